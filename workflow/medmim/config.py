@@ -1,0 +1,275 @@
+"""The typed configuration: what a YAML file under config/ may say. Unknown keys are refused."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
+Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
+Condition = Literal["plain", "blind"]
+ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+class Part(BaseModel):
+    """Base of every section: frozen, unknown keys refused, each field documented."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Source(Part):
+    """One source of images and facts."""
+
+    origin: Literal["phantom", "local"] = "local"
+    """phantom: drawn here, synthetic. local: a folder in the owner's layout that you have."""
+    path: str | None = None
+    """Folder of a local source."""
+    patients: Positive | None = None
+    """Patients of a phantom cohort."""
+    max_rejected: Fraction = 0.01
+    """Share of files or rows that may be broken before the stage stops."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Source":
+        if self.origin == "local" and self.path is None:
+            raise ValueError("origin local needs path: the folder that holds the source in its owner's layout")
+        if self.origin == "phantom" and self.patients is None:
+            raise ValueError("origin phantom needs patients: how many to draw")
+        return self
+
+
+class Images(Part):
+    """How source images become 8-bit PNGs."""
+
+    size: Positive = 768
+    """Longest side in pixels after downscaling; smaller images are kept as they are."""
+
+
+class Release(Part):
+    """The authors' published questions."""
+
+    path: str | None = None
+    """Folder that holds the release's JSON files."""
+    url: str | None = None
+    """Archive (zip or tar) of the release at a pinned commit, used where path is not set."""
+    sha256: str | None = None
+    """Expected hash of the archive."""
+
+
+class Counts(Part):
+    """At most how many questions of a kind; what the findings do not yield is reported, not padded."""
+
+    temporal: int = 0
+    reasoning: int = 0
+    comparison: int = 0
+    coreference: int = 0
+    composed: int = 0
+    rad: int = 0
+    odir: int = 0
+
+
+class QA(Part):
+    """Questions."""
+
+    origin: Literal["generated", "released"] = "generated"
+    """generated: by templates from findings. released: the authors' files."""
+    release: Release = Release()
+    benchmark_fraction: Fraction = 0.2
+    """Share of the held-in sources' patients, by a hash of their id, whose questions make the benchmark."""
+    open_fraction: Fraction = 0.1
+    """Share of open questions in a set, where the task has an open form."""
+    train: Counts = Counts()
+    benchmark: Counts = Counts()
+    pretrain: int = 0
+    """Single-image and text-only questions for the demo's base models; 0 makes none."""
+    max_rejected: Fraction = 0.01
+    """Share of released records that may be unusable before the stage stops."""
+
+
+class TinyBase(Part):
+    """A small base model of the real architecture, made and trained here. Synthetic: for the demo and the tests."""
+
+    image_size: Positive = 56
+    vision_width: Positive = 96
+    vision_layers: Positive = 3
+    language_width: Positive = 128
+    language_layers: Positive = 3
+    heads: Positive = 4
+    vision_steps: Positive = 150
+    """Steps of the vision tower on attribute labels."""
+    vision_batch: Positive = 64
+    language_steps: Positive = 300
+    """Steps of language model and projector on single-image and text-only questions."""
+    language_batch: Positive = 16
+    learning_rate: float = 2e-3
+
+
+class Tuning(Part):
+    """LoRA on the language model's attention and MLP, projector in full, vision frozen."""
+
+    lora_rank: Positive = 128
+    lora_alpha: Positive = 256
+    lora_dropout: Fraction = 0.05
+    learning_rate: float = 1e-4
+    epochs: float = 1.0
+    max_steps: int | None = None
+    """Overrides epochs when set."""
+    batch: Positive = 1
+    """Samples per device and step."""
+    accumulation: Positive = 1
+    warmup_ratio: Fraction = 0.03
+    schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
+    weight_decay: float = 0.0
+    adam_beta2: Fraction = 0.999
+    clip: float = 1.0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    gradient_checkpointing: bool = True
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage; 0 trains without DeepSpeed."""
+    max_length: Positive = 8192
+    """Longest sample in tokens after image expansion; longer ones are rejected and listed, never cut."""
+    checkpoint_steps: Positive = 200
+    gpus: int = 0
+    """GPUs of the job; 0 trains on the CPU."""
+    threads: Positive = 1
+    """CPU threads. Part of the recipe: results depend on it."""
+
+
+class Model(Part):
+    """A model to be scored."""
+
+    family: Literal["llava-med", "mantis", "chat"]
+    """Prompt layout and image preprocessing. chat: the model's own processor and chat template."""
+    base: Name | None = None
+    """Name of the model this one is tuned from; unset for models taken as they are."""
+    hub: str | None = None
+    """Repository on the hub."""
+    revision: str | None = None
+    """Commit of that repository."""
+    path: str | None = None
+    """Local folder with the model, instead of hub."""
+    tiny: TinyBase | None = None
+    """Make a small synthetic base of this family here, instead of hub or path."""
+    system: str = ""
+    """System message; empty for none."""
+    tuning: Tuning | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Model":
+        if sum(x is not None for x in (self.base, self.hub, self.path, self.tiny)) != 1:
+            raise ValueError("set exactly one of base, hub, path, tiny")
+        if (self.base is None) != (self.tuning is None):
+            raise ValueError("base and tuning belong together")
+        return self
+
+
+class Prediction(Part):
+    """Replies."""
+
+    conditions: list[Condition] = ["plain", "blind"]
+    batch: Positive = 8
+    max_new_tokens: Positive = 64
+    precision: Literal["fp32", "bf16"] = "bf16"
+    gpus: int = 0
+    threads: Positive = 1
+
+
+class Scoring(Part):
+    """Scores and intervals."""
+
+    resamples: Positive = 10_000
+    """Bootstrap resamples of patients."""
+    min_open_ranked: Positive = 100
+    """Sets with fewer open items are shown, not ranked."""
+
+
+class Report(Part):
+    """The report."""
+
+    title: str = "Med-MIM"
+    examples: Positive = 3
+    """Examples a set."""
+
+
+class Config(Part):
+    """One run. Artifacts go to <results>/<run>."""
+
+    run: Name
+    results: str = "results"
+    seed: int = 2025
+    sources: dict[SourceName, Source]
+    images: Images = Images()
+    qa: QA = QA()
+    models: dict[Name, Model]
+    prediction: Prediction = Prediction()
+    scoring: Scoring = Scoring()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if not self.sources:
+            raise ValueError("sources: name at least one")
+        for name, model in self.models.items():
+            if model.base is None:
+                continue
+            if model.base not in self.models:
+                near = difflib.get_close_matches(model.base, self.models, 1)
+                raise ValueError(
+                    f"models.{name}.base: no model {model.base!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+            base = self.models[model.base]
+            if base.base is not None:
+                raise ValueError(f"models.{name}.base: {model.base} is itself tuned")
+            if base.family != model.family:
+                raise ValueError(f"models.{name}: family {model.family} is not that of its base, {base.family}")
+        if self.qa.pretrain == 0 and any(m.tiny for m in self.models.values()):
+            raise ValueError("qa.pretrain: tiny base models need pretraining questions")
+        return self
+
+    @property
+    def folder(self) -> str:
+        """Folder of the run's artifacts."""
+        return f"{self.results}/{self.run}"
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be used; the message says where and what to do."""
+
+
+def _allowed(loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the section at `loc`; keys of a mapping are passed over."""
+    part: Any = Config
+    for key in loc:
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            part = part.model_fields[str(key)].annotation
+        else:  # dict[Name, Section] or Section | None
+            part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+        if get_origin(part) is not dict and get_args(part):
+            part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
+
+
+def parse(values: dict[str, Any], where: str = "config") -> Config:
+    """Check a configuration. Raises ConfigError listing every wrong key with its path and the nearest right one."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for e in error.errors():
+            path = ".".join(str(p) for p in e["loc"] if p != "[key]")
+            message = e["msg"].removeprefix("Value error, ")
+            if e["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(str(e["loc"][-1]), _allowed(e["loc"][:-1]), 1)
+                message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+            lines.append(f"  {path}: {message}" if path else f"  {message}")
+        raise ConfigError(f"{where} is not a valid configuration:\n" + "\n".join(lines)) from None
+
+
+def load(path: Path | str) -> Config:
+    """Read and check a YAML file. Raises ConfigError, FileNotFoundError."""
+    return parse(yaml.safe_load(Path(path).read_text()) or {}, str(path))

@@ -1,0 +1,73 @@
+"""Hashing, whole-or-nothing writes, and the index of a folder's files."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SIDECAR = ".prov.json"
+INDEX = "files.parquet"
+
+
+def sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def partial(path: Path) -> Path:
+    """Where a file or folder is written until it is whole: beside its place, one name per process."""
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def put(temporary: Path, path: Path) -> None:
+    """Move a whole file or folder to its place, replacing what stood there."""
+    if temporary.is_dir():
+        remove(path)
+    temporary.replace(path)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; rename it to `path` on success, delete it on any error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = partial(path)
+    try:
+        yield temporary
+        put(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def walk(root: Path) -> list[Path]:
+    """All files under `root`, sorted by path; our indexes, sidecars and unfinished files left out."""
+    return sorted(
+        p
+        for p in root.rglob("*")
+        if p.is_file() and p.name != INDEX and not p.name.endswith(SIDECAR) and ".partial-" not in p.name
+    )
+
+
+def index(root: Path) -> list[dict[str, object]]:
+    """Rows of the `files` table for every file under `root`.
+
+    Raises FileNotFoundError where the folder is absent, ValueError where it holds no file.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    rows: list[dict[str, object]] = [
+        {"path": p.relative_to(root).as_posix(), "bytes": p.stat().st_size, "sha256": sha256(p)} for p in walk(root)
+    ]
+    if not rows:
+        raise ValueError(f"{root}: the folder holds no files")
+    return rows
