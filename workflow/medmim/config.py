@@ -65,12 +65,19 @@ class Counts(Part):
     """At most how many questions of a kind; what the findings do not yield is reported, not padded."""
 
     temporal: int = 0
+    """Temporal understanding."""
     reasoning: int = 0
+    """Reasoning."""
     comparison: int = 0
+    """Comparison."""
     coreference: int = 0
+    """Co-reference."""
     composed: int = 0
+    """Composed of single-image questions; training only."""
     rad: int = 0
+    """Held-out, VQA-RAD; benchmark only."""
     odir: int = 0
+    """Held-out, ODIR-5K; benchmark only."""
 
 
 class QA(Part):
@@ -79,12 +86,15 @@ class QA(Part):
     origin: Literal["generated", "released"] = "generated"
     """generated: by templates from findings. released: the authors' files."""
     release: Release = Release()
+    """Where the authors' files are."""
     benchmark_fraction: Fraction = 0.2
     """Share of the held-in sources' patients, by a hash of their id, whose questions make the benchmark."""
     open_fraction: Fraction = 0.1
     """Share of open questions in a set, where the task has an open form."""
     train: Counts = Counts()
+    """Training questions."""
     benchmark: Counts = Counts()
+    """Benchmark questions."""
     pretrain: int = 0
     """Single-image and text-only questions for the demo's base models; 0 makes none."""
     max_rejected: Fraction = 0.01
@@ -95,45 +105,68 @@ class TinyBase(Part):
     """A small base model of the real architecture, made and trained here. Synthetic: for the demo and the tests."""
 
     image_size: Positive = 56
+    """Side of the square image, pixels; the patch is 14."""
     vision_width: Positive = 96
+    """Hidden size of the vision tower."""
     vision_layers: Positive = 3
+    """Its layers."""
     language_width: Positive = 128
+    """Hidden size of the language model."""
     language_layers: Positive = 3
+    """Its layers."""
     heads: Positive = 4
+    """Attention heads of both."""
     vision_steps: Positive = 150
     """Steps of the vision tower on attribute labels."""
     vision_batch: Positive = 64
+    """Images a step."""
     language_steps: Positive = 300
     """Steps of language model and projector on single-image and text-only questions."""
     language_batch: Positive = 16
+    """Samples a step."""
     learning_rate: float = 2e-3
+    """Peak learning rate of both stages."""
 
 
 class Tuning(Part):
     """LoRA on the language model's attention and MLP, projector in full, vision frozen."""
 
     lora_rank: Positive = 128
+    """Rank of the adapters."""
     lora_alpha: Positive = 256
+    """Their scale is alpha / rank."""
     lora_dropout: Fraction = 0.05
+    """Dropout before them."""
     learning_rate: float = 1e-4
+    """Peak learning rate."""
     epochs: float = 1.0
+    """Passes over the training questions."""
     max_steps: int | None = None
     """Overrides epochs when set."""
     batch: Positive = 1
     """Samples per device and step."""
     accumulation: Positive = 1
+    """Batches a step."""
     warmup_ratio: Fraction = 0.03
+    """Share of the steps that warm up."""
     schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
+    """Learning rate after warm-up."""
     weight_decay: float = 0.0
+    """AdamW weight decay."""
     adam_beta2: Fraction = 0.999
+    """AdamW second moment decay."""
     clip: float = 1.0
+    """Largest gradient norm."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    """Of frozen weights and activations."""
     gradient_checkpointing: bool = True
+    """Recompute activations: less memory, half more work."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage; 0 trains without DeepSpeed."""
     max_length: Positive = 8192
     """Longest sample in tokens after image expansion; longer ones are rejected and listed, never cut."""
     checkpoint_steps: Positive = 200
+    """Steps between checkpoints."""
     gpus: int = 0
     """GPUs of the job; 0 trains on the CPU."""
     threads: Positive = 1
@@ -158,6 +191,7 @@ class Model(Part):
     system: str = ""
     """System message; empty for none."""
     tuning: Tuning | None = None
+    """The recipe, for a model with a base."""
 
     @model_validator(mode="after")
     def _complete(self) -> "Model":
@@ -172,11 +206,17 @@ class Prediction(Part):
     """Replies."""
 
     conditions: list[Condition] = ["plain", "blind"]
+    """plain: as asked. blind: without its images."""
     batch: Positive = 8
+    """Questions a batch; replies do not depend on it."""
     max_new_tokens: Positive = 64
+    """Longest reply."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    """Of weights and activations."""
     gpus: int = 0
+    """GPUs of the job; 0 predicts on the CPU."""
     threads: Positive = 1
+    """CPU threads."""
 
 
 class Scoring(Part):
@@ -192,6 +232,7 @@ class Report(Part):
     """The report."""
 
     title: str = "Med-MIM"
+    """Heading of the page."""
     examples: Positive = 3
     """Examples a set."""
 
@@ -200,15 +241,25 @@ class Config(Part):
     """One run. Artifacts go to <results>/<run>."""
 
     run: Name
+    """Name of the run."""
     results: str = "results"
+    """Folder of all runs."""
     seed: int = 2025
+    """Seed of everything drawn by chance."""
     sources: dict[SourceName, Source]
+    """The sources to use, by name: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir."""
     images: Images = Images()
+    """Image normalisation."""
     qa: QA = QA()
+    """Questions."""
     models: dict[Name, Model]
+    """The models to score, by name."""
     prediction: Prediction = Prediction()
+    """How replies are made."""
     scoring: Scoring = Scoring()
+    """How scores are made."""
     report: Report = Report()
+    """The report."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

@@ -82,10 +82,11 @@ class Job:
         self.cfg: dict[str, Any] = self.args.cfg
         self.program = Path(sys.argv[0]).name
         self._inputs, self._outputs = inputs, outputs
-        self._modules = tuple(m.format(**vars(self.args)) for m in modules)
+        self._modules = tuple(m.format(**vars(self.args)).replace("-", "_") for m in modules)
         self.out: dict[str, Path] = {}
         self.extra: dict[str, object] = {}
         self._summary = ""
+        self.first = os.environ.get("RANK", "0") == "0"  # of several processes of one job, only this one leaves outputs
 
     def _places(self) -> dict[str, Path]:
         return {name: Path(getattr(self.args, name)) for name in self._outputs if getattr(self.args, name) is not None}
@@ -95,8 +96,8 @@ class Job:
         self._summary = summary
 
     def __enter__(self) -> "Job":
-        handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-        if self.args.log:
+        handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]  # other ranks are heard when they fail
+        if self.args.log and self.first:
             self.args.log.parent.mkdir(parents=True, exist_ok=True)
             handlers.append(logging.FileHandler(self.args.log, mode="w"))
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
@@ -121,7 +122,6 @@ class Job:
             self._read[name] = [described(p) for p in paths]
         for name, place in self._places().items():
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.with_name(place.name + files.SIDECAR).unlink(missing_ok=True)
             folder = place.name == files.INDEX
             self.out[name] = files.partial(place.parent if folder else place)
             files.remove(self.out[name])
@@ -131,17 +131,20 @@ class Job:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             try:
-                self._finish()
+                self._finish() if self.first else self._discard()
             except Exception as late:
                 error = late
-        if error is None:
+        if error is None and self.first:
             log.info("%-18s %s (%.1f s)", self.program.removesuffix(".py"), self._summary, time.time() - self._start)
-        else:
+        elif error is not None:
             self._fail(error)
 
-    def _fail(self, error: BaseException) -> None:
+    def _discard(self) -> None:
         for path in self.out.values():
             files.remove(path)
+
+    def _fail(self, error: BaseException) -> None:
+        self._discard()
         if not isinstance(error, Exception):
             return
         if isinstance(error, UserError | tables.TableError):
@@ -153,6 +156,7 @@ class Job:
     def _finish(self) -> None:
         written: dict[str, dict[str, object]] = {}
         for name, place in self._places().items():
+            place.with_name(place.name + files.SIDECAR).unlink(missing_ok=True)  # it speaks of what is replaced now
             if place.name == files.INDEX:
                 tables.write(self.out[name] / files.INDEX, "files", files.index(self.out[name]))
                 files.put(self.out[name], place.parent)

@@ -1,0 +1,39 @@
+# make demo   the whole pipeline on synthetic data          make test   all tests
+# make lint   formatting, types, Snakemake's own linter     make clean  delete the demo's results and the environment
+PYTHON ?= $(shell command -v python3.11 2>/dev/null || command -v python3)
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+SNAKEMAKE := snakemake --profile profiles/local
+
+.PHONY: demo test lint docs lock clean
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: $(VENV)/installed
+	@$(SNAKEMAKE) --configfile config/demo.yaml
+	@echo "Report: results/demo/report.html    Leaderboard: results/demo/leaderboard.parquet"
+
+test: $(VENV)/installed
+	pytest -q -n 2 --dist loadgroup
+
+lint: $(VENV)/installed
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+	mypy
+	snakemake --lint --configfile config/demo.yaml
+	snakemake --lint
+
+docs: $(VENV)/installed
+	python -m medmim.config_docs config
+
+# Pins for a CPU-only torch lack CUDA's packages, which pip adds for the torch pinned here where there is a GPU.
+lock: $(VENV)/installed
+	$(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+clean:
+	rm -rf $(VENV) results/demo .snakemake

@@ -1,0 +1,40 @@
+"""Med-MIM: multi-image medical instruction data, two fine-tuned models, and a benchmark, from raw sources to a report.
+
+snakemake --profile slurm                                       the paper's scale (config/config.yaml)
+snakemake --profile profiles/local --configfile config/demo.yaml       the demo: synthetic, minutes on a laptop
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if (
+    not workflow.overwrite_configfiles
+):  # --configfile replaces the paper's config; Snakemake would merge the two
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/sources.smk"
+include: "workflow/rules/images.smk"
+include: "workflow/rules/qa.smk"
+include: "workflow/rules/shards.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/audit.smk"
+
+
+localrules:
+    all,
+    audit,
+
+
+rule all:
+    """Everything: the leaderboard and the report."""
+    default_target: True
+    input:
+        f"{R}/leaderboard.parquet",
+        f"{R}/report.html",

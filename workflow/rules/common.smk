@@ -1,0 +1,57 @@
+"""What all rules share: the checked config, the run's folder, and how a program is called."""
+
+import json
+import sys
+
+from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
+
+from medmim.config import ConfigError, parse
+from medmim.digest import digest
+
+try:
+    RUN = parse(config, ", ".join(map(str, workflow.configfiles)))
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+R = RUN.folder
+SOURCES = list(RUN.sources)
+MODELS = RUN.models
+TINY = [name for name, model in MODELS.items() if model.tiny]
+TUNED = [name for name, model in MODELS.items() if model.base]
+FETCHED = [name for name, model in MODELS.items() if model.hub or model.path]
+CONDITIONS = RUN.prediction.conditions
+
+# The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
+PYTHON = (
+    "python"
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    else sys.executable
+)
+shell.prefix(f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/workflow'; ")
+
+
+wildcard_constraints:
+    source="|".join(SOURCES),
+    model="|".join(MODELS),
+    part="pretrain|train",
+    condition="|".join(CONDITIONS),
+
+
+def cfg(**values):
+    """The part of the config one program uses: a single string, so that any change of a value is seen as one."""
+    plain = {
+        k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v
+        for k, v in values.items()
+    }
+    return json.dumps(plain, sort_keys=True)
+
+
+def program(name, python=PYTHON):
+    """Start of a shell command that runs a program of workflow/scripts."""
+    return f"{python} '{workflow.basedir}/workflow/scripts/{name}' --cfg {{params.cfg:q}} --code {{params.code}} --log {{log}} "
+
+
+def base_of(model):
+    """The model whose weights, tokenizer and layout a model uses: its base, or itself."""
+    return MODELS[model].base or model

@@ -1,0 +1,25 @@
+"""One adapter a source: its images, its findings, and what could not be read."""
+
+
+rule build_images:
+    """Read a source in its owner's layout."""
+    input:
+        raw=lambda w: raw_index(w.source),
+    output:
+        images=f"{R}/images/{{source}}.images.parquet",
+        findings=f"{R}/images/{{source}}.findings.parquet",
+        rejected=f"{R}/images/{{source}}.rejected.parquet",
+    log:
+        f"{R}/logs/build_images.{{source}}.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        cfg=lambda w: cfg(
+            size=RUN.images.size, max_rejected=RUN.sources[w.source].max_rejected
+        ),
+        code=lambda w: digest("build_images.py", f"medmim.sources.{w.source}"),
+        root=lambda w: raw_root(w.source),
+    shell:
+        program("build_images.py")
+        + "--source {wildcards.source} --root {params.root:q} --raw {input.raw}"
+        " --images {output.images} --findings {output.findings} --rejected {output.rejected}"

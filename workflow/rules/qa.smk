@@ -1,0 +1,152 @@
+"""Questions: by templates from findings, or the authors' release; and the audit of the benchmark."""
+
+PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
+
+if RUN.qa.origin == "generated":
+
+    rule generate_qa:
+        """Questions of one source from what it states."""
+        input:
+            images=f"{R}/images/{{source}}.images.parquet",
+            findings=f"{R}/images/{{source}}.findings.parquet",
+        output:
+            f"{R}/qa/{{source}}.parquet",
+        log:
+            f"{R}/logs/generate_qa.{{source}}.log",
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=cfg(
+                seed=RUN.seed,
+                benchmark_fraction=RUN.qa.benchmark_fraction,
+                open_fraction=RUN.qa.open_fraction,
+                pretrain=bool(PRETRAIN),
+            ),
+            code=lambda w: digest("generate_qa.py", f"medmim.qa.{w.source}"),
+        shell:
+            program("generate_qa.py")
+            + "--source {wildcards.source} --images {input.images} --findings {input.findings} --qa {output}"
+
+    rule merge_qa:
+        """Choose and balance the questions of each set; no patient or image on both sides."""
+        input:
+            expand(f"{R}/qa/{{source}}.parquet", source=SOURCES),
+        output:
+            train=f"{R}/qa/train.parquet",
+            benchmark=f"{R}/qa/benchmark.parquet",
+            pretrain=f"{R}/qa/pretrain.parquet",
+            rejected=f"{R}/qa/rejected.parquet",
+        log:
+            f"{R}/logs/merge_qa.log",
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=cfg(
+                seed=RUN.seed,
+                train=RUN.qa.train,
+                benchmark=RUN.qa.benchmark,
+                pretrain=RUN.qa.pretrain,
+            ),
+            code=digest("merge_qa.py"),
+        shell:
+            program("merge_qa.py")
+            + "--qa {input} --train {output.train} --benchmark {output.benchmark}"
+            " --pretrain {output.pretrain} --rejected {output.rejected}"
+
+    rule audit_benchmark:
+        """List the faults of the benchmark against the training questions."""
+        input:
+            train=f"{R}/qa/train.parquet",
+            benchmark=f"{R}/qa/benchmark.parquet",
+        output:
+            json=f"{R}/benchmark_audit.json",
+            html=f"{R}/benchmark_audit.html",
+        log:
+            f"{R}/logs/audit_benchmark.log",
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=cfg(),
+            code=digest("audit_release.py"),
+        shell:
+            program("audit_release.py")
+            + "--train {input.train} --benchmark {input.benchmark} --json {output.json} --html {output.html}"
+
+else:
+    RELEASE = RUN.qa.release.path or f"{R}/release"
+
+    if RUN.qa.release.path:
+
+        rule index_release:
+            """List and hash the files of the release that the user has."""
+            output:
+                f"{R}/release/index.parquet",
+            log:
+                f"{R}/logs/index_release.log",
+            conda:
+                "../../envs/data.yaml"
+            params:
+                cfg=cfg(),
+                code=digest("index_files.py"),
+                root=RELEASE,
+            shell:
+                program("index_files.py") + "--root {params.root:q} --index {output}"
+
+    else:
+
+        rule fetch_release:
+            """Fetch the authors' release at its pinned commit."""
+            output:
+                f"{R}/release/files.parquet",
+            log:
+                f"{R}/logs/fetch_release.log",
+            conda:
+                "../../envs/data.yaml"
+            params:
+                cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256),
+                code=digest("fetch_release.py"),
+            shell:
+                program("fetch_release.py") + "--release {output}"
+
+    RELEASE_INDEX = f"{R}/release/{'index' if RUN.qa.release.path else 'files'}.parquet"
+
+    rule import_release:
+        """The authors' records as tables of questions."""
+        input:
+            index=RELEASE_INDEX,
+        output:
+            train=f"{R}/qa/train.parquet",
+            benchmark=f"{R}/qa/benchmark.parquet",
+            rejected=f"{R}/qa/rejected.parquet",
+        log:
+            f"{R}/logs/import_release.log",
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=cfg(max_rejected=RUN.qa.max_rejected),
+            code=digest("import_release.py"),
+            root=RELEASE,
+        shell:
+            program("import_release.py")
+            + "--index {input.index} --root {params.root:q}"
+            " --train {output.train} --benchmark {output.benchmark} --rejected {output.rejected}"
+
+    rule audit_benchmark:
+        """List the faults of the released benchmark, as published."""
+        input:
+            index=RELEASE_INDEX,
+        output:
+            json=f"{R}/benchmark_audit.json",
+            html=f"{R}/benchmark_audit.html",
+        log:
+            f"{R}/logs/audit_benchmark.log",
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=cfg(),
+            code=digest("audit_release.py"),
+            root=RELEASE,
+        shell:
+            program("audit_release.py")
+            + "--train {params.root:q}/*train*.json --benchmark {params.root:q}/*benchmark*.json"
+            " --json {output.json} --html {output.html}"

@@ -1,0 +1,40 @@
+"""One page that shows the run."""
+
+
+rule report:
+    """The report: leaderboard, plots, examples, the benchmark's faults, and where all of it came from."""
+    input:
+        leaderboard=f"{R}/leaderboard.parquet",
+        answers=expand(f"{R}/scores/{{model}}.parquet", model=MODELS),
+        predictions=expand(
+            f"{R}/predictions/{{model}}.{{condition}}.parquet",
+            model=MODELS,
+            condition=CONDITIONS,
+        ),
+        train=f"{R}/qa/train.parquet",
+        benchmark=f"{R}/qa/benchmark.parquet",
+        images=IMAGES,
+        loss=expand(f"{R}/models/{{model}}.loss.parquet", model=[*TINY, *TUNED]),
+        audit=f"{R}/benchmark_audit.json",
+    output:
+        f"{R}/report.html",
+    log:
+        f"{R}/logs/report.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        cfg=cfg(
+            **RUN.report.model_dump(),
+            synthetic=bool(PHANTOMS),
+            models={
+                name: model.model_dump(mode="json") for name, model in MODELS.items()
+            },
+            min_open_ranked=RUN.scoring.min_open_ranked,
+            precision=RUN.prediction.precision,
+        ),
+        code=digest("report.py"),
+    shell:
+        program("report.py")
+        + "--leaderboard {input.leaderboard} --answers {input.answers} --predictions {input.predictions}"
+        " --train {input.train} --benchmark {input.benchmark} --images {input.images} --loss {input.loss}"
+        " --benchmark-audit {input.audit} --report {output}"

@@ -1,0 +1,68 @@
+"""Tokenized samples and preprocessed pixels in a base model's own layout."""
+
+IMAGES = expand(f"{R}/images/{{source}}.images.parquet", source=SOURCES)
+
+if TINY:
+
+    rule make_tokenizer:
+        """Tokenizer and configuration of a tiny base model."""
+        input:
+            f"{R}/qa/train.parquet",
+            *PRETRAIN,
+        output:
+            f"{R}/tokenizers/{{model}}/files.parquet",
+        log:
+            f"{R}/logs/make_tokenizer.{{model}}.log",
+        wildcard_constraints:
+            model="|".join(TINY),
+        conda:
+            "../../envs/gpu.yaml"
+        params:
+            cfg=lambda w: cfg(family=MODELS[w.model].family, tiny=MODELS[w.model].tiny),
+            code=lambda w: digest("make_tokenizer.py"),
+        shell:
+            program("make_tokenizer.py") + "--qa {input} --tokenizer {output}"
+
+
+def layout_of(model):
+    """Index of the folder with the tokenizer and configuration of a base model."""
+    return (
+        f"{R}/tokenizers/{model}/files.parquet"
+        if model in TINY
+        else f"{R}/models/{model}/files.parquet"
+    )
+
+
+def longest(model):
+    """Length limit of training samples: the least of the recipes that tune this base."""
+    return min(
+        (m.tuning.max_length for m in MODELS.values() if m.base == model), default=8192
+    )
+
+
+rule build_shards:
+    """Samples and pixels of one part of the questions for one base model."""
+    input:
+        model=lambda w: layout_of(w.model),
+        qa=f"{R}/qa/{{part}}.parquet",
+        images=IMAGES,
+    output:
+        samples=f"{R}/shards/{{model}}/{{part}}.samples.parquet",
+        pixels=f"{R}/shards/{{model}}/{{part}}.pixels.parquet",
+        rejected=f"{R}/shards/{{model}}/{{part}}.rejected.parquet",
+    log:
+        f"{R}/logs/build_shards.{{model}}.{{part}}.log",
+    conda:
+        "../../envs/gpu.yaml"
+    params:
+        cfg=lambda w: cfg(
+            family=MODELS[w.model].family,
+            system=MODELS[w.model].system,
+            max_length=longest(w.model),
+            max_rejected=RUN.qa.max_rejected,
+        ),
+        code=lambda w: digest("build_shards.py"),
+    shell:
+        program("build_shards.py")
+        + "--model {input.model} --qa {input.qa} --images {input.images}"
+        " --samples {output.samples} --pixels {output.pixels} --rejected {output.rejected}"

@@ -1,0 +1,96 @@
+"""Base models, fetched or made, and their fine-tuning."""
+
+if FETCHED:
+
+    rule fetch_model:
+        """Bring a published model to its place: from the hub at its revision, or from a folder of the user's."""
+        output:
+            f"{R}/models/{{model}}/files.parquet",
+        log:
+            f"{R}/logs/fetch_model.{{model}}.log",
+        wildcard_constraints:
+            model="|".join(FETCHED),
+        conda:
+            "../../envs/gpu.yaml"
+        params:
+            cfg=lambda w: cfg(
+                hub=MODELS[w.model].hub,
+                revision=MODELS[w.model].revision,
+                path=MODELS[w.model].path,
+            ),
+            code=digest("fetch_model.py"),
+        shell:
+            program("fetch_model.py") + "--model {output}"
+
+
+if TINY:
+
+    rule make_base:
+        """Make a tiny base model and train it on single-image questions. Synthetic."""
+        input:
+            tokenizer=f"{R}/tokenizers/{{model}}/files.parquet",
+            qa=f"{R}/qa/pretrain.parquet",
+            samples=f"{R}/shards/{{model}}/pretrain.samples.parquet",
+            pixels=f"{R}/shards/{{model}}/pretrain.pixels.parquet",
+        output:
+            model=f"{R}/models/{{model}}/files.parquet",
+            loss=f"{R}/models/{{model}}.loss.parquet",
+        log:
+            f"{R}/logs/make_base.{{model}}.log",
+        wildcard_constraints:
+            model="|".join(TINY),
+        conda:
+            "../../envs/gpu.yaml"
+        params:
+            cfg=lambda w: cfg(
+                family=MODELS[w.model].family, seed=RUN.seed, tiny=MODELS[w.model].tiny
+            ),
+            code=lambda w: digest("make_base.py"),
+        shell:
+            program("make_base.py")
+            + "--tokenizer {input.tokenizer} --qa {input.qa} --samples {input.samples} --pixels {input.pixels}"
+            " --model {output.model} --loss {output.loss}"
+
+
+if TUNED:
+
+    def launcher(model):
+        """Command that starts a training: one process, or one a GPU."""
+        gpus = MODELS[model].tuning.gpus
+        return (
+            f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {gpus}"
+            if gpus > 1
+            else PYTHON
+        )
+
+    rule tune:
+        """Fine-tune a base model on multi-image questions: LoRA on the language model, the projector in full."""
+        input:
+            model=lambda w: f"{R}/models/{base_of(w.model)}/files.parquet",
+            samples=lambda w: f"{R}/shards/{base_of(w.model)}/train.samples.parquet",
+            pixels=lambda w: f"{R}/shards/{base_of(w.model)}/train.pixels.parquet",
+        output:
+            adapter=f"{R}/models/{{model}}/files.parquet",
+            loss=f"{R}/models/{{model}}.loss.parquet",
+        log:
+            f"{R}/logs/tune.{{model}}.log",
+        wildcard_constraints:
+            model="|".join(TUNED),
+        conda:
+            "../../envs/gpu.yaml"
+        threads: lambda w: MODELS[w.model].tuning.threads
+        resources:
+            gpu=lambda w: MODELS[w.model].tuning.gpus,
+        params:
+            cfg=lambda w: cfg(
+                family=MODELS[w.model].family,
+                seed=RUN.seed,
+                tuning=MODELS[w.model].tuning,
+            ),
+            code=lambda w: digest("tune.py"),
+            launcher=lambda w: launcher(w.model),
+            checkpoints=lambda w: f"{R}/checkpoints/{w.model}",
+        shell:
+            program("tune.py", python="{params.launcher}")
+            + "--model {input.model} --samples {input.samples} --pixels {input.pixels}"
+            " --adapter {output.adapter} --loss {output.loss} --checkpoints {params.checkpoints}"

@@ -1,0 +1,23 @@
+"""List and hash the files of a folder that the user has."""
+
+from pathlib import Path
+
+from medmim import files, tables
+from medmim.job import Job, UserError, parser
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--root", type=Path, required=True, help="the folder")
+    arguments.add_argument("--index", type=Path, required=True, help="table of its files (written)")
+    with Job(arguments, outputs=["index"]) as job:
+        try:
+            rows = files.index(job.args.root)
+        except (FileNotFoundError, ValueError) as error:
+            raise UserError(f"{error}. Set the source's path in the config to the folder you keep it in") from None
+        tables.write(job.out["index"], "files", rows)
+        job.done(f"{job.args.root}: {len(rows)} files")
+
+
+if __name__ == "__main__":
+    main()
