@@ -16,10 +16,14 @@ except ConfigError as error:
 
 R = RUN.folder
 SOURCES = list(RUN.sources)
+PHANTOMS = [s for s in SOURCES if RUN.sources[s].origin == "phantom"]
+LOCAL = [s for s in SOURCES if RUN.sources[s].origin == "local"]
 MODELS = RUN.models
 TINY = [name for name, model in MODELS.items() if model.tiny]
 TUNED = [name for name, model in MODELS.items() if model.base]
 FETCHED = [name for name, model in MODELS.items() if model.hub or model.path]
+IMAGES = expand(f"{R}/images/{{source}}.images.parquet", source=SOURCES)
+PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
 CONDITIONS = RUN.prediction.conditions
 
 # The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
@@ -55,3 +59,50 @@ def program(name, python=PYTHON):
 def base_of(model):
     """The model whose weights, tokenizer and layout a model uses: its base, or itself."""
     return MODELS[model].base or model
+
+
+def raw_root(source):
+    """Folder of a source's files in their owner's layout."""
+    return RUN.sources[source].path or f"{R}/raw/{source}"
+
+
+def raw_index(source):
+    """Table of a source's files."""
+    return (
+        f"{R}/raw/{source}/files.parquet"
+        if source in PHANTOMS
+        else f"{R}/sources/{source}.parquet"
+    )
+
+
+def layout_of(model):
+    """Index of the folder with the tokenizer and configuration of a base model."""
+    return (
+        f"{R}/tokenizers/{model}/files.parquet"
+        if model in TINY
+        else f"{R}/models/{model}/files.parquet"
+    )
+
+
+def longest(model):
+    """Length limit of training samples: the least of the recipes that tune this base."""
+    return min(
+        (m.tuning.max_length for m in MODELS.values() if m.base == model), default=8192
+    )
+
+
+def adapter_of(model):
+    """The adapter to load upon the base, for tuned models."""
+    return (
+        {"adapter": f"{R}/models/{model}/files.parquet"} if MODELS[model].base else {}
+    )
+
+
+def launcher(model):
+    """Command that starts a training: one process, or one a GPU."""
+    gpus = MODELS[model].tuning.gpus
+    return (
+        f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {gpus}"
+        if gpus > 1
+        else PYTHON
+    )

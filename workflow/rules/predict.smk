@@ -1,13 +1,6 @@
 """Replies of every model to the benchmark, under every condition."""
 
 
-def adapter_of(model):
-    """The adapter to load upon the base, for tuned models."""
-    return (
-        {"adapter": f"{R}/models/{model}/files.parquet"} if MODELS[model].base else {}
-    )
-
-
 rule predict:
     """Replies of one model under one condition."""
     input:

@@ -1,6 +1,5 @@
 """Questions: by templates from findings, or the authors' release; and the audit of the benchmark."""
 
-PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
 
 if RUN.qa.origin == "generated":
 

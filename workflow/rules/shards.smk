@@ -1,6 +1,5 @@
 """Tokenized samples and preprocessed pixels in a base model's own layout."""
 
-IMAGES = expand(f"{R}/images/{{source}}.images.parquet", source=SOURCES)
 
 if TINY:
 
@@ -22,22 +21,6 @@ if TINY:
             code=lambda w: digest("make_tokenizer.py"),
         shell:
             program("make_tokenizer.py") + "--qa {input} --tokenizer {output}"
-
-
-def layout_of(model):
-    """Index of the folder with the tokenizer and configuration of a base model."""
-    return (
-        f"{R}/tokenizers/{model}/files.parquet"
-        if model in TINY
-        else f"{R}/models/{model}/files.parquet"
-    )
-
-
-def longest(model):
-    """Length limit of training samples: the least of the recipes that tune this base."""
-    return min(
-        (m.tuning.max_length for m in MODELS.values() if m.base == model), default=8192
-    )
 
 
 rule build_shards:

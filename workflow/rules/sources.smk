@@ -1,13 +1,6 @@
 """The sources' files: drawn here, or indexed where the user keeps them."""
 
 
-def raw_root(source):
-    """Folder of a source's files in their owner's layout."""
-    return RUN.sources[source].path or f"{R}/raw/{source}"
-
-
-PHANTOMS = [s for s in SOURCES if RUN.sources[s].origin == "phantom"]
-LOCAL = [s for s in SOURCES if RUN.sources[s].origin == "local"]
 
 if PHANTOMS:
 
@@ -46,12 +39,3 @@ if LOCAL:
             root=lambda w: raw_root(w.source),
         shell:
             program("index_files.py") + "--root {params.root:q} --index {output}"
-
-
-def raw_index(source):
-    """Table of a source's files."""
-    return (
-        f"{R}/raw/{source}/files.parquet"
-        if source in PHANTOMS
-        else f"{R}/sources/{source}.parquet"
-    )

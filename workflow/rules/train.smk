@@ -42,9 +42,7 @@ if TINY:
         conda:
             "../../envs/gpu.yaml"
         params:
-            cfg=lambda w: cfg(
-                family=MODELS[w.model].family, seed=RUN.seed, tiny=MODELS[w.model].tiny
-            ),
+            cfg=lambda w: cfg(family=MODELS[w.model].family, seed=RUN.seed, tiny=MODELS[w.model].tiny),
             code=lambda w: digest("make_base.py"),
         shell:
             program("make_base.py")
@@ -53,15 +51,6 @@ if TINY:
 
 
 if TUNED:
-
-    def launcher(model):
-        """Command that starts a training: one process, or one a GPU."""
-        gpus = MODELS[model].tuning.gpus
-        return (
-            f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {gpus}"
-            if gpus > 1
-            else PYTHON
-        )
 
     rule tune:
         """Fine-tune a base model on multi-image questions: LoRA on the language model, the projector in full."""

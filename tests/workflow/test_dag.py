@@ -1,0 +1,76 @@
+"""The DAG is built without data, network or GPU, and says what it would do."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medmim.digest import WORKFLOW
+
+ROOT = WORKFLOW.parent
+
+
+def jobs(output: str) -> Counter[str]:
+    """Jobs by rule of a dry run's closing table."""
+    table = output[output.rindex("Job stats:") :]
+    return Counter({name: int(n) for name, n in re.findall(r"^([a-z_]+) +(\d+)$", table, re.M) if name != "total"})
+
+
+@pytest.mark.parametrize("profile", [[], ["--profile", "slurm"]], ids=["local", "slurm"])
+def test_the_papers_config_plans_everything(snakemake, tmp_path: Path, profile: list[str]) -> None:
+    planned = jobs(snakemake(tmp_path, "-n", *profile).stdout)
+    assert planned == {
+        "all": 1, "index_source": 6, "build_images": 6, "generate_qa": 6, "merge_qa": 1, "audit_benchmark": 1, "fetch_model": 6,
+        "build_shards": 2, "tune": 2, "predict": 16, "score": 8, "leaderboard": 1, "report": 1,
+    }  # fmt: skip
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+def test_the_demo_plans_both_bases_and_both_tunings(snakemake, tmp_path: Path) -> None:
+    planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml").stdout)
+    assert planned["make_phantoms"] == 6
+    assert (planned["make_base"], planned["tune"], planned["predict"], planned["score"]) == (2, 2, 8, 4)
+
+
+def test_gpu_jobs_ask_slurm_for_gpus(snakemake, tmp_path: Path) -> None:
+    said = snakemake(tmp_path, "-n", "--profile", "slurm").stdout
+    tune = said[said.index("rule tune:") :].split("\n\n")[0]
+    assert re.search(r"gpu=4\b", tune) and "slurm_partition=gpu" in tune
+    score = said[said.index("rule score:") :].split("\n\n")[0]
+    assert "slurm_partition=cpu" in score and not re.search(r"\bgpu=[1-9]", score)
+
+
+def released(tmp_path: Path, **release: str) -> Path:
+    values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    values["qa"] |= {"origin": "released", "release": release}
+    path = tmp_path / "released.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("release", "rule"),
+    [({"path": "release"}, "index_release"), ({"url": "https://example.org/r.zip", "sha256": "0" * 64}, "fetch_release")],
+)
+def test_the_release_takes_the_place_of_generation(snakemake, tmp_path: Path, release: dict[str, str], rule: str) -> None:
+    planned = jobs(snakemake(tmp_path, "-n", "--configfile", released(tmp_path, **release)).stdout)
+    assert planned[rule] == 1 and planned["import_release"] == 1 and planned["build_images"] == 6
+    assert not {"generate_qa", "merge_qa"} & planned.keys()
+
+
+def test_a_mistyped_key_stops_before_anything_runs(snakemake, tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    values["scoring"] = {"resample": 10}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(values))
+    done = snakemake(tmp_path, "-n", "--configfile", tmp_path / "wrong.yaml", ok=False)
+    assert "scoring.resample: unknown key; did you mean 'resamples'?" in done.stdout + done.stderr
+    assert "wrong.yaml" in done.stdout + done.stderr
+
+
+def test_environments_have_the_locks_pins() -> None:
+    lock = re.sub(r"_", "-", (ROOT / "requirements.lock").read_text().lower()).splitlines()
+    for name in ("data", "gpu"):
+        dependencies = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"]
+        assert [p for p in dependencies[-1]["pip"] if p not in lock] == []

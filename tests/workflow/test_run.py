@@ -1,0 +1,147 @@
+"""What a finished run leaves behind: complete, repeatable, auditable. Nothing is learned in a mini run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import MINI, ROOT, finished
+
+from medmim import tables
+from medmim.audit import audit
+
+pytestmark = pytest.mark.xdist_group("mini")
+RESULTS = "results/mini"
+MODELS = {"mantis", "med-mantis", "llava-med", "mim-llava-med", "chance", "majority"}
+SETS = {"temporal", "reasoning", "comparison", "coreference", "rad", "odir", "held_in", "held_out"}
+
+
+def test_the_leaderboard_has_every_model_set_and_condition(mini: Path) -> None:
+    board = tables.frame(mini / RESULTS / "leaderboard.parquet", "leaderboard")
+    assert set(board.model) == MODELS
+    assert set(board.set) == SETS
+    assert set(board.kind) == {"closed", "open"}
+    accuracy = board[(board.metric == "accuracy") & (board.kind == "closed")]
+    for model in MODELS - {"chance", "majority"}:
+        for condition in ("plain", "blind"):
+            assert set(accuracy[(accuracy.model == model) & (accuracy.condition == condition)].set) == SETS
+    assert accuracy.value.between(0, 1).all()
+
+
+def test_a_second_run_has_nothing_to_do(snakemake, mini: Path) -> None:
+    assert "Nothing to be done" in snakemake(mini, "--configfile", MINI, "--cores", "2").stderr
+
+
+def test_two_folders_give_the_same_bytes(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = finished(tmp_path_factory, MINI, "again")
+    artifacts = sorted(p.relative_to(mini) for p in (mini / RESULTS).rglob("*.parquet"))
+    assert len(artifacts) > 50
+    assert [str(p) for p in artifacts if (mini / p).read_bytes() != (other / p).read_bytes()] == []
+    weights = sorted(p.relative_to(mini) for p in (mini / RESULTS).rglob("*.safetensors"))
+    assert len(weights) == 4
+    assert [str(p) for p in weights if (mini / p).read_bytes() != (other / p).read_bytes()] == []
+
+
+def test_every_artifact_has_its_provenance(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mini)
+    found = audit(Path(RESULTS), [Path(RESULTS, "leaderboard.parquet"), Path(RESULTS, "report.html")])
+    assert found["faults"] == []
+    record = json.loads(Path(RESULTS, "leaderboard.parquet.prov.json").read_text())
+    assert {e["path"] for e in record["inputs"]["answers"]} == {
+        f"{RESULTS}/scores/{m}.parquet" for m in MODELS - {"chance", "majority"}
+    }
+    assert record["code"]["modules"].keys() >= {"scripts/leaderboard.py", "medmim.tables"}
+    assert "pyarrow" in record["code"]["packages"] and "torch" not in record["code"]["packages"]
+
+
+def test_a_changed_byte_of_any_artifact_is_named(mini: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(mini / RESULTS, tmp_path / RESULTS, symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    skipped = ("logs", "checkpoints")
+    paths = [p for p in sorted(Path(RESULTS).rglob("*")) if p.is_file() and p.relative_to(RESULTS).parts[0] not in skipped]
+    paths = [p for p in paths if not p.name.endswith(".prov.json") and p.name != "audit.json"]
+    for path in paths:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    named = {f["path"] for f in audit(Path(RESULTS))["faults"] if f["kind"] == "altered"}
+    own = {str(p) for p in paths if p.name == "files.parquet"}  # its files can't be looked up where an index is damaged
+    assert own <= named
+    assert {str(p) for p in paths if not any(p.is_relative_to(Path(o).parent) for o in own)} <= named
+
+
+def test_the_audit_rule_fails_naming_the_file(snakemake, mini: Path) -> None:
+    snakemake(mini, "--configfile", MINI, "audit")
+    board = mini / RESULTS / "leaderboard.parquet"
+    whole = board.read_bytes()
+    try:
+        board.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+        done = snakemake(mini, "--configfile", MINI, "audit", ok=False)
+        assert f"altered: {RESULTS}/leaderboard.parquet" in done.stderr
+    finally:
+        board.write_bytes(whole)
+
+
+def test_no_patient_or_image_of_the_benchmark_is_in_training(mini: Path) -> None:
+    parts = {p: tables.frame(mini / RESULTS / f"qa/{p}.parquet", "qa") for p in ("train", "benchmark", "pretrain")}
+    for column in ("patient_ids", "image_ids"):
+        values = {p: set(pd.Series([x for row in frame[column] for x in row], dtype=object)) for p, frame in parts.items()}
+        assert values["benchmark"] and not values["benchmark"] & (values["train"] | values["pretrain"])
+
+
+def test_the_report_says_that_it_is_synthetic(mini: Path) -> None:
+    page = (mini / RESULTS / "report.html").read_text()
+    assert "synthetic" in page.lower()
+    assert all(model in page for model in MODELS)
+
+
+def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tmp_path: Path) -> None:
+    """Questions in the authors' format about the phantoms' images, named as the release names them."""
+    import yaml
+
+    images = tables.frame(mini / RESULTS / "images/ms_cxr_t.images.parquet", "images", ["release_path", "patient_id"])
+    pairs = images.groupby("patient_id").release_path.agg(list)
+    pairs = [paths[:2] for paths in pairs if len(paths) >= 2]
+    assert len(pairs) >= 8
+
+    def records(pairs: list[list[str]]) -> str:
+        return json.dumps([
+            {
+                "id": str(n), "images": pair, "source": "MS_CXR_T_vqa_edema",
+                "conversation": [
+                    {"role": "user", "content": "<image><image>How did the edema change?\nA: worse\nB: better\n"},
+                    {"role": "assistant", "content": "B: better"},
+                ],
+            }
+            for n, pair in enumerate(pairs)
+        ])  # fmt: skip
+
+    release = tmp_path / "release"
+    release.mkdir()
+    (release / "Med_MIM_train_inherent_Comparison.json").write_text(records(pairs[4:]))
+    (release / "Med_MIM_benchmark_Held_in_Comparison.json").write_text(records(pairs[:4]))
+    values = yaml.safe_load(MINI.read_text())
+    values |= {"sources": {"ms_cxr_t": values["sources"]["ms_cxr_t"]}}
+    values["qa"] |= {"origin": "released", "release": {"path": str(release)}, "pretrain": 0}
+    values["models"] = {
+        "llava-med": {"family": "llava-med", "path": str(mini / RESULTS / "models/llava-med")},
+        "mim-llava-med": values["models"]["mim-llava-med"],
+    }
+    config = tmp_path / "released.yaml"
+    config.write_text(yaml.safe_dump(values))
+    snakemake(tmp_path, "--configfile", config, "--cores", "2")
+    board = tables.frame(tmp_path / RESULTS / "leaderboard.parquet", "leaderboard")
+    assert board[(board.model == "mim-llava-med") & (board.set == "comparison") & (board.metric == "accuracy")].n.tolist() == [
+        4,
+        4,
+    ]
+    assert (
+        json.loads((tmp_path / RESULTS / "benchmark_audit.json").read_text())["Med_MIM_benchmark_Held_in_Comparison.json"][
+            "records"
+        ]
+        == 4
+    )
+
+
+def test_the_rules_have_no_path_of_one_machine() -> None:
+    assert "results/mini" not in "".join(p.read_text() for p in (ROOT / "workflow").rglob("*.smk"))
