@@ -1,0 +1,198 @@
+"""Shards: the tables, what is turned away, the dataset over them, and the programs that make them."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from small_models import image_rows, questions, run, write_model, write_tables
+from transformers import AutoConfig, AutoTokenizer
+
+from medmim import images, tables
+from medmim.files import index, sha256
+from medmim.models import FAMILIES
+from medmim.models.layout import Layout
+from medmim.shards.build import rows_per_group, samples
+from medmim.shards.dataset import Shards
+
+TINY = {"image_size": 56, "vision_width": 96, "vision_layers": 3, "language_width": 128, "language_layers": 3, "heads": 4}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Folder with qa.parquet, images.parquet and one folder with tokenizer and config a family."""
+    folder = tmp_path_factory.mktemp("world")
+    write_tables(folder)
+    for family in FAMILIES:
+        write_model(folder / family, family, weights=False)
+    return folder
+
+
+def build(monkeypatch, world, out, family, **cfg):
+    cfg = {"family": family, "system": "", "max_length": 512, "max_rejected": 0.0} | cfg
+    places = {name: out / f"{name}.parquet" for name in ("samples", "pixels", "rejected")}
+    qa, store = world / "qa.parquet", [world / "images.parquet"]
+    run(monkeypatch, "build_shards.py", cfg=cfg, model=world / family / "files.parquet", qa=qa, images=store, **places)
+    return places
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_build_shards(monkeypatch, world, tmp_path, family):
+    places = build(monkeypatch, world, tmp_path / "a", family, system="Be brief.")
+    layout = Layout.open(family, world / family)
+    store = images.ImageStore([world / "images.parquet"])
+    asked = tables.read(world / "qa.parquet", "qa").to_pylist()
+    rows = tables.read(places["samples"], "samples").to_pylist()
+    assert [r["qa_id"] for r in rows] == [q["qa_id"] for q in asked]
+    for row, question in zip(rows, asked, strict=True):
+        assert row["image_ids"] == question["image_ids"]
+        assert row["input_ids"].count(layout.image_token) == len(question["image_ids"])
+        ids, labels = layout.expand(row["input_ids"], row["labels"])
+        assert row["length"] == len(ids) == len(labels) == layout.length(row["input_ids"])
+        reply = layout.tokenizer.decode(labels[labels >= 0], skip_special_tokens=True).strip()
+        gold = question["answer"]
+        assert reply == ("ABC"[question["answer_index"]] + f": {gold}" if question["options"] else gold)
+        assert "Be brief." in layout.tokenizer.decode(row["input_ids"])
+    found = tables.read(places["pixels"], "pixels").to_pylist()
+    used = list(dict.fromkeys(i for q in asked for i in q["image_ids"]))
+    assert [r["image_id"] for r in found] == used
+    for row in found:
+        assert row["pixels"] == layout.pixels(store.image(row["image_id"])).tobytes()
+        assert (row["height"], row["width"]) == (56, 56)
+    again = build(monkeypatch, world, tmp_path / "b", family, system="Be brief.")
+    assert {n: sha256(p) for n, p in places.items()} == {n: sha256(p) for n, p in again.items()}
+    record = json.loads((tmp_path / "a" / "samples.parquet.prov.json").read_text())
+    other = next(f for f in FAMILIES if f != family).replace("-", "_")
+    assert f"medmim.models.{family.replace('-', '_')}" in record["code"]["modules"]
+    assert f"medmim.models.{other}" not in record["code"]["modules"]
+
+
+def test_what_can_not_be_trained_on_is_listed_with_its_reason(world):
+    layout = Layout.open("mantis", world / "mantis")
+    store = images.ImageStore([world / "images.parquet"])
+    good = tables.read(world / "qa.parquet", "qa").to_pylist()[2]
+    kept, rejected = samples(
+        [
+            good,
+            good | {"image_ids": good["image_ids"][:1]},
+            good | {"image_ids": [good["image_ids"][0], "f" * 64]},
+            good | {"question": good["question"] + " long" * 600},
+            good | {"answer_index": None},
+            good | {"options": [], "answer": ""},
+            good | {"image_ids": [good["image_ids"][0], "release/last.png"]},
+        ],
+        layout,
+        store,
+        system="",
+        max_length=512,
+    )
+    assert [k["image_ids"][1] for k in kept] == [good["image_ids"][1], "release/last.png"]
+    reasons = [r["reason"] for r in rejected]
+    assert [r["item"].split(",")[0] for r in rejected] == [f"qa row {n}" for n in (2, 3, 4, 5, 6)]
+    assert reasons[0] == "2 placeholders for 1 images"
+    assert reasons[1] == f"no image {'f' * 64} in the images tables (1 of 2 absent)"
+    assert "more than max_length 512" in reasons[2]
+    assert "is not option None" in reasons[3]
+    assert "is empty" in reasons[4]
+
+
+def test_length_counts_expanded_images(world):
+    layout = Layout.open("llava-med", world / "llava-med")
+    store = images.ImageStore([world / "images.parquet"])
+    question = tables.read(world / "qa.parquet", "qa").to_pylist()[3]
+    kept, _ = samples([question], layout, store, system="", max_length=512)
+    length = kept[0]["length"]
+    assert length == len(kept[0]["input_ids"]) + 3 * 15
+    assert not samples([question], layout, store, system="", max_length=length)[1]
+    assert samples([question], layout, store, system="", max_length=length - 1)[1]
+
+
+def test_too_many_rejected_stops_with_a_message_and_nothing_written(monkeypatch, world, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        build(monkeypatch, world, tmp_path / "out", "mantis", max_length=60)
+    message = capsys.readouterr().err
+    assert "qa.parquet" in message and "more than the share max_rejected 0.0" in message and "max_length 60" in message
+    assert not list((tmp_path / "out").iterdir())
+    places = build(monkeypatch, world, tmp_path / "out", "mantis", max_length=80, max_rejected=0.9)
+    kept, rejected = (tables.read(places[n], n).num_rows for n in ("samples", "rejected"))
+    assert kept and rejected and kept + rejected == len(questions(["a", "b"]))
+
+
+@pytest.mark.parametrize("in_memory", [1 << 30, 0])
+def test_dataset_gives_each_sample_at_any_time(monkeypatch, world, tmp_path, in_memory):
+    places = build(monkeypatch, world, tmp_path, "mantis")
+    data = Shards(places["samples"], places["pixels"], in_memory=in_memory)
+    rows = tables.read(places["samples"], "samples").to_pylist()
+    held = {r["image_id"]: r["pixels"] for r in tables.read(places["pixels"], "pixels").to_pylist()}
+    assert len(data) == len(rows) and data.lengths.tolist() == [r["length"] for r in rows]
+    for dataset in (data, pickle.loads(pickle.dumps(data))):
+        for i in reversed(range(len(rows))):
+            sample = dataset[i]
+            assert sample.input_ids.tolist() == rows[i]["input_ids"] and sample.labels.tolist() == rows[i]["labels"]
+            assert [p.tobytes() for p in sample.pixels] == [held[j] for j in rows[i]["image_ids"]]
+            assert all(p.shape == (56, 56, 3) and p.dtype == np.uint8 for p in sample.pixels)
+    assert np.array_equal(data[-1].input_ids, data[len(data) - 1].input_ids)
+    assert data.image(rows[1]["image_ids"][0]).tobytes() == held[rows[1]["image_ids"][0]]
+    with pytest.raises(IndexError):
+        data[len(data)]
+
+
+def test_dataset_over_several_row_groups(world, tmp_path):
+    layout = Layout.open("mantis", world / "mantis")
+    assert rows_per_group(layout) == (1 << 20) // (3 * 56 * 56)
+    pixels = [{"image_id": str(n), "height": 2, "width": 3, "pixels": bytes(np.full(18, n, np.uint8))} for n in range(11)]
+    tables.write_parts(tmp_path / "pixels.parquet", "pixels", [pixels[:4], pixels[4:8], pixels[8:]])
+    sample = {"qa_id": "q", "input_ids": [1], "labels": [1], "image_ids": [str(n) for n in range(11)], "length": 1}
+    tables.write(tmp_path / "samples.parquet", "samples", [sample])
+    for in_memory in (0, 1 << 30):
+        data = Shards(tmp_path / "samples.parquet", tmp_path / "pixels.parquet", in_memory=in_memory)
+        assert [int(p[1, 2, 2]) for p in data[0].pixels] == list(range(11))
+
+
+def test_dataset_refuses_tables_that_do_not_belong_together(monkeypatch, world, tmp_path):
+    places = build(monkeypatch, world, tmp_path, "mantis")
+    pixels = tables.read(places["pixels"], "pixels")
+    tables.write(tmp_path / "fewer.parquet", "pixels", pixels.slice(1))
+    with pytest.raises(tables.TableError, match=r"fewer\.parquet: no image"):
+        Shards(places["samples"], tmp_path / "fewer.parquet")
+    rows = tables.read(places["samples"], "samples").to_pylist()
+    rows[0]["labels"] = rows[0]["labels"][1:]
+    tables.write(tmp_path / "uneven.parquet", "samples", rows)
+    with pytest.raises(tables.TableError, match="labels are not as long"):
+        Shards(tmp_path / "uneven.parquet", places["pixels"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_make_tokenizer(monkeypatch, world, tmp_path, family):
+    hashes = []
+    for name in ("a", "b"):
+        place = tmp_path / name / "files.parquet"
+        cfg = {"family": family, "tiny": TINY | {"vision_steps": 150}}
+        run(monkeypatch, "make_tokenizer.py", cfg=cfg, qa=[world / "qa.parquet"], tokenizer=place)
+        hashes.append([(r["path"], r["sha256"]) for r in index(place.parent)])
+    assert hashes[0] == hashes[1]
+    tokenizer, config = AutoTokenizer.from_pretrained(tmp_path / "a"), AutoConfig.from_pretrained(tmp_path / "a")
+    assert config.model_type == "llava" and config.text_config.vocab_size == len(tokenizer)
+    assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id  # as the real tokenizers do
+    layout = Layout.open(family, tmp_path / "a")
+    ids, _ = layout.encode("Which image shows the larger lesion?", "The lesion is larger.")
+    assert len(ids) < 40  # whole words, not letters
+
+
+def test_make_tokenizer_refuses_bad_sizes(monkeypatch, world, tmp_path, capsys):
+    cfg = {"family": "mantis", "tiny": TINY | {"image_size": 57}}
+    with pytest.raises(SystemExit):
+        place = tmp_path / "t" / "files.parquet"
+        run(monkeypatch, "make_tokenizer.py", cfg=cfg, qa=[world / "qa.parquet"], tokenizer=place)
+    assert "image_size 57 is not a multiple of 14" in capsys.readouterr().err
+    assert not list((tmp_path / "t").iterdir())
+
+
+def test_write_parts_checks_and_writes_the_same_rows(tmp_path):
+    rows = image_rows()
+    assert tables.write_parts(tmp_path / "parts.parquet", "images", [rows[:2], rows[2:]]) == len(rows)
+    tables.write(tmp_path / "whole.parquet", "images", rows)
+    assert tables.read(tmp_path / "parts.parquet", "images").equals(tables.read(tmp_path / "whole.parquet", "images"))
+    with pytest.raises(tables.TableError, match="missing columns"):
+        tables.write_parts(tmp_path / "bad.parquet", "images", [rows, [{"image_id": "x"}]])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["parts.parquet", "whole.parquet"]

@@ -1,0 +1,39 @@
+"""The model families: prompt layout and image preprocessing of each, and what loads, batches and makes them small.
+
+    layout      Family and Layout: prompt to token ids, image to pixels, without torch
+    llava_med   mantis          the two families that are trained here
+    batch       samples to padded tensors
+    weights     model folders and adapters to models
+    tiny        tokenizers and configs of small synthetic bases
+    chat        any other model, by its own processor, to predict only
+
+A family is named as in the config ("llava-med"); its module is imported by name, so that a change to one family's layout
+is no change to the other's code digest: a rule plans with `module(family)`, a program's Job gets `MODULE`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medmim.models.layout import Family
+
+FAMILIES = ("llava-med", "mantis")
+"""Those with a layout of their own, which can be trained here."""
+MODULE = "medmim.models.{cfg[family]}"
+"""For `Job(modules=[MODULE])` of a program whose cfg names the family."""
+
+
+def module(family: str) -> str:
+    """Dotted name of a family's module, for a code digest. Raises ValueError for an unknown family."""
+    known = (*FAMILIES, "chat")
+    if family not in known:
+        raise ValueError(f"no model family {family!r}; there are {', '.join(known)}")
+    return f"medmim.models.{family.replace('-', '_')}"
+
+
+def family(name: str) -> "Family":
+    """The `layout.Family` of that name. Raises ValueError for an unknown one, and for chat, which has no layout of its own."""
+    if name == "chat":
+        raise ValueError("family chat lays out its prompts by the model's own processor: it can predict, not be trained here")
+    found: Family = import_module(module(name)).FAMILY
+    return found

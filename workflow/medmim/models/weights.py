@@ -1,0 +1,46 @@
+"""Model folders and adapters to models in memory."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, GenerationConfig, LlavaForConditionalGeneration
+
+from medmim.job import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def devices(gpus: int, threads: int) -> torch.device:
+    """Fix the number of CPU threads and choose the device. Raises UserError where GPUs are asked for that are not there."""
+    torch.set_num_threads(threads)
+    if not gpus:
+        return torch.device("cpu")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found < gpus:
+        raise UserError(
+            f"gpus: {gpus} asked for, but torch {torch.__version__} sees {found}: start the job on a GPU node, "
+            "install a torch built for CUDA, or set gpus: 0"
+        )
+    return torch.device("cuda")
+
+
+def load(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | None = None) -> Any:
+    """The model of a folder, weights in `precision`, in evaluation mode, on the CPU; with a PEFT adapter where given. Its own
+    generation settings are dropped.
+
+    Raises UserError where the folder or adapter has no model that can be loaded.
+    """
+    kind = AutoModelForImageTextToText if family == "chat" else LlavaForConditionalGeneration
+    try:
+        model = kind.from_pretrained(str(folder), dtype=DTYPES[precision], local_files_only=True)
+        model.generation_config = GenerationConfig()  # sampling and penalties of the hub's would slip into greedy replies
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no model could be loaded from {folder}{f' with adapter {adapter}' if adapter else ''}: {error}"
+        ) from error
+    return model.eval()
