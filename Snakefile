@@ -8,11 +8,9 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-if (
-    not workflow.overwrite_configfiles
-):  # --configfile replaces the paper's config; Snakemake would merge the two
+if not workflow.overwrite_configfiles:  # --configfile replaces the paper's config; Snakemake would merge the two
 
-    configfile: "config/config.yaml"
+    configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 include: "workflow/rules/common.smk"

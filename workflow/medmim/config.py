@@ -235,6 +235,8 @@ class Report(Part):
     """Heading of the page."""
     examples: Positive = 3
     """Examples a set."""
+    paper: str | None = None
+    """File with the paper's own figures, as you filled it in; without it the report says "not available"."""
 
 
 class Config(Part):

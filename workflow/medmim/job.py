@@ -13,6 +13,7 @@ the folder to fill, and the index of its files is written here.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -90,6 +91,11 @@ class Job:
 
     def _places(self) -> dict[str, Path]:
         return {name: Path(getattr(self.args, name)) for name in self._outputs if getattr(self.args, name) is not None}
+
+    def key(self) -> str:
+        """Hex digest of what the outputs depend on: the content of the inputs, the config part and the code."""
+        content = {name: [d["sha256"] for d in described_files] for name, described_files in self._read.items()}
+        return hashlib.sha256(json.dumps([content, self.cfg, self.code.get("sha256")], sort_keys=True).encode()).hexdigest()
 
     def done(self, summary: str) -> None:
         """Say in a few words what was made; shown as the stage's progress line."""

@@ -224,11 +224,11 @@ def write_parts(path: Path | str, name: str, parts: Iterable[Rows], *, row_group
     total = 0
     with (
         whole(Path(path)) as temporary,
-        pq.ParquetWriter(temporary, schema(name).remove_metadata().with_metadata({"table": name}), compression="zstd") as writer,
+        pq.ParquetWriter(temporary, schema(name), compression="zstd") as writer,
     ):
         for part in parts:
             table = build(name, part)
-            writer.write_table(table.replace_schema_metadata({"table": name}), row_group_size=row_group)
+            writer.write_table(table, row_group_size=row_group)
             total += table.num_rows
     return total
 

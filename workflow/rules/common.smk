@@ -3,14 +3,19 @@
 import json
 import sys
 
+sys.path.insert(0, f"{workflow.basedir}/workflow")  # this checkout's library, whatever is installed
+
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-from medmim.config import ConfigError, parse
+from medmim.config import ConfigError
+from medmim.config import parse as parse_config
 from medmim.digest import digest
+from medmim.models import FAMILIES
+from medmim.models import module as family_module
 
 try:
-    RUN = parse(config, ", ".join(map(str, workflow.configfiles)))
+    RUN = parse_config(config, ", ".join(map(str, workflow.configfiles)))
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -27,11 +32,7 @@ PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
 CONDITIONS = RUN.prediction.conditions
 
 # The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
-PYTHON = (
-    "python"
-    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
-    else sys.executable
-)
+PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
 shell.prefix(f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/workflow'; ")
 
 
@@ -44,10 +45,7 @@ wildcard_constraints:
 
 def cfg(**values):
     """The part of the config one program uses: a single string, so that any change of a value is seen as one."""
-    plain = {
-        k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v
-        for k, v in values.items()
-    }
+    plain = {k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in values.items()}
     return json.dumps(plain, sort_keys=True)
 
 
@@ -68,41 +66,25 @@ def raw_root(source):
 
 def raw_index(source):
     """Table of a source's files."""
-    return (
-        f"{R}/raw/{source}/files.parquet"
-        if source in PHANTOMS
-        else f"{R}/sources/{source}.parquet"
-    )
+    return f"{R}/raw/{source}/files.parquet" if source in PHANTOMS else f"{R}/sources/{source}.parquet"
 
 
 def layout_of(model):
     """Index of the folder with the tokenizer and configuration of a base model."""
-    return (
-        f"{R}/tokenizers/{model}/files.parquet"
-        if model in TINY
-        else f"{R}/models/{model}/files.parquet"
-    )
+    return f"{R}/tokenizers/{model}/files.parquet" if model in TINY else f"{R}/models/{model}/files.parquet"
 
 
 def longest(model):
     """Length limit of training samples: the least of the recipes that tune this base."""
-    return min(
-        (m.tuning.max_length for m in MODELS.values() if m.base == model), default=8192
-    )
+    return min((m.tuning.max_length for m in MODELS.values() if m.base == model), default=8192)
 
 
 def adapter_of(model):
     """The adapter to load upon the base, for tuned models."""
-    return (
-        {"adapter": f"{R}/models/{model}/files.parquet"} if MODELS[model].base else {}
-    )
+    return {"adapter": f"{R}/models/{model}/files.parquet"} if MODELS[model].base else {}
 
 
 def launcher(model):
     """Command that starts a training: one process, or one a GPU."""
     gpus = MODELS[model].tuning.gpus
-    return (
-        f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {gpus}"
-        if gpus > 1
-        else PYTHON
-    )
+    return f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {gpus}" if gpus > 1 else PYTHON

@@ -14,12 +14,9 @@ rule build_images:
     conda:
         "../../envs/data.yaml"
     params:
-        cfg=lambda w: cfg(
-            size=RUN.images.size, max_rejected=RUN.sources[w.source].max_rejected
-        ),
+        cfg=lambda w: cfg(size=RUN.images.size, max_rejected=RUN.sources[w.source].max_rejected),
         code=lambda w: digest("build_images.py", f"medmim.sources.{w.source}"),
         root=lambda w: raw_root(w.source),
     shell:
-        program("build_images.py")
-        + "--source {wildcards.source} --root {params.root:q} --raw {input.raw}"
+        program("build_images.py") + "--source {wildcards.source} --root {params.root:q} --raw {input.raw}"
         " --images {output.images} --findings {output.findings} --rejected {output.rejected}"

@@ -25,12 +25,8 @@ rule predict:
             system=MODELS[base_of(w.model)].system,
             **RUN.prediction.model_dump(exclude={"conditions"}),
         ),
-        code=lambda w: digest("predict.py"),
-        adapter=lambda w: (
-            f"--adapter {R}/models/{w.model}/files.parquet"
-            if MODELS[w.model].base
-            else ""
-        ),
+        code=lambda w: digest("predict.py", family_module(MODELS[w.model].family)),
+        adapter=lambda w: (f"--adapter {R}/models/{w.model}/files.parquet" if MODELS[w.model].base else ""),
     shell:
         program("predict.py")
         + "--model {input.model} {params.adapter} --qa {input.qa} --images {input.images} --predictions {output}"

@@ -1,6 +1,5 @@
 """Questions: by templates from findings, or the authors' release; and the audit of the benchmark."""
 
-
 if RUN.qa.origin == "generated":
 
     rule generate_qa:
@@ -8,6 +7,7 @@ if RUN.qa.origin == "generated":
         input:
             images=f"{R}/images/{{source}}.images.parquet",
             findings=f"{R}/images/{{source}}.findings.parquet",
+            raw=lambda w: raw_index(w.source) if PRETRAIN and w.source in PHANTOMS else [],
         output:
             f"{R}/qa/{{source}}.parquet",
         log:
@@ -22,9 +22,10 @@ if RUN.qa.origin == "generated":
                 pretrain=bool(PRETRAIN),
             ),
             code=lambda w: digest("generate_qa.py", f"medmim.qa.{w.source}"),
+            raw=lambda w: f"--raw {raw_index(w.source)}" if PRETRAIN and w.source in PHANTOMS else "",
         shell:
             program("generate_qa.py")
-            + "--source {wildcards.source} --images {input.images} --findings {input.findings} --qa {output}"
+            + "--source {wildcards.source} --images {input.images} --findings {input.findings} --qa {output} {params.raw}"
 
     rule merge_qa:
         """Choose and balance the questions of each set; no patient or image on both sides."""
@@ -48,8 +49,7 @@ if RUN.qa.origin == "generated":
             ),
             code=digest("merge_qa.py"),
         shell:
-            program("merge_qa.py")
-            + "--qa {input} --train {output.train} --benchmark {output.benchmark}"
+            program("merge_qa.py") + "--qa {input} --train {output.train} --benchmark {output.benchmark}"
             " --pretrain {output.pretrain} --rejected {output.rejected}"
 
     rule audit_benchmark:
@@ -126,8 +126,7 @@ else:
             code=digest("import_release.py"),
             root=RELEASE,
         shell:
-            program("import_release.py")
-            + "--index {input.index} --root {params.root:q}"
+            program("import_release.py") + "--index {input.index} --root {params.root:q}"
             " --train {output.train} --benchmark {output.benchmark} --rejected {output.rejected}"
 
     rule audit_benchmark:
@@ -146,6 +145,5 @@ else:
             code=digest("audit_release.py"),
             root=RELEASE,
         shell:
-            program("audit_release.py")
-            + "--train {params.root:q}/*train*.json --benchmark {params.root:q}/*benchmark*.json"
+            program("audit_release.py") + "--train {params.root:q}/*train*.json --benchmark {params.root:q}/*benchmark*.json"
             " --json {output.json} --html {output.html}"

@@ -16,6 +16,8 @@ rule report:
         images=IMAGES,
         loss=expand(f"{R}/models/{{model}}.loss.parquet", model=[*TINY, *TUNED]),
         audit=f"{R}/benchmark_audit.json",
+        template=f"{workflow.basedir}/workflow/medmim/report/report.html.j2",
+        paper=RUN.report.paper or [],
     output:
         f"{R}/report.html",
     log:
@@ -24,17 +26,15 @@ rule report:
         "../../envs/data.yaml"
     params:
         cfg=cfg(
-            **RUN.report.model_dump(),
+            **RUN.report.model_dump(exclude={"paper"}),
             synthetic=bool(PHANTOMS),
-            models={
-                name: model.model_dump(mode="json") for name, model in MODELS.items()
-            },
+            models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
             min_open_ranked=RUN.scoring.min_open_ranked,
             precision=RUN.prediction.precision,
         ),
-        code=digest("report.py"),
+        code=digest("report.py", *(family_module(family) for family in FAMILIES)),
+        paper=f"--paper {RUN.report.paper}" if RUN.report.paper else "",
     shell:
-        program("report.py")
-        + "--leaderboard {input.leaderboard} --answers {input.answers} --predictions {input.predictions}"
+        program("report.py") + "--leaderboard {input.leaderboard} --answers {input.answers} --predictions {input.predictions}"
         " --train {input.train} --benchmark {input.benchmark} --images {input.images} --loss {input.loss}"
-        " --benchmark-audit {input.audit} --report {output}"
+        " --benchmark-audit {input.audit} --template {input.template} {params.paper} --report {output}"

@@ -19,8 +19,7 @@ rule score:
         cfg=cfg(),
         code=digest("score.py"),
     shell:
-        program("score.py")
-        + "--qa {input.qa} --predictions {input.predictions} --answers {output}"
+        program("score.py") + "--qa {input.qa} --predictions {input.predictions} --answers {output}"
 
 
 rule leaderboard:
@@ -42,5 +41,4 @@ rule leaderboard:
         ),
         code=digest("leaderboard.py"),
     shell:
-        program("leaderboard.py")
-        + "--qa {input.qa} --answers {input.answers} --leaderboard {output}"
+        program("leaderboard.py") + "--qa {input.qa} --answers {input.answers} --leaderboard {output}"

@@ -1,7 +1,5 @@
 """The sources' files: drawn here, or indexed where the user keeps them."""
 
-
-
 if PHANTOMS:
 
     rule make_phantoms:

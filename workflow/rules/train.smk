@@ -42,8 +42,8 @@ if TINY:
         conda:
             "../../envs/gpu.yaml"
         params:
-            cfg=lambda w: cfg(family=MODELS[w.model].family, seed=RUN.seed, tiny=MODELS[w.model].tiny),
-            code=lambda w: digest("make_base.py"),
+            cfg=lambda w: cfg(family=MODELS[w.model].family, seed=RUN.seed, threads=1, tiny=MODELS[w.model].tiny),
+            code=lambda w: digest("make_base.py", family_module(MODELS[w.model].family)),
         shell:
             program("make_base.py")
             + "--tokenizer {input.tokenizer} --qa {input.qa} --samples {input.samples} --pixels {input.pixels}"
@@ -76,7 +76,7 @@ if TUNED:
                 seed=RUN.seed,
                 tuning=MODELS[w.model].tuning,
             ),
-            code=lambda w: digest("tune.py"),
+            code=lambda w: digest("tune.py", family_module(MODELS[w.model].family)),
             launcher=lambda w: launcher(w.model),
             checkpoints=lambda w: f"{R}/checkpoints/{w.model}",
         shell:
