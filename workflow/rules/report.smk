@@ -31,6 +31,8 @@ rule report:
             models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
             min_open_ranked=RUN.scoring.min_open_ranked,
             precision=RUN.prediction.precision,
+            max_new_tokens=RUN.prediction.max_new_tokens,
+            resamples=RUN.scoring.resamples,
         ),
         code=digest("report.py", *(family_module(family) for family in FAMILIES)),
         paper=f"--paper {RUN.report.paper}" if RUN.report.paper else "",

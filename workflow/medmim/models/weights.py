@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, GenerationConfig, LlavaForConditionalGeneration
+from transformers import AutoModelForImageTextToText, GenerationConfig, LlavaForConditionalGeneration, logging
 
 from medmim.job import UserError
 
@@ -31,6 +31,7 @@ def load(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | 
 
     Raises UserError where the folder or adapter has no model that can be loaded.
     """
+    logging.disable_progress_bar()  # of reading the files: a job has its own
     kind = AutoModelForImageTextToText if family == "chat" else LlavaForConditionalGeneration
     try:
         model = kind.from_pretrained(str(folder), dtype=DTYPES[precision], local_files_only=True)

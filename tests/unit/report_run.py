@@ -1,0 +1,212 @@
+"""A made-up run for the report's tests: six small sets, two pairs of models, every table that the report reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medmim import images, tables
+
+SETS = {
+    "temporal": ("temporal", "lumiere_typeC"),
+    "reasoning": ("reasoning", "embed_typeD"),
+    "comparison": ("comparison", "ms_cxr_t_vqa_edema"),
+    "coreference": ("coreference", "embed_typeC"),
+    "rad": ("coreference", "vqa_rad"),
+    "odir": ("comparison", "odir"),
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "mantis": {"family": "mantis", "tiny": {"image_size": 56}, "system": ""},
+    "med-mantis": {
+        "family": "mantis",
+        "base": "mantis",
+        "system": "You read images.",
+        "tuning": {
+            "lora_rank": 16,
+            "lora_alpha": 32,
+            "lora_dropout": 0.0,
+            "learning_rate": 3e-3,
+            "max_steps": 200,
+            "epochs": None,
+        },
+    },
+    "llava-med": {"family": "llava-med", "hub": "owner/llava-med", "revision": "c0ffee"},
+    "mim-llava-med": {
+        "family": "llava-med",
+        "base": "llava-med",
+        "tuning": {"lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.1},
+    },
+}
+RIGHT = {"mantis": 0.3, "med-mantis": 0.8, "llava-med": 0.25, "mim-llava-med": 0.7}
+CFG = {"title": "A made-up run", "examples": 3, "synthetic": True, "models": MODELS, "resamples": 1000}
+
+
+def question(set_: str, number: int, kind: str, split: str) -> dict[str, Any]:
+    ability, task = SETS[set_]
+    options = ["improving", "stable", "worsening"] if kind == "closed" else []
+    index = number % 3
+    patient = f"{task.split('_')[0]}/{split}{number // 2}"
+    return {
+        "qa_id": f"{split[0]}{set_[:3]}{kind[0]}{number:03d}",
+        "split": split,
+        "ability": ability,
+        "set": set_,
+        "kind": kind,
+        "task": task,
+        "question": f"<image><image>What of the {set_} pair number {number}?",
+        "options": options,
+        "answer": options[index] if options else "a larger lesion",
+        "answer_index": index if options else None,
+        "image_ids": [IDS[number % 4], IDS[(number + 1) % 4]],
+        "patient_ids": [patient],
+        "source": task.split("_")[0],
+        "generator": "templates/1",
+        "findings": [],
+    }
+
+
+def _pixels(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 255, (24, 20), np.uint8)
+
+
+ENCODED = [images.encode(_pixels(n)) for n in range(4)]
+IDS = [image_id for image_id, _ in ENCODED]
+
+
+def image_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": image_id,
+            "source": "lumiere",
+            "patient_id": f"lumiere/{n}",
+            "study_id": f"lumiere/{n}",
+            "day": 7 * n,
+            "view": "T1",
+            "laterality": "",
+            "modality": "MRI",
+            "width": 20,
+            "height": 24,
+            "bytes": png,
+            "release_path": "",
+            "origin_file": f"{n}.nii.gz",
+            "origin_sha256": "0" * 64,
+        }
+        for n, (image_id, png) in enumerate(ENCODED)
+    ]
+
+
+def cell(model: str, set_: str, metric: str, value: float, **other: Any) -> dict[str, Any]:
+    row = {"model": model, "set": set_, "kind": "closed", "condition": "plain", "metric": metric, "value": value}
+    row |= {"ability": set_ if set_ in ("temporal", "reasoning", "comparison", "coreference", "held_in") else "held_out"}
+    return row | {"ci_low": value - 0.051, "ci_high": value + 0.049, "n": 12, "n_patients": 6} | other
+
+
+def leaderboard(*, opened: bool = True) -> list[dict[str, Any]]:
+    rows = []
+    for s in [*SETS, "held_in", "held_out"]:
+        for model, settings in MODELS.items():
+            value = RIGHT[model] + 0.001 * len(s)
+            rows += [
+                cell(model, s, "accuracy", value),
+                cell(model, s, "accuracy", 0.31, condition="blind"),
+                cell(model, s, "unparsed_rate", 0.0125, ci_low=0.0, ci_high=0.03),
+                cell(model, s, "refused_rate", 0.0, ci_low=0.0, ci_high=0.0),
+                cell(model, s, "accuracy_minus_blind", value - 0.31),
+            ]
+            if "base" in settings:
+                rows.append(cell(model, s, "accuracy_minus_base", value - RIGHT[settings["base"]]))
+            if opened and s not in ("held_in", "held_out"):
+                rows += [cell(model, s, m, 0.4, kind="open", n=120 if s == "rad" else 4) for m in ("token_f1", "token_recall")]
+        rows.append(cell("chance", s, "accuracy", 1 / 3, ci_low=None, ci_high=None))
+        rows.append(cell("majority", s, "accuracy", 0.35))
+    return rows
+
+
+def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None = None) -> dict[str, Any]:
+    """Write the run; returns the options of report.py. `replies`: replies of the models to their first questions."""
+    kinds = ["closed"] * 12 + (["open"] * 4 if opened else [])
+    benchmark = [question(s, n, kind, "benchmark") for s in SETS for n, kind in enumerate(kinds)]
+    train = [question(s, n, kind, "train") for s in list(SETS)[:4] for n, kind in enumerate(kinds * 2)]
+    for i, row in enumerate(train):
+        row["qa_id"] += f"-{i}"
+    tables.write(folder / "qa" / "train.parquet", "qa", train)
+    tables.write(folder / "qa" / "benchmark.parquet", "qa", benchmark)
+    tables.write(folder / "images" / "lumiere.images.parquet", "images", image_rows())
+    tables.write(folder / "leaderboard.parquet", "leaderboard", leaderboard(opened=opened))
+    options: dict[str, Any] = {
+        "leaderboard": folder / "leaderboard.parquet",
+        "train": folder / "qa" / "train.parquet",
+        "benchmark": folder / "qa" / "benchmark.parquet",
+        "images": [folder / "images" / "lumiere.images.parquet"],
+        "answers": [],
+        "predictions": [],
+        "loss": [],
+        "benchmark_audit": folder / "benchmark_audit.json",
+        "paper": None,
+    }
+    for model in MODELS:
+        rng = np.random.default_rng([5, *model.encode()])
+        answers: list[dict[str, Any]] = []
+        for condition in ("plain", "blind"):
+            predictions = []
+            for row in benchmark:
+                closed = row["kind"] == "closed"
+                right = bool(rng.random() < (RIGHT[model] if condition == "plain" else 0.31))
+                index = row["answer_index"] if right or not closed else (row["answer_index"] + 1) % 3
+                reply = f"{'ABC'[index]}: {row['options'][index]}" if closed else "a lesion"
+                if replies and condition == "plain" and model in replies and row["qa_id"] == benchmark[0]["qa_id"]:
+                    reply = replies[model]
+                predictions.append(
+                    {
+                        "qa_id": row["qa_id"],
+                        "model": model,
+                        "condition": condition,
+                        "prompt_sha256": "0" * 64,
+                        "reply": reply,
+                        "option_logprobs": [-1.0] * len(row["options"]),
+                    }
+                )
+                judged = {"accuracy": float(right)} if closed else {"exact_match": 0.0, "token_f1": 0.5, "token_recall": 1 / 3}
+                answers += [
+                    {k: row[k] for k in ("qa_id", "set", "ability", "kind")}
+                    | {"model": model, "condition": condition, "cluster": row["patient_ids"][0], "metric": metric, "value": value}
+                    | ({"status": "ok", "read": "ABC"[index]} if closed else {"status": "", "read": ""})
+                    for metric, value in judged.items()
+                ]
+            path = folder / "predictions" / f"{model}.{condition}.parquet"
+            tables.write(path, "predictions", predictions)
+            options["predictions"].append(path)
+        tables.write(folder / "scores" / f"{model}.parquet", "answers", answers)
+        options["answers"].append(folder / "scores" / f"{model}.parquet")
+        path = folder / "models" / f"{model}.loss.parquet"
+        stages = ["tune"] if "base" in MODELS[model] else ["vision", "language"]
+        history = [
+            {"stage": stage, "step": step, "loss": 3.0 / (1 + step / 20), "learning_rate": 1e-3, "tokens": 100 * step}
+            for stage in stages
+            for step in range(10, 101, 10)
+        ]
+        tables.write(path, "loss", history)
+        options["loss"].append(path)
+    faults = {
+        "records": 16,
+        "closed": 12,
+        "open": 4,
+        "same_images_in_train": 7,
+        "duplicate_ids": 0,
+        "patients": 6,
+        "chance": 1 / 3,
+    }
+    faults |= {"letters": {"A": 4, "B": 4, "C": 4}, "largest_patient": {"patient": "lumiere/1", "records": 4, "share": 0.25}}
+    options["benchmark_audit"].write_text(json.dumps({s: faults | {"majority": None} for s in SETS}))
+    return options
+
+
+def argv(options: dict[str, Any], report: Path, cfg: dict[str, Any]) -> list[str]:
+    """Command line of report.py."""
+    words = ["--report", str(report), "--cfg", json.dumps(cfg)]
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        if value is not None and values:
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return words

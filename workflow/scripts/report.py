@@ -1,0 +1,47 @@
+"""Write the report: one self-contained HTML file, and on request the picture of its main result."""
+
+from pathlib import Path
+
+from medmim import models
+from medmim.job import Job, parser
+from medmim.report import page
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    add = arguments.add_argument
+    add("--leaderboard", type=Path, required=True, help="leaderboard table")
+    add("--answers", type=Path, nargs="+", required=True, help="answers tables")
+    add("--predictions", type=Path, nargs="+", required=True, help="predictions tables")
+    add("--train", type=Path, required=True, help="qa table of the training questions")
+    add("--benchmark", type=Path, required=True, help="qa table of the benchmark")
+    add("--images", type=Path, nargs="*", default=[], help="images tables")
+    add("--loss", type=Path, nargs="*", default=[], help="loss histories, <model>.loss.parquet")
+    add("--benchmark-audit", type=Path, help="JSON of audit_release.py")
+    add("--paper", type=Path, help="the paper's figures as you filled them in: CSV with model, set, accuracy (percent)")
+    add("--template", type=Path, default=page.TEMPLATE, help="Jinja template of the page")
+    add("--report", type=Path, required=True, help="HTML (written)")
+    add("--picture", type=Path, help="PNG of the main figure (written)")
+    inputs = [
+        "leaderboard",
+        "answers",
+        "predictions",
+        "train",
+        "benchmark",
+        "images",
+        "loss",
+        "benchmark_audit",
+        "paper",
+        "template",
+    ]
+    with Job(arguments, inputs=inputs, outputs=["report", "picture"], modules=[models.module(f) for f in models.FAMILIES]) as job:
+        files = page.Files(**{name: getattr(job.args, name) for name in inputs})
+        html = page.render(files, job.cfg)
+        job.out["report"].write_text(html, encoding="utf-8")
+        if "picture" in job.out:
+            job.out["picture"].write_bytes(page.picture(files, job.cfg))
+        job.done(f"{page.size(len(html.encode()))}, {html.count('data:image/')} images")
+
+
+if __name__ == "__main__":
+    main()
