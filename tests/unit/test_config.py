@@ -47,6 +47,8 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("models.med-mantis.tuning", None, "base and tuning belong together"),
         ("models.mantis.hub", "a/b", "set exactly one of base, hub, path, tiny"),
         ("qa.pretrain", 0, "tiny base models need pretraining questions"),
+        ("qa.release", {"url": "https://example.org/r.zip"}, "url needs sha256"),
+        ("qa.origin", "released", "the release has no such questions"),
         ("qa.open_fraction", 1.5, "qa.open_fraction: "),
         ("prediction.batch", 0, "prediction.batch: "),
         ("run", "De mo", "run: "),

@@ -60,6 +60,12 @@ class Release(Part):
     sha256: str | None = None
     """Expected hash of the archive."""
 
+    @model_validator(mode="after")
+    def _complete(self) -> "Release":
+        if self.url and not self.sha256:
+            raise ValueError("url needs sha256: the hash of the archive at that commit")
+        return self
+
 
 class Counts(Part):
     """At most how many questions of a kind; what the findings do not yield is reported, not padded."""
@@ -99,6 +105,14 @@ class QA(Part):
     """Single-image and text-only questions for the demo's base models; 0 makes none."""
     max_rejected: Fraction = 0.01
     """Share of released records that may be unusable before the stage stops."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "QA":
+        if self.origin == "released" and self.pretrain:
+            raise ValueError("pretrain: the release has no such questions; set it to 0")
+        if self.origin == "released" and not (self.release.path or self.release.url):
+            raise ValueError("origin released needs release.path, a folder you have, or release.url with release.sha256")
+        return self
 
 
 class TinyBase(Part):

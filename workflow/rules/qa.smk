@@ -105,7 +105,7 @@ else:
                 cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256),
                 code=digest("fetch_release.py"),
             shell:
-                program("fetch_release.py") + "--release {output}"
+                program("fetch_release.py") + "--index {output}"
 
     RELEASE_INDEX = f"{R}/release/{'index' if RUN.qa.release.path else 'files'}.parquet"
 

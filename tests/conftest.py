@@ -1,0 +1,22 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+RELEASE = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
+
+
+@pytest.fixture(scope="session")
+def release_files() -> Path:
+    """Folder with three of the authors' released files; the environment variable MEDMIM_RELEASE points elsewhere."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "medmim-release"
+    folder = Path(os.environ.get("MEDMIM_RELEASE", default))
+    missing = [f"{name}.json" for name in RELEASE if not (folder / f"{name}.json").is_file()]
+    if missing:
+        pytest.fail(
+            f"{folder} lacks {', '.join(missing)}: these tests read the authors' released files. "
+            "Get them from github.com/Xikai97/Med-MIM and set MEDMIM_RELEASE to their folder."
+        )
+    return folder

@@ -1,0 +1,1 @@
+"""The authors' released questions: reading, conversion to the qa table, download, and the audit of a benchmark."""

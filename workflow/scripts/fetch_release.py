@@ -1,0 +1,23 @@
+"""Download the authors' released question files: an archive (zip or tar) at a pinned URL, checked against its hash.
+
+cfg: url, and sha256, the expected hash of the archive. Only its *.json files are kept, beside the index.
+"""
+
+from pathlib import Path
+
+from medmim.job import Job, UserError, parser
+from medmim.release.download import fetch
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--index", type=Path, required=True, help="files.parquet of the folder to fill (written)")
+    with Job(arguments, outputs=["index"]) as job:
+        url, sha256 = job.cfg.get("url"), job.cfg.get("sha256")
+        if not url or not sha256:
+            raise UserError("qa.release needs url and sha256: where the archive is, and the hash it must have")
+        job.done(f"{len(fetch(url, sha256, job.out['index']))} files from {url}")
+
+
+if __name__ == "__main__":
+    main()
