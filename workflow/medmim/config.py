@@ -97,6 +97,9 @@ class QA(Part):
     """Share of the held-in sources' patients, by a hash of their id, whose questions make the benchmark."""
     open_fraction: Fraction = 0.1
     """Share of open questions in a set, where the task has an open form."""
+    option_order: Literal["shuffled", "natural"] = "shuffled"
+    """Order of a closed question's options. natural, e.g. from mild to severe, is for tiny models, which have no time to learn
+    to look a letter up."""
     train: Counts = Counts()
     """Training questions."""
     benchmark: Counts = Counts()

@@ -19,6 +19,7 @@ if RUN.qa.origin == "generated":
                 seed=RUN.seed,
                 benchmark_fraction=RUN.qa.benchmark_fraction,
                 open_fraction=RUN.qa.open_fraction,
+                option_order=RUN.qa.option_order,
                 pretrain=bool(PRETRAIN),
             ),
             code=lambda w: digest("generate_qa.py", f"medmim.qa.{w.source}"),

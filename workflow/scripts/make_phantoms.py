@@ -1,0 +1,27 @@
+"""Draw a synthetic cohort of one source, in its owner's layout and formats.
+
+--cfg keys: patients (how many), seed.
+"""
+
+import importlib
+from pathlib import Path
+
+from medmim.job import Job, UserError, parser
+
+SOURCES = ("embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir")
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--source", required=True, choices=SOURCES, help="whose layout")
+    arguments.add_argument("--raw", type=Path, required=True, help="files table of the cohort's folder (both written)")
+    with Job(arguments, outputs=["raw"], modules=["medmim.phantoms.{source}"]) as job:
+        if job.cfg.keys() != {"patients", "seed"} or job.cfg["patients"] < 1:
+            raise UserError(f"--cfg needs patients (at least 1) and seed, got {job.cfg}")
+        source = importlib.import_module(f"medmim.phantoms.{job.args.source}")
+        source.write(job.out["raw"], patients=job.cfg["patients"], seed=job.cfg["seed"])
+        job.done(f"{job.args.source}: {job.cfg['patients']} synthetic patients")
+
+
+if __name__ == "__main__":
+    main()
