@@ -1,0 +1,151 @@
+"""Images as the pipeline keeps them: 8-bit grey or RGB pixels, losslessly as PNG, named by their content.
+
+`encode` and `decode` go between pixels and PNG, `downscale` bounds the longest side, `write` and `ImageStore` are the
+two ends of the images table.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from PIL import Image
+
+from medmim import tables
+from medmim.files import whole
+
+RELEASE = "release/"
+METADATA = [c.name for c in tables.IMAGES if c.name != "bytes"]
+# A random image costs the decompression of its row group, a row group costs about 2 kB of footer: 16 keeps both small.
+ROW_GROUP = 16
+
+
+def grey_if_grey(pixels: np.ndarray) -> np.ndarray:
+    """H x W of an H x W x 3 array whose three channels are equal everywhere; any other array as it is."""
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        return np.ascontiguousarray(pixels[..., 0])
+    return pixels
+
+
+def downscale(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Shrink uint8 pixels, H x W or H x W x 3, so that the longest side is at most `size`; never enlarges."""
+    height, width = pixels.shape[:2]
+    scale = size / max(height, width)
+    if scale >= 1:
+        return pixels
+    target = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.LANCZOS))
+
+
+def encode(pixels: np.ndarray) -> tuple[str, bytes]:
+    """(image_id, PNG) of uint8 pixels, H x W grey or H x W x 3 RGB.
+
+    RGB with three equal channels is kept as grey, so that one picture has one id however its file stored it.
+    image_id is the hex sha256 of mode, width, height and pixels. Raises ValueError for another shape or type.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or not pixels.size:
+        raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8, H x W or H x W x 3")
+    image = Image.fromarray(np.ascontiguousarray(grey_if_grey(pixels)))
+    header = f"{image.mode} {image.width} {image.height}\n".encode()
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    return hashlib.sha256(header + image.tobytes()).hexdigest(), png.getvalue()
+
+
+def decode(png: bytes) -> Image.Image:
+    """The image of `encode`'s PNG, mode L or RGB, loaded."""
+    image: Image.Image = Image.open(io.BytesIO(png), formats=["PNG"])
+    image.load()
+    return image
+
+
+def write(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write an images table as its rows come, laid out for reading single rows at random; whole or not at all.
+
+    Returns the number of rows. Raises TableError, and what `rows` raises.
+    """
+    schema = tables.schema("images")
+    bare = schema.empty_table().replace_schema_metadata({"table": "images"}).schema
+    count, rows = 0, iter(rows)
+    with whole(Path(path)) as temporary, pq.ParquetWriter(temporary, bare, compression="zstd", use_dictionary=False) as writer:
+        while group := list(islice(rows, ROW_GROUP)):
+            writer.write_table(tables.build("images", group).cast(bare))
+            count += len(group)
+    return count
+
+
+class ImageStore:
+    """Images of one or more images tables, by reference: an image_id, or "release/<release_path>".
+
+    Tables are memory-mapped and only ids are held, so many workers can open the same files. Pickles as its paths.
+    Where two tables hold the same pixels, the first table's row answers for them.
+    """
+
+    def __init__(self, paths: Sequence[Path | str]) -> None:
+        self.paths = tuple(Path(p) for p in paths)
+        self._open()
+
+    def _open(self) -> None:
+        self._place: dict[str, tuple[int, int]] = {}  # reference -> number of the file, row in it
+        self._files = []
+        self._starts = []
+        for number, path in enumerate(self.paths):
+            ids = tables.read(path, "images", ["image_id", "release_path"])
+            for row, (image_id, released) in enumerate(zip(*(c.to_pylist() for c in ids.columns), strict=True)):
+                self._place.setdefault(image_id, (number, row))
+                if released:
+                    self._place.setdefault(RELEASE + released, (number, row))
+            file = pq.ParquetFile(path, memory_map=True)
+            lengths = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+            self._files.append(file)
+            self._starts.append(np.cumsum([0, *lengths]))
+
+    def __getstate__(self) -> tuple[Path, ...]:
+        return self.paths
+
+    def __setstate__(self, paths: tuple[Path, ...]) -> None:
+        self.paths = paths
+        self._open()
+
+    def __len__(self) -> int:
+        return sum(f.metadata.num_rows for f in self._files)
+
+    def __contains__(self, reference: object) -> bool:
+        return reference in self._place
+
+    def _read(self, reference: str, columns: list[str]) -> dict[str, Any]:
+        try:
+            number, row = self._place[reference]
+        except KeyError:
+            where = ", ".join(p.as_posix() for p in self.paths)
+            raise LookupError(f"image {reference!r} is in none of the images tables: {where}") from None
+        group = int(np.searchsorted(self._starts[number], row, side="right")) - 1
+        # One thread: pyarrow's pool does not survive the fork of a data loader's worker.
+        table = self._files[number].read_row_group(group, columns, use_threads=False)
+        return table.slice(row - int(self._starts[number][group]), 1).to_pylist()[0]
+
+    def row(self, reference: str) -> dict[str, Any]:
+        """Columns of the image's row except its bytes. Raises LookupError naming the reference where it is absent."""
+        return self._read(reference, METADATA)
+
+    def png(self, reference: str) -> bytes:
+        """The image's PNG. Raises LookupError."""
+        png: bytes = self._read(reference, ["bytes"])["bytes"]
+        return png
+
+    def image(self, reference: str) -> Image.Image:
+        """The image, mode L or RGB. Raises LookupError."""
+        return decode(self.png(reference))
+
+    def images(self, references: Iterable[str]) -> list[Image.Image]:
+        """The images in the order of the references. Raises LookupError."""
+        return [self.image(r) for r in references]
+
+    def frame(self) -> pd.DataFrame:
+        """Every row of every table without the bytes, in order of the tables."""
+        return pd.concat([tables.frame(p, "images", METADATA) for p in self.paths], ignore_index=True)

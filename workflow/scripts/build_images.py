@@ -1,0 +1,42 @@
+"""Read one source in its owner's layout and write its images, what is stated of them, and what could not be used.
+
+cfg: size (longest side in pixels; larger images are shrunk), max_rejected (share of images and rows that may be broken
+before it stops, default 0.01). The source's adapter, medmim.sources.<source>, says what is read and how.
+"""
+
+import importlib
+from pathlib import Path
+
+from medmim import images, tables
+from medmim.job import Job, UserError, log, parser
+from medmim.sources import Build
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--source", required=True, help="name of the source: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir")
+    arguments.add_argument("--root", type=Path, required=True, help="folder that holds the source in its owner's layout")
+    arguments.add_argument("--raw", type=Path, required=True, help="index of that folder, a files table")
+    arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
+    arguments.add_argument("--findings", type=Path, required=True, help="findings table (written)")
+    arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
+    arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
+    outputs = ["images", "findings", "rejected"]
+    with Job(arguments, inputs=["raw"], outputs=outputs, modules=["medmim.sources.{source}"]) as job:
+        args = job.args
+        if not args.root.is_dir():
+            raise UserError(f"--root: {args.root} is no folder")
+        adapter = importlib.import_module(f"medmim.sources.{args.source}")
+        index = dict(zip(*(c.to_pylist() for c in tables.read(args.raw, "files", ["path", "sha256"]).columns), strict=True))
+        build = Build(args.source, args.root, adapter.plan(args.root), job.cfg["size"], args.threads, index)
+        count = images.write(job.out["images"], build.images())
+        build.check(job.cfg.get("max_rejected", 0.01))
+        findings = tables.write(job.out["findings"], "findings", build.findings())
+        rejected = tables.write(job.out["rejected"], "rejected", build.rejections())
+        for reason, number in sorted(build.plan.skipped.items()):
+            log.info("left out: %d × %s", number, reason)
+        job.done(f"{args.source}: {count} images, {findings} findings, {rejected} rejected")
+
+
+if __name__ == "__main__":
+    main()
