@@ -50,12 +50,13 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def walk(root: Path) -> list[Path]:
-    """All files under `root`, sorted by path; our indexes, sidecars and unfinished files left out."""
-    return sorted(
-        p
-        for p in root.rglob("*")
-        if p.is_file() and p.name != INDEX and not p.name.endswith(SIDECAR) and ".partial-" not in p.name
-    )
+    """All files under `root`, linked folders followed, sorted by path; our indexes, sidecars and unfinished files left out."""
+    found = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+    return sorted(p for p in found if not _ours(p.relative_to(root)) and p.is_file())
+
+
+def _ours(path: Path) -> bool:
+    return path.name == INDEX or path.name.endswith(SIDECAR) or ".partial-" in path.as_posix()
 
 
 def index(root: Path) -> list[dict[str, object]]:

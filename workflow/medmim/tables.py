@@ -118,7 +118,7 @@ ANSWERS = (
     Column("set", TEXT, "as in qa"),
     Column("ability", TEXT, "as in qa"),
     Column("kind", TEXT, "closed or open"),
-    Column("cluster", TEXT, "patients joined by '+': the unit of the bootstrap"),
+    Column("cluster", TEXT, "the question's patients joined by '+'"),
     Column("metric", TEXT, "accuracy, loglikelihood_accuracy, exact_match, token_recall, token_f1, bleu, rouge_l ..."),
     Column("value", REAL, "score of this item, 0 to 1"),
     Column("status", TEXT, "how the reply was read: ok, ambiguous, unparsed, refused; empty where nothing is read"),
@@ -135,7 +135,7 @@ LEADERBOARD = (
     Column("ci_low", REAL, "2.5 % point of the bootstrap over patients; null where it has no meaning", True),
     Column("ci_high", REAL, "97.5 % point", True),
     Column("n", INT, "items"),
-    Column("n_patients", INT, "bootstrap clusters"),
+    Column("n_patients", INT, "distinct patients of the questions"),
 )
 SCHEMAS: dict[str, tuple[Column, ...]] = {
     "files": FILES,

@@ -1,0 +1,1 @@
+"""Scores: replies read against their options, open answers compared, intervals over patients. No torch anywhere in here."""

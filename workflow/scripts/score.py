@@ -1,0 +1,27 @@
+"""Score one model's replies: closed questions by the option named and by likelihood, open ones by overlap with the gold."""
+
+from pathlib import Path
+
+from medmim import tables
+from medmim.job import Job, parser
+from medmim.score import extract
+from medmim.score.answers import answers
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--qa", type=Path, required=True, help="benchmark questions (qa table)")
+    arguments.add_argument("--predictions", type=Path, nargs="+", required=True, help="the model's predictions, all conditions")
+    arguments.add_argument("--answers", type=Path, required=True, help="answers table (written)")
+    with Job(arguments, inputs=["qa", "predictions"], outputs=["answers"]) as job:
+        qa = tables.read(job.args.qa, "qa")
+        rows = answers(qa, [tables.read(path, "predictions") for path in job.args.predictions])
+        tables.write(job.out["answers"], "answers", rows)
+        statuses = [row["status"] for row in rows if row["metric"] == "accuracy"]
+        read = f"{statuses.count('ok')} of {len(statuses)} closed replies read"
+        job.extra["questions_with_duplicate_options"] = sum(map(extract.duplicates, filter(None, qa["options"].to_pylist())))
+        job.done(f"{rows[0]['model']}: {len(qa)} questions, {read}")
+
+
+if __name__ == "__main__":
+    main()
