@@ -3,7 +3,6 @@
 PYTHON ?= $(shell command -v python3.11 2>/dev/null || command -v python3)
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-SNAKEMAKE := snakemake --profile profiles/local
 
 .PHONY: demo test lint docs lock clean
 
@@ -14,7 +13,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed
-	@$(SNAKEMAKE) --configfile config/demo.yaml
+	@snakemake --profile profiles/local --logger rich --configfile config/demo.yaml
 	@echo "Report: results/demo/report.html    Leaderboard: results/demo/leaderboard.parquet"
 
 test: $(VENV)/installed

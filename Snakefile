@@ -32,7 +32,9 @@ localrules:
 
 rule all:
     """Everything: the leaderboard and the report."""
-    default_target: True
     input:
         f"{R}/leaderboard.parquet",
         f"{R}/report.html",
+
+
+workflow.default_target = TARGET

@@ -14,6 +14,7 @@ from medmim.digest import digest
 from medmim.models import FAMILIES
 from medmim.models import module as family_module
 
+TARGET = config.pop("target", "all")  # see the file audit
 try:
     RUN = parse_config(config, ", ".join(map(str, workflow.configfiles)))
 except ConfigError as error:
