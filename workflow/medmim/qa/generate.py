@@ -1,0 +1,95 @@
+"""From one source's images and findings to its questions in all splits."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from typing import Literal
+
+import pandas as pd
+
+from medmim.qa.check import problems
+from medmim.qa.cohort import Patient, cohort
+from medmim.qa.row import Row
+from medmim.qa.templates import Fact, ask
+
+log = logging.getLogger("medmim")
+VARIANTS = 3
+"""Times the same fact is asked in training and pretraining, in other words and another order; once in the benchmark."""
+MOST = 60_000
+"""Facts of one task beyond which no more are taken and none is asked twice."""
+
+
+def in_benchmark(patient_id: str, fraction: float) -> bool:
+    """Whether a patient is of the benchmark: by a hash of the id, so that it stays so as data grow."""
+    return int.from_bytes(hashlib.sha256(patient_id.encode()).digest()[:8], "big") < fraction * 2**64
+
+
+def _enough(facts: Iterable[Fact], variants: int) -> Iterator[Fact]:
+    """At most MOST facts a task, by content; fewer facts than that come in up to `variants` variants."""
+    tasks: dict[str, list[Fact]] = {}
+    for fact in facts:
+        tasks.setdefault(fact.template.task, []).append(fact)
+    for found in tasks.values():
+        if len(found) > MOST:
+            found.sort(key=lambda f: hashlib.sha256("|".join(i.image_id for i in f.images).encode()).digest())
+        for variant in range(max(1, min(variants, MOST // len(found)))):
+            yield from found[:MOST] if variant == 0 else (replace(f, variant=variant) for f in found)
+
+
+def _truth(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """A phantom's truth (path, name, value) as findings named truth:<name>, without an id."""
+    found = images[["origin_file", "patient_id", "study_id", "image_id"]].merge(truth, left_on="origin_file", right_on="path")
+    return found.assign(name="truth:" + found["name"].astype(str), value=found["value"].astype(str), finding_id="")
+
+
+def questions(
+    source: str,
+    images: pd.DataFrame,
+    findings: pd.DataFrame,
+    *,
+    seed: int,
+    benchmark_fraction: float,
+    open_fraction: float,
+    option_order: Literal["shuffled", "natural"] = "shuffled",
+    pretrain: bool = False,
+    truth: pd.DataFrame | None = None,
+) -> list[Row]:
+    """All questions of a source: rows of the qa table, of splits train, benchmark and, if asked for, pretrain.
+
+    `images` and `findings` need cohort.IMAGE_COLUMNS and FINDING_COLUMNS (`images` also origin_file where there is a
+    phantom's `truth`: columns path, name, value). Held-out sources are benchmark only, composed ones train only.
+    `option_order`: shuffled, or natural, e.g. from mild to severe: a tiny model has no time to learn which letter stands
+    before which text. Pretraining questions come from the patients of the train split: about one image, and in words only.
+    """
+    module = import_module(f"medmim.qa.{source}")
+    if truth is not None:
+        findings = pd.concat([findings, _truth(images, truth)], ignore_index=True)
+    patients = cohort(images, findings)
+    parts: dict[str, list[Patient]] = {"train": [], "benchmark": []}
+    for patient in patients:
+        held = in_benchmark(patient.patient_id, benchmark_fraction) if len(module.SPLITS) > 1 else "benchmark" in module.SPLITS
+        parts["benchmark" if held else "train"].append(patient)
+    rows: list[Row] = []
+    asked = partial(ask, source=source, seed=seed, natural=option_order == "natural")
+    for split in module.SPLITS:
+        facts = list(_known(_enough(module.facts(parts[split]), VARIANTS if split == "train" else 1)))
+        rows += asked(facts, split=split, open_fraction=open_fraction)
+        if split == "train" and pretrain:
+            rows += asked(facts, split="pretrain", text_only=True)
+            rows += asked(_known(_enough(module.singles(parts[split]), VARIANTS)), split="pretrain")
+    _verify(rows, set(images["image_id"]))
+    return list({row["qa_id"]: row for row in rows}.values())
+
+
+def _known(facts: Iterable[Fact]) -> Iterator[Fact]:
+    """Facts whose findings are rows of the findings table: a phantom's truth has no id and is not cited."""
+    return (replace(f, findings=tuple(i for i in f.findings if i)) if "" in f.findings else f for f in facts)
+
+
+def _verify(rows: Sequence[Row], images: set[str]) -> None:
+    for row in rows:
+        if found := problems(row, images):
+            raise AssertionError(f"{row['task']} {row['qa_id']}: {'; '.join(found)}: {row['question']!r} {row['options']}")

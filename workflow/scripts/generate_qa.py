@@ -1,0 +1,46 @@
+"""Make the questions of one source from its images and findings, by templates.
+
+cfg: seed; benchmark_fraction, the share of patients held back; open_fraction; option_order, shuffled (default) or
+natural; pretrain, whether questions for tiny base models are made too. For those a phantom's own truth is read from the
+folder of --raw, where given.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from medmim import tables
+from medmim.job import Job, UserError, parser
+from medmim.qa.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
+from medmim.qa.generate import questions
+
+TRUTH = "phantom_truth.csv"
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--source", required=True, help="name of the source")
+    arguments.add_argument("--images", type=Path, required=True, help="images table (read)")
+    arguments.add_argument("--findings", type=Path, required=True, help="findings table (read)")
+    arguments.add_argument("--raw", type=Path, help="files table of a phantom's folder (read)")
+    arguments.add_argument("--qa", type=Path, required=True, help="qa table (written)")
+    with Job(arguments, inputs=["images", "findings", "raw"], outputs=["qa"], modules=["medmim.qa.{source}"]) as job:
+        images = tables.frame(job.args.images, "images", [*IMAGE_COLUMNS, "origin_file"])
+        findings = tables.frame(job.args.findings, "findings", FINDING_COLUMNS)
+        if images.empty:
+            raise UserError(f"{job.args.images}: no images; nothing can be asked of source {job.args.source}")
+        truth = None
+        if job.cfg.get("pretrain") and job.args.raw is not None:
+            path = job.args.raw.parent / TRUTH
+            if not path.exists():
+                raise UserError(f"{path} does not exist: pretraining questions are made of phantoms only")
+            truth = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows = questions(job.args.source, images, findings, truth=truth, **job.cfg)
+        tables.write(job.out["qa"], "qa", rows)
+        counts = Counter(row["split"] for row in rows)
+        job.done(f"{job.args.source}: " + (", ".join(f"{n} {split}" for split, n in counts.items()) or "no questions"))
+
+
+if __name__ == "__main__":
+    main()

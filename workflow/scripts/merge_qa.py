@@ -1,0 +1,43 @@
+"""Merge the questions of all sources into the training set, the benchmark and the pretraining set.
+
+cfg: seed; train and benchmark, at most how many questions of each set; pretrain, how many for tiny base models (0: none).
+No patient and no image of the benchmark is in training. What is turned away is listed in --rejected.
+"""
+
+import logging
+from pathlib import Path
+
+from medmim import tables
+from medmim.job import Job, UserError, parser
+from medmim.qa.merge import EmptySet, merge
+
+log = logging.getLogger("medmim")
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--qa", type=Path, nargs="+", required=True, help="qa tables of the sources (read)")
+    arguments.add_argument("--images", type=Path, nargs="*", default=[], help="images tables, to look images up in (read)")
+    arguments.add_argument("--train", type=Path, required=True, help="qa table (written)")
+    arguments.add_argument("--benchmark", type=Path, required=True, help="qa table (written)")
+    arguments.add_argument("--pretrain", type=Path, required=True, help="qa table (written)")
+    arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
+    splits = ["train", "benchmark", "pretrain"]
+    with Job(arguments, inputs=["qa", "images"], outputs=[*splits, "rejected"]) as job:
+        rows = [row for path in job.args.qa for row in tables.read(path, "qa").to_pylist()]
+        images = {i for path in job.args.images for i in tables.read(path, "images", ["image_id"])["image_id"].to_pylist()}
+        try:
+            merged = merge(rows, images=images if job.args.images else None, **job.cfg)
+        except EmptySet as error:
+            raise UserError(str(error)) from None
+        for name in splits:
+            tables.write(job.out[name], "qa", merged.splits[name])
+        tables.write(job.out["rejected"], "rejected", merged.rejected)
+        for line in merged.short:
+            log.warning("fewer than wanted: %s", line)
+        job.extra["short"] = merged.short
+        job.done(merged.counts() + (f"; {len(merged.rejected)} rejected" if merged.rejected else ""))
+
+
+if __name__ == "__main__":
+    main()
