@@ -4,10 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from conftest import MINI, ROOT, finished
 
+from conftest import MINI, ROOT, finished
 from medmim import tables
 from medmim.audit import audit
 
@@ -85,7 +84,7 @@ def test_the_audit_rule_fails_naming_the_file(snakemake, mini: Path) -> None:
 def test_no_patient_or_image_of_the_benchmark_is_in_training(mini: Path) -> None:
     parts = {p: tables.frame(mini / RESULTS / f"qa/{p}.parquet", "qa") for p in ("train", "benchmark", "pretrain")}
     for column in ("patient_ids", "image_ids"):
-        values = {p: set(pd.Series([x for row in frame[column] for x in row], dtype=object)) for p, frame in parts.items()}
+        values = {p: set(x for row in frame[column] for x in row) for p, frame in parts.items()}
         assert values["benchmark"] and not values["benchmark"] & (values["train"] | values["pretrain"])
 
 

@@ -39,6 +39,7 @@ if TINY:
             f"{R}/logs/make_base.{{model}}.log",
         wildcard_constraints:
             model="|".join(TINY),
+        priority: 1  # the longest way through the DAG
         conda:
             "../../envs/gpu.yaml"
         params:
@@ -65,6 +66,7 @@ if TUNED:
             f"{R}/logs/tune.{{model}}.log",
         wildcard_constraints:
             model="|".join(TUNED),
+        priority: 1
         conda:
             "../../envs/gpu.yaml"
         threads: lambda w: MODELS[w.model].tuning.threads

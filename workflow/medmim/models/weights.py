@@ -1,5 +1,6 @@
 """Model folders and adapters to models in memory."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def load(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | 
     Raises UserError where the folder or adapter has no model that can be loaded.
     """
     logging.disable_progress_bar()  # of reading the files: a job has its own
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft still asks for the old name
     kind = AutoModelForImageTextToText if family == "chat" else LlavaForConditionalGeneration
     try:
         model = kind.from_pretrained(str(folder), dtype=DTYPES[precision], local_files_only=True)

@@ -1,0 +1,51 @@
+"""Which sample comes when: epoch after epoch, each a permutation that depends on (seed, epoch) alone."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of n samples in one epoch: int64, n. A pure function of its arguments."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def positions(seed: int, n: int, total: int) -> np.ndarray:
+    """Sample indices of a whole training of `total` samples drawn from n: int64, total.
+
+    Epochs follow each other without a gap, so every batch is full: a last one is filled from the next epoch's order.
+    """
+    epochs = [permutation(seed, epoch, n) for epoch in range(-(-total // n))]
+    return np.concatenate(epochs)[:total] if epochs else np.empty(0, np.int64)
+
+
+def mixed(seed: int, groups: Sequence[str], total: int) -> np.ndarray:
+    """Sample indices of a whole training that draws groups by the square root of their size: int64, total.
+
+    Small groups come more often than their share, large ones still most often; within a group epochs follow each other.
+    """
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    names = sorted(members)
+    weights = np.sqrt([len(members[name]) for name in names])
+    drawn = np.random.default_rng([seed, *b"mixed"]).choice(len(names), total, p=weights / weights.sum())
+    indices = np.empty(total, np.int64)
+    for number, name in enumerate(names):
+        places = np.flatnonzero(drawn == number)
+        indices[places] = np.array(members[name])[positions(seed, len(members[name]), len(places))]
+    return indices
+
+
+class Order(Sampler[int]):
+    """`positions` for a data loader: one pass over it is the whole training, so step k resumes at position k * batch."""
+
+    def __init__(self, seed: int, n: int, total: int) -> None:
+        self.indices = positions(seed, n, total)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices.tolist())
+
+    def __len__(self) -> int:
+        return len(self.indices)

@@ -1,0 +1,60 @@
+"""Make a tiny synthetic base model of a real architecture and teach it to read one image: for the demo and the tests.
+
+cfg: {"family": ..., "seed": ..., "threads": ..., "tiny": the section TinyBase}
+"""
+
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoConfig
+
+from medmim import tables
+from medmim.config import TinyBase
+from medmim.job import Job, UserError, parser
+from medmim.models import MODULE
+from medmim.models.layout import Layout
+from medmim.shards.dataset import Shards
+from medmim.train import base, place
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--samples", type=Path, required=True, help="pretraining samples of the family")
+    arguments.add_argument("--pixels", type=Path, required=True, help="their images' pixels")
+    arguments.add_argument("--qa", type=Path, required=True, help="pretraining questions the samples were made of")
+    arguments.add_argument("--tokenizer", type=Path, required=True, help="index of the folder with tokenizer and config.json")
+    arguments.add_argument("--model", type=Path, required=True, help="index of the model's folder (written)")
+    arguments.add_argument("--loss", type=Path, required=True, help="loss history (written)")
+    inputs = ["samples", "pixels", "qa", "tokenizer"]
+    with Job(arguments, inputs=inputs, outputs=["model", "loss"], modules=[MODULE]) as job:
+        family, seed, tiny = job.cfg["family"], job.cfg["seed"], TinyBase(**job.cfg["tiny"])
+        place.fix(seed, job.cfg["threads"])
+        layout = Layout.open(family, job.args.tokenizer.parent)
+        shards = Shards(job.args.samples, job.args.pixels)
+        qa = tables.frame(job.args.qa, "qa").set_index("qa_id", drop=False).loc[list(shards.qa_ids)]
+        held = base.held_back(qa, seed)
+
+        model = base.make(AutoConfig.from_pretrained(job.args.tokenizer.parent), seed)
+        known = base.labels(qa[~held])
+        pixels = np.stack([shards.image(i) for i in known.image_ids])
+        rows = base.train_vision(model, layout, known, pixels, tiny, seed)
+        kept = np.flatnonzero(~held).tolist()
+        tasks = qa["task"].iloc[kept].tolist()
+        rows += base.train_language(model, layout, [shards[i] for i in kept], shards.lengths[kept], tasks, tiny, seed)
+
+        asked = np.flatnonzero(held & (qa["kind"] == "closed").to_numpy()).tolist()
+        if not asked:
+            raise UserError("no pretraining question is left to see what the base can read: more patients are needed")
+        right = base.first_token_right(model, layout, [shards[i] for i in asked])
+        read = base.reading(qa["task"].iloc[asked].tolist(), qa["ability"].iloc[asked].tolist(), right)
+        job.extra["reading"] = read
+
+        model.save_pretrained(job.out["model"])
+        layout.tokenizer.save_pretrained(job.out["model"])
+        tables.write(job.out["loss"], "loss", rows)
+        abilities = ", ".join(f"{a} {read[a]['accuracy']:.2f} of {read[a]['n']}" for a in ("single", "text") if a in read)
+        job.done(f"{sum(p.numel() for p in model.parameters()):,} parameters; reads held-back questions: {abilities}")
+
+
+if __name__ == "__main__":
+    main()

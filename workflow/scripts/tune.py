@@ -1,0 +1,56 @@
+"""Fine-tune a base model on multi-image questions: LoRA on its language model, its projector in full, vision frozen.
+
+cfg: {"family": ..., "seed": ..., "tuning": the section Tuning}. On several GPUs, start it by torchrun, a process a GPU.
+A run that was stopped goes on from its newest whole checkpoint; checkpoints are deleted once the adapter is there.
+"""
+
+from pathlib import Path
+
+from medmim import files, tables
+from medmim.config import Tuning
+from medmim.job import Job, parser
+from medmim.models import MODULE, weights
+from medmim.models.layout import Layout
+from medmim.shards.dataset import Shards
+from medmim.train import place
+from medmim.train.tune import tune
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--model", type=Path, required=True, help="index of the base model's folder")
+    arguments.add_argument("--samples", type=Path, required=True, help="training samples of the family")
+    arguments.add_argument("--pixels", type=Path, required=True, help="their images' pixels")
+    arguments.add_argument("--adapter", type=Path, required=True, help="index of the adapter's folder (written)")
+    arguments.add_argument("--loss", type=Path, required=True, help="loss history (written)")
+    arguments.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, deleted at the end")
+    inputs = ["model", "samples", "pixels"]
+    with Job(arguments, inputs=inputs, outputs=["adapter", "loss"], modules=[MODULE]) as job:
+        family, seed, tuning = job.cfg["family"], job.cfg["seed"], Tuning(**job.cfg["tuning"])
+        place.settle(tuning, seed)
+        base = job.args.model.parent
+        layout = Layout.open(family, base)
+        shards = Shards(job.args.samples, job.args.pixels)
+        trainer, rows = tune(
+            load=lambda: weights.load(base, family=family, precision=tuning.precision),
+            name=base.name,
+            layout=layout,
+            dataset=shards,
+            lengths=shards.lengths,
+            tuning=tuning,
+            seed=seed,
+            folder=job.args.checkpoints / job.key()[:16],
+        )
+        trainer.save_model(job.out["adapter"])  # on every process: ZeRO-3 gathers the weights here
+        if job.first:
+            for name in {p.name for p in job.out["adapter"].iterdir()} - {"adapter_config.json", "adapter_model.safetensors"}:
+                files.remove(job.out["adapter"] / name)
+            tables.write(job.out["loss"], "loss", rows)
+        trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        job.done(f"{len(shards)} samples, {len(rows)} steps, {trained:,} weights trained, loss {rows[-1]['loss']:.3f}")
+    if job.first:
+        files.remove(job.args.checkpoints)
+
+
+if __name__ == "__main__":
+    main()
