@@ -172,9 +172,10 @@ def test_deepspeed_zero_2_on_two_processes(prepared: Path, tmp_path: Path) -> No
     tune(prepared, tmp_path / "two", "llava-med", launcher=launcher, batch=1, zero_stage=2)
     tune(prepared, tmp_path / "one", "llava-med", batch=2)
     two, one = (tables.frame(tmp_path / n / "loss.parquet", "loss") for n in ("two", "one"))
-    # The mean over two samples of a step is not the mean over their label tokens, so the curves agree, not the bits.
+    # The same batches, so the same first loss; Adam at this learning rate then magnifies the order of summation.
     assert two.step.tolist() == one.step.tolist()
-    assert np.abs(two.loss - one.loss).max() < 0.35 * one.loss.max()
+    assert two.loss[0] == pytest.approx(one.loss[0], abs=1e-5)
+    assert two.loss.tolist() == pytest.approx(one.loss.tolist(), rel=0.03)
     adapter = [load_file(tmp_path / n / "adapter/adapter_model.safetensors") for n in ("two", "one")]
     assert adapter[0].keys() == adapter[1].keys()
 

@@ -127,12 +127,12 @@ class Job:
                     raise UserError(f"--{name.replace('_', '-')}: {path} does not exist")
             self._read[name] = [described(p) for p in paths]
         for name, place in self._places().items():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            folder = place.name == files.INDEX
-            self.out[name] = files.partial(place.parent if folder else place)
+            target = place.parent if place.name == files.INDEX else place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.out[name] = files.partial(target)
             files.remove(self.out[name])
-            if folder:
-                self.out[name].mkdir(parents=True)
+            if target != place:
+                self.out[name].mkdir()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:

@@ -176,6 +176,13 @@ class _Trainer(Trainer):
         super().__init__(**kwargs)
         self._order = order
 
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's loss. A batch without images still touches the projector: processes must agree on what has gradients."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if "pixel_values" in inputs or not torch.is_tensor(loss):
+            return loss
+        return loss + 0 * sum(p.sum() for n, p in self.model.named_parameters() if PROJECTOR in n and p.requires_grad)
+
     def _get_train_sampler(self, train_dataset: Dataset[Sample] | None = None) -> Order:
         return self._order
 
