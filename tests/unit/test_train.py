@@ -165,7 +165,6 @@ def test_a_diverging_training_says_so(prepared: Path, tmp_path: Path) -> None:
     assert "diverged" in said and "Traceback" not in said
 
 
-@pytest.mark.xdist_group("deepspeed")
 def test_deepspeed_zero_2_on_two_processes(prepared: Path, tmp_path: Path) -> None:
     """The first start compiles DeepSpeed's communication operator: about a minute."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -7,7 +7,6 @@ import pytest
 
 from medmim import tables
 
-pytestmark = pytest.mark.xdist_group("demo")
 PAIRS = {"med-mantis": "mantis", "mim-llava-med": "llava-med"}
 
 

@@ -10,7 +10,6 @@ from conftest import MINI, ROOT, finished
 from medmim import tables
 from medmim.audit import audit
 
-pytestmark = pytest.mark.xdist_group("mini")
 RESULTS = "results/mini"
 MODELS = {"mantis", "med-mantis", "llava-med", "mim-llava-med", "chance", "majority"}
 SETS = {"temporal", "reasoning", "comparison", "coreference", "rad", "odir", "held_in", "held_out"}
