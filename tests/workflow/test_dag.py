@@ -34,12 +34,12 @@ def test_the_demo_plans_both_bases_and_both_tunings(snakemake, tmp_path: Path) -
     assert (planned["make_base"], planned["tune"], planned["predict"], planned["score"]) == (2, 2, 8, 4)
 
 
-def test_gpu_jobs_ask_slurm_for_gpus(snakemake, tmp_path: Path) -> None:
+def test_slurm_jobs_ask_for_what_the_config_says(snakemake, tmp_path: Path) -> None:
+    """GPUs and threads of the recipe, whatever this machine has; the profile's partition."""
     said = snakemake(tmp_path, "-n", "--profile", "slurm").stdout
-    tune = said[said.index("rule tune:") :].split("\n\n")[0]
-    assert re.search(r"gpu=4\b", tune) and "slurm_partition=gpu" in tune
-    score = said[said.index("rule score:") :].split("\n\n")[0]
-    assert "slurm_partition=cpu" in score and not re.search(r"\bgpu=[1-9]", score)
+    jobs = {m[1]: m[2] for m in re.finditer(r"^rule (\w+):\n((?: {4}.*\n)+)", said, re.M)}
+    assert re.search(r"\bgpu=4\b", jobs["tune"]) and "slurm_partition=gpu" in jobs["tune"] and "threads: 16" in jobs["tune"]
+    assert "slurm_partition=cpu" in jobs["score"] and not re.search(r"\bgpu=[1-9]", jobs["score"])
 
 
 def released(tmp_path: Path, **release: str) -> Path:

@@ -14,6 +14,10 @@ from medmim.digest import digest
 from medmim.models import FAMILIES
 from medmim.models import module as family_module
 
+if workflow.global_resources["_nodes"].value is not None:
+    # A cluster: profiles/default's cores are this machine's, and would cap the threads of jobs on the cluster's nodes.
+    workflow.global_resources["_cores"] = None
+
 TARGET = config.pop("target", "all")  # see the file audit
 try:
     RUN = parse_config(config, ", ".join(map(str, workflow.configfiles)))
