@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import MINI, ROOT, finished
+from conftest import MINI, finished
 from medmim import tables
 from medmim.audit import audit
 
@@ -139,7 +139,3 @@ def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tm
         ]
         == 4
     )
-
-
-def test_the_rules_have_no_path_of_one_machine() -> None:
-    assert "results/mini" not in "".join(p.read_text() for p in (ROOT / "workflow").rglob("*.smk"))

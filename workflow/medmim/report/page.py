@@ -18,6 +18,7 @@ from medmim import models as families
 from medmim import tables
 from medmim.images import ImageStore
 from medmim.qa.prompt import IMAGE, LETTERS, prompt_text
+from medmim.release.audit import FAULTS
 from medmim.report import plots
 from medmim.report.board import SUMS, Board, Cell, Model, label, ordered, read_paper
 from medmim.report.contents import composition, examples, sources
@@ -56,16 +57,6 @@ AUDIT = {
     "chance": "chance",
     "majority": "majority letter",
 }
-FAULTS = (
-    "same_images_in_train",
-    "shares_image_with_train",
-    "shares_patient_with_train",
-    "duplicate_ids",
-    "duplicate_records",
-    "duplicate_options",
-    "gold_not_in_options",
-    "placeholder_mismatch",
-)
 SHARES = ("chance", "majority")
 
 
