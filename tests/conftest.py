@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from medmim import cache
+
+os.environ.pop(cache.FOLDER, None)  # nobody's cache is used
+os.environ.pop(cache.LIMIT, None)
+
 RELEASE = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from medmim import images, tables
+from medmim.job import described
 
 SETS = {
     "temporal": ("temporal", "lumiere_typeC"),
@@ -136,11 +137,11 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
     tables.write(folder / "leaderboard.parquet", "leaderboard", leaderboard(opened=opened))
     options: dict[str, Any] = {
         "leaderboard": folder / "leaderboard.parquet",
+        "answers": [],
+        "predictions": [],
         "train": folder / "qa" / "train.parquet",
         "benchmark": folder / "qa" / "benchmark.parquet",
         "images": [folder / "images" / "lumiere.images.parquet"],
-        "answers": [],
-        "predictions": [],
         "loss": [],
         "benchmark_audit": folder / "benchmark_audit.json",
         "paper": None,
@@ -200,6 +201,12 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
     faults |= {"letters": {"A": 4, "B": 4, "C": 4}, "largest_patient": {"patient": "lumiere/1", "records": 4, "share": 0.25}}
     options["benchmark_audit"].write_text(json.dumps({s: faults | {"majority": None} for s in SETS}))
     return options
+
+
+def inputs(options: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The files read, by option and in the order of report.py, as a job describes them."""
+    paths = {name: value if isinstance(value, list) else [value] for name, value in options.items()}
+    return {name: [described(path) for path in found if path] for name, found in paths.items()}
 
 
 def argv(options: dict[str, Any], report: Path, cfg: dict[str, Any]) -> list[str]:

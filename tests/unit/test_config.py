@@ -52,6 +52,8 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("qa.open_fraction", 1.5, "qa.open_fraction: "),
         ("prediction.batch", 0, "prediction.batch: "),
         ("run", "De mo", "run: "),
+        ("cache", {"foldr": "x"}, "cache.foldr: unknown key; did you mean 'folder'?"),
+        ("cache", {"limit_gb": 0}, "cache.limit_gb: "),
     ],
 )
 def test_wrong_values_are_refused_with_their_path(path: str, value: Any, message: str) -> None:

@@ -1,82 +1,152 @@
+import importlib
+import pkgutil
 from pathlib import Path
 
 import pytest
 
-from medmim import digest
+from medmim import digest, schemas, tables
+from medmim.digest import Checkout
 
 
 @pytest.fixture
-def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workflow(tmp_path: Path) -> Path:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "medmim/part").mkdir(parents=True)
+    (tmp_path / "medmim/schemas").mkdir()
     for name, text in {
         "scripts/a.py": '"""Doc."""\nfrom medmim import leaf\nimport numpy as np\n',
         "scripts/b.py": "from medmim.part import deep\n",
+        "scripts/c.py": 'from medmim import tables\nX = "images"\ntables.write(place, "qa", rows)\ntables.read(place, name)\n',
         "medmim/__init__.py": "",
         "medmim/leaf.py": "def f():\n    return 1\n",
         "medmim/part/__init__.py": "",
         "medmim/part/deep.py": "def g():\n    import pandas\n    from medmim.leaf import f\n    return f\n",
+        "medmim/part/page.html": "<p>",
         "medmim/plugin.py": "X = 1\n",
+        "medmim/tables.py": "",
+        "medmim/schemas/__init__.py": "",
+        "medmim/schemas/qa.py": "COLUMNS = ()\n",
+        "medmim/schemas/images.py": "COLUMNS = ()\n",
+        "requirements.lock": "numpy==1.0\npandas==2.0\n",
     }.items():
         (tmp_path / name).write_text(text)
-    lock = tmp_path / "requirements.lock"
-    lock.write_text("numpy==1.0\npandas==2.0\n")
-    monkeypatch.setattr(digest, "WORKFLOW", tmp_path)
-    monkeypatch.setattr(digest, "LOCK", lock)
-    forget()
-    yield tmp_path
-    monkeypatch.undo()
-    forget()
+    return tmp_path
 
 
-def forget() -> None:
-    for f in (digest.locked, digest._parsed, digest.code):
-        f.cache_clear()
+def code(workflow: Path, program: str, *modules: str) -> digest.Code:
+    """As a new process finds it."""
+    return Checkout(workflow, workflow / "requirements.lock").code(program, *modules)
 
 
-def edit(path: Path, text: str) -> None:
-    path.write_text(text)
-    forget()
+def sha256(workflow: Path, program: str, *modules: str) -> str:
+    return str(code(workflow, program, *modules)["sha256"])
 
 
 def test_names_modules_and_packages(workflow: Path) -> None:
-    assert list(digest.code("a.py")["modules"]) == ["medmim", "medmim.leaf", "scripts/a.py"]
-    assert digest.code("a.py")["packages"] == {"numpy": "1.0"}
-    b = digest.code("b.py")
-    assert set(b["modules"]) == {"medmim", "medmim.part", "medmim.part.deep", "medmim.leaf", "scripts/b.py"}
+    a = code(workflow, "a.py")
+    assert list(a["modules"]) == ["medmim", "medmim.leaf", "scripts/a.py"]
+    assert a["packages"] == {"numpy": "1.0"}
+    b = code(workflow, "b.py")
+    assert set(b["modules"]) == {
+        "medmim", "medmim.part", "medmim.part.deep", "medmim.leaf", "medmim/part/page.html", "scripts/b.py",
+    }  # fmt: skip
     assert b["packages"] == {"pandas": "2.0"}
 
 
 def test_comments_docstrings_and_layout_change_nothing(workflow: Path) -> None:
-    before = digest.digest("a.py")
-    edit(workflow / "medmim/leaf.py", '"""New."""\n# why\ndef f():\n    """Doc."""\n\n    return (1)\n')
-    edit(workflow / "scripts/a.py", '"""Other."""\nfrom medmim import leaf\nimport numpy as np  # for g\n')
-    assert digest.digest("a.py") == before
+    before = sha256(workflow, "a.py")
+    (workflow / "medmim/leaf.py").write_text('"""New."""\n# why\ndef f():\n    """Doc."""\n\n    return (1)\n')
+    (workflow / "scripts/a.py").write_text('"""Other."""\nfrom medmim import leaf\nimport numpy as np  # for g\n')
+    assert sha256(workflow, "a.py") == before
 
 
 @pytest.mark.parametrize("program", ["a.py", "b.py"])
 def test_code_of_a_module_behind_it_changes_it(workflow: Path, program: str) -> None:
-    before = digest.digest(program)
-    edit(workflow / "medmim/leaf.py", "def f():\n    return 2\n")
-    assert digest.digest(program) != before
+    before = sha256(workflow, program)
+    (workflow / "medmim/leaf.py").write_text("def f():\n    return 2\n")
+    assert sha256(workflow, program) != before
 
 
 def test_only_what_a_program_uses_counts(workflow: Path) -> None:
-    before = digest.digest("a.py")
-    edit(workflow / "medmim/part/deep.py", "import pandas\n")
-    edit(workflow / "requirements.lock", "numpy==1.0\npandas==3.0\n")
-    assert digest.digest("a.py") == before
-    edit(workflow / "requirements.lock", "numpy==1.1\npandas==3.0\n")
-    assert digest.digest("a.py") != before
+    before = sha256(workflow, "a.py")
+    (workflow / "medmim/part/deep.py").write_text("import pandas\n")
+    (workflow / "requirements.lock").write_text("numpy==1.0\npandas==3.0\n")
+    assert sha256(workflow, "a.py") == before
+    (workflow / "requirements.lock").write_text("numpy==1.1\npandas==3.0\n")
+    assert sha256(workflow, "a.py") != before
 
 
 def test_modules_named_at_run_time(workflow: Path) -> None:
-    assert digest.digest("a.py", "medmim.plugin") != digest.digest("a.py")
+    assert sha256(workflow, "a.py", "medmim.plugin") != sha256(workflow, "a.py")
+    assert "medmim.part" in code(workflow, "a.py", "medmim.part.deep")["modules"]
     with pytest.raises(FileNotFoundError, match=r"medmim\.absent"):
-        digest.digest("a.py", "medmim.absent")
+        sha256(workflow, "a.py", "medmim.absent")
 
 
 def test_a_package_outside_the_lock_is_an_error(workflow: Path) -> None:
-    edit(workflow / "medmim/leaf.py", "import leftpad\n")
+    (workflow / "medmim/leaf.py").write_text("import leftpad\n")
     with pytest.raises(KeyError, match="leftpad"):
-        digest.digest("a.py")
+        sha256(workflow, "a.py")
+
+
+def test_a_relative_import_is_refused(workflow: Path) -> None:
+    (workflow / "medmim/leaf.py").write_text("from .plugin import X\n")
+    with pytest.raises(AssertionError, match="relative imports are not followed"):
+        sha256(workflow, "a.py")
+
+
+def test_other_files_of_an_imported_package_count(workflow: Path) -> None:
+    a, b = sha256(workflow, "a.py"), sha256(workflow, "b.py")
+    (workflow / "medmim/part/page.html").write_text("<p >")
+    assert sha256(workflow, "a.py") == a and sha256(workflow, "b.py") != b
+    b = sha256(workflow, "b.py")
+    (workflow / "medmim/part/deep.cpython-311.pyc").write_bytes(b"x")
+    (workflow / "medmim/part/.page.html.swp").write_bytes(b"x")
+    assert sha256(workflow, "b.py") == b
+    (workflow / "medmim/part/new.txt").write_text("")
+    assert sha256(workflow, "b.py") != b
+
+
+def test_only_the_schemas_that_calls_name_count(workflow: Path) -> None:
+    assert {name for name in code(workflow, "c.py")["modules"] if "schemas" in name} == {"medmim.schemas", "medmim.schemas.qa"}
+    before = sha256(workflow, "c.py")
+    (workflow / "medmim/schemas/images.py").write_text("COLUMNS = (1,)\n")
+    assert sha256(workflow, "c.py") == before
+    (workflow / "medmim/schemas/qa.py").write_text("COLUMNS = (1,)\n")
+    assert sha256(workflow, "c.py") != before
+
+
+def test_changes_are_told_by_name(workflow: Path) -> None:
+    old = code(workflow, "b.py")
+    assert digest.changes(old, code(workflow, "b.py")) == []
+    (workflow / "medmim/part/deep.py").write_text("import numpy\nimport pandas\nfrom medmim import plugin\n")
+    (workflow / "medmim/part/page.html").write_text("<p >")
+    (workflow / "requirements.lock").write_text("numpy==1.0\npandas==3.0\n")
+    assert digest.changes(old, code(workflow, "b.py")) == [
+        "medmim.leaf (gone)", "medmim.part.deep", "medmim.plugin (new)", "medmim/part/page.html",
+        "numpy none → 1.0 (new)", "pandas 2.0 → 3.0",
+    ]  # fmt: skip
+
+
+def test_a_checkout_remembers_what_it_read(workflow: Path) -> None:
+    checkout = Checkout(workflow, workflow / "requirements.lock")
+    before = checkout.code("a.py")
+    (workflow / "medmim/leaf.py").write_text("def f():\n    return 2\n")
+    assert checkout.code("a.py") is before
+
+
+def test_every_program_of_this_checkout_has_a_digest() -> None:
+    programs = sorted(p.name for p in (digest.WORKFLOW / "scripts").glob("*.py"))
+    found = {name: digest.code(name) for name in programs}
+    assert len({c["sha256"] for c in found.values()}) == len(programs) > 10
+    named = {m.rsplit(".", 1)[1] for c in found.values() for m in c["modules"] if m.startswith("medmim.schemas.")}
+    assert named == {m.name for m in pkgutil.iter_modules(schemas.__path__)}, "a table that no program is known to read or write"
+
+
+def test_every_function_of_tables_that_takes_a_name_is_followed() -> None:
+    taking = {
+        name
+        for name, f in vars(importlib.import_module("medmim.tables")).items()
+        if callable(f) and f.__module__ == tables.__name__ and not name.startswith("_") and "name" in f.__annotations__
+    }
+    assert taking == digest.TABLES

@@ -1,11 +1,20 @@
+import errno
 import json
+import logging
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from medmim import files, tables
+from medmim import cache, digest, files, provenance, tables
+from medmim.cache import Cache
+from medmim.job import Job, UserError, parser
 
 PROGRAM = """
 from pathlib import Path
@@ -82,14 +91,313 @@ def test_a_wrong_table_is_an_error_without_traceback(run) -> None:
 
 
 def test_only_the_first_process_of_a_job_leaves_outputs(run, tmp_path: Path) -> None:
-    import os
-
     run("--table", "r/t.parquet", "--folder", "r/m/files.parquet", env={**os.environ, "RANK": "1"})
     assert [p for p in (tmp_path / "r").rglob("*") if p.is_file()] == []
 
 
 def test_no_credential_of_the_environment_is_recorded(run, tmp_path: Path) -> None:
-    import os
-
     run("--table", "t.parquet", env={**os.environ, "HF_TOKEN": "hf_planted_secret", "AWS_SECRET_ACCESS_KEY": "planted_secret"})
     assert "planted_secret" not in (tmp_path / "t.parquet.prov.json").read_text()
+
+
+def test_a_pattern_stands_for_the_files_it_matches(run, tmp_path: Path) -> None:
+    for name in ("b.json", "a.json", "c.txt"):
+        (tmp_path / name).write_text(name)
+    run("--read", "*.json", "c.txt", "--table", "t.parquet")
+    record = provenance.read(tmp_path / "t.parquet.prov.json")
+    assert [entry["path"] for entry in record["inputs"]["read"]] == ["a.json", "b.json", "c.txt"]
+    assert "--read: x*.json does not exist" in run("--read", "x*.json", "--table", "t.parquet", ok=False)
+
+
+def test_what_killed_processes_left_is_removed(run, tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    mine = files.partial(tmp_path / "t.parquet").name
+    left = {
+        "of a dead process": mine.replace(f"-{os.getpid()}", f"-{dead.pid}"),
+        "its folder": files.partial(tmp_path / "m").name.replace(f"-{os.getpid()}", f"-{dead.pid}"),
+        "of a living process": mine,
+        "of another machine": f".t.parquet.partial-another-host-{dead.pid}",
+    }
+    for what, name in left.items():
+        (tmp_path / name).mkdir() if what == "its folder" else (tmp_path / name).write_text("half")
+    run("--table", "t.parquet", "--folder", "m/files.parquet")
+    assert {what for what, name in left.items() if (tmp_path / name).exists()} == {"of a living process", "of another machine"}
+
+
+# The cache
+
+
+@dataclass
+class Run:
+    """Runs a job in this process, as `program` ("program.py": none of this project's)."""
+
+    folder: Path
+    cache: Path
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(
+        self,
+        to: str = "r",
+        read: tuple[str, ...] = ("in",),
+        *more: str,
+        cfg: object = 1,
+        fail: bool = False,
+        cached: bool = True,
+        ends: int = 0,
+    ) -> bool:
+        """Whether the job's body ran; `ends`: the status it has to end with."""
+        arguments = parser("")
+        arguments.add_argument("--read", type=Path, nargs="*", default=[])
+        arguments.add_argument("--kind", default="a")
+        arguments.add_argument("--threads", type=int, default=1)
+        arguments.add_argument("--root", type=Path)
+        arguments.add_argument("--text", type=Path)
+        arguments.add_argument("--model", type=Path)
+        argv = ["--cfg", json.dumps(cfg), "--text", f"{to}/t.txt", "--model", f"{to}/m/files.parquet", "--read", *read, *more]
+        ran = False
+        try:
+            with Job(arguments, inputs=["read"], outputs=["text", "model"], cached=cached, argv=argv) as job:
+                ran = True
+                job.out["text"].write_text(f"{cfg} {job.args.kind} {[p.read_text() for p in job.args.read]}")
+                (job.out["model"] / "sub").mkdir()
+                (job.out["model"] / "sub/w").write_text("weights")
+                if fail:
+                    raise UserError("no")
+                job.extra["more"] = "told"
+                job.done("made")
+        except SystemExit as end:
+            assert end.code == ends
+        self.said = self.capsys.readouterr().err
+        return ran
+
+    def files(self, below: str) -> dict[str, bytes]:
+        return {
+            p.relative_to(self.folder / below).as_posix(): p.read_bytes() for p in (self.folder / below).rglob("*") if p.is_file()
+        }
+
+    @property
+    def entries(self) -> list[Path]:
+        return Cache(self.cache, 1 << 30).entries()
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["program.py"])
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    (tmp_path / "in").write_text("in")
+    root, handlers, level = logging.getLogger(), logging.root.handlers[:], logging.root.level
+    yield Run(tmp_path, tmp_path / "cache", monkeypatch, capsys)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_second_identical_job_is_restored(job: Run) -> None:
+    assert job("one") and "made" in job.said and "from the cache" not in job.said
+    assert not job("two"), "the body ran"
+    assert "made (from the cache)" in job.said
+    one, two = job.files("one"), job.files("two")
+    sidecars = [name for name in one if name.endswith(files.SIDECAR)]
+    assert sorted(one) == sorted(two) and len(sidecars) == 2
+    assert {n: b for n, b in one.items() if n not in sidecars} == {n: b for n, b in two.items() if n not in sidecars}
+    first, second = (provenance.read(job.folder / to / "t.txt.prov.json") for to in ("one", "two"))
+    assert second == provenance.read(job.folder / "two/m/files.parquet.prov.json")
+    assert "restored" not in first and second["restored"]["host"] == first["machine"]["host"]
+    assert datetime.fromisoformat(second["restored"]["at"]) >= datetime.fromisoformat(first["end"])
+    assert [o["path"] for o in provenance.outputs(second)] == ["two/m/files.parquet", "two/t.txt"]
+    assert [o["sha256"] for o in provenance.outputs(second)] == [o["sha256"] for o in provenance.outputs(first)]
+    assert second["folders"] == [first["folders"][0] | {"path": "two/m", "index": "two/m/files.parquet"}]
+    assert [second["command"][i] for i in (1, 3)] == ["two/t.txt", "two/m/files.parquet"]
+    same = ("program", "cfg", "key", "inputs", "code", "git", "machine", "summary", "start", "end", "peak_memory_bytes", "more")
+    assert {k: first[k] for k in same} == {k: second[k] for k in same}
+
+
+def test_restoring_over_the_same_files_leaves_nothing_behind(job: Run) -> None:
+    job()
+    before = job.files("r")
+    (job.folder / "r/t.txt.prov.json").unlink()
+    assert not job()
+    assert sorted(job.files("r")) == sorted(before)
+
+
+def test_a_restored_run_can_be_restored_from(job: Run) -> None:
+    job("one")
+    job("two")
+    shutil.rmtree(job.folder / "one")
+    assert not job("three")
+    assert provenance.read(job.folder / "three/t.txt.prov.json")["outputs"]["text"]["path"] == "three/t.txt"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda job: job("two", cfg={"a": 1}),
+        lambda job: job("two", ("in",), "--kind", "b"),
+        lambda job: (job.folder / "in").write_text("In") and job("two"),
+        lambda job: (job.folder / "in").rename(job.folder / "other") and job("two", ("other",)),
+        lambda job: job("two", ("in", "in")),
+        lambda job: job("two", ()),
+        lambda job: job.monkeypatch.setattr(sys, "argv", ["another.py"]) or job("two"),
+    ],
+    ids=["cfg", "option", "content", "name", "twice", "none", "program"],
+)
+def test_what_changes_the_outputs_is_computed(job: Run, change: Callable[[Run], bool]) -> None:
+    job("one")
+    assert change(job)
+    assert len(job.entries) == 2
+
+
+def test_the_order_of_inputs_counts(job: Run) -> None:
+    (job.folder / "in2").write_text("in2")
+    job("one", ("in", "in2"))
+    assert job("two", ("in2", "in"))
+
+
+@pytest.mark.parametrize(
+    ("read", "more"),
+    [(("in",), ("--threads", "4")), (("in",), ("--root", "elsewhere")), (("in",), ("--log", "x.log")), (("sub/in",), ())],
+    ids=["threads", "path", "log", "folder"],
+)
+def test_what_changes_nothing_is_restored(job: Run, read: tuple[str, ...], more: tuple[str, ...]) -> None:
+    (job.folder / "sub").mkdir()
+    (job.folder / "sub/in").write_text("in")
+    job("one")
+    assert not job("two", read, *more)
+    assert len(job.entries) == 1
+
+
+def test_a_job_that_is_not_cached_always_runs(job: Run) -> None:
+    assert job("one", cached=False) and job.entries == []
+    assert job("two")
+    assert job("three", cached=False) and len(job.entries) == 1
+
+
+def test_without_a_cache_every_job_runs(job: Run) -> None:
+    job.monkeypatch.setenv(cache.FOLDER, "")
+    assert job("one") and job("two")
+    assert not job.cache.exists()
+
+
+def test_a_failure_is_not_kept(job: Run) -> None:
+    assert job(fail=True, ends=1)
+    assert not job.cache.exists()
+    assert job.files("r") == {}
+    assert job() and len(job.entries) == 1
+
+
+def test_another_process_of_the_job_keeps_and_restores_nothing(job: Run) -> None:
+    job.monkeypatch.setenv("RANK", "1")
+    assert job("one")
+    assert not job.cache.exists()
+    job.monkeypatch.setenv("RANK", "0")
+    job("two")
+    job.monkeypatch.setenv("RANK", "1")
+    assert not job("three")
+    assert [*(job.folder / "three").iterdir()] == []
+
+
+def test_a_damaged_entry_is_computed_again_and_mended(job: Run) -> None:
+    job("one")
+    (blob,) = (b for b in job.cache.glob("blobs/*/*") if b.read_bytes() == b"weights")
+    blob.unlink()
+    blob.write_bytes(b"Weights")
+    assert job("two")
+    assert blob.name in job.said
+    assert (job.folder / "two/m/sub/w").read_text() == "weights"
+    assert not job("three") and (job.folder / "three/m/sub/w").read_text() == "weights"
+
+
+def test_what_is_changed_in_place_is_not_taken_for_another_run(job: Run) -> None:
+    job("one")
+    with (job.folder / "one/t.txt").open("r+") as f:
+        f.write("X")
+    assert job("two")
+    assert (job.folder / "two/t.txt").read_text() == "1 a ['in']"
+
+
+def test_a_cache_that_fails_costs_no_result(job: Run) -> None:
+    job.cache.write_text("a file where the folder should be")
+    assert job()
+    assert "cache: not kept" in job.said
+    assert provenance.read(job.folder / "r/t.txt.prov.json")["summary"] == "made"
+
+
+def test_a_full_cache_costs_no_result(job: Run) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache.Cache, "put", full)
+        assert job("one")
+    assert "cache: not kept: [Errno 28] No space left on device" in job.said
+    assert (job.folder / "one/t.txt.prov.json").exists()
+    job("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache.Cache, "restore", full)
+        assert job("three")
+    assert "No space left on device; computing again" in job.said
+    assert sorted(job.files("three")) == sorted(job.files("two"))
+
+
+def test_a_full_disk_is_told_in_a_line(job: Run) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "write", full)
+        assert job(ends=1)
+    assert "program.py: error: no space left for r/t.txt, r/m/files.parquet" in job.said and "Traceback" not in job.said
+    assert not job.cache.exists()
+    assert job() and len(job.entries) == 1
+
+
+def test_a_cache_that_may_only_be_read_is_read(job: Run) -> None:
+    job("one")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "utime", refused)
+        assert not job("two")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of this checkout with two more programs."""
+    shutil.copytree(digest.WORKFLOW, tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(digest.LOCK, tmp_path)
+    program = 'from pathlib import Path\nfrom medmim.job import Job, parser\np = parser("")\np.add_argument("--to", type=Path)\n'
+    whole = f'{program}with Job(p, outputs=["to"]) as job:\n    job.out["to"].write_text("x")\n    job.done("made")\n'
+    (tmp_path / "workflow/scripts/whole.py").write_text(whole)
+    (tmp_path / "workflow/scripts/hidden.py").write_text(whole.replace("with", '__import__("medmim." + "part")\nwith'))
+    return tmp_path
+
+
+def call(checkout: Path, program: str, *more: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, f"workflow/scripts/{program}", "--to", "to", *more]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": "workflow", "PYTHONDONTWRITEBYTECODE": "1", cache.FOLDER: "cache"}
+    return subprocess.run(argv, cwd=checkout, env=env, capture_output=True, text=True, check=False)
+
+
+def test_code_that_the_digest_does_not_cover_is_refused(checkout: Path) -> None:
+    done = call(checkout, "hidden.py")
+    assert done.returncode == 1
+    assert "hidden.py imported medmim.part, which its code digest does not cover" in done.stderr
+    assert not (checkout / "to").exists() and not (checkout / "cache").exists()
+
+
+def test_another_code_is_computed(checkout: Path) -> None:
+    assert "from the cache" not in call(checkout, "whole.py").stderr
+    for name, text, restored in (
+        ("medmim/errors.py", "\n# a comment\n", True),
+        ("medmim/train/recipe.py", "\nX = 1\n", True),
+        ("medmim/errors.py", "\nX = 1\n", False),
+    ):
+        with (checkout / "workflow" / name).open("a") as f:
+            f.write(text)
+        done = call(checkout, "whole.py")
+        assert done.returncode == 0 and ("from the cache" in done.stderr) is restored, (name, done.stderr)
+    assert "the code of whole.py changed after this run was planned" in call(checkout, "whole.py", "--code", "0" * 64).stderr

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -6,11 +5,9 @@ import pandas as pd
 import pytest
 import report_run
 
-from medmim.job import Job, parser
 from medmim.report import page, plots
 from medmim.report.board import Board, Cell, Model, ordered, read_paper
 from medmim.report.contents import GAINED, MISSED, OPEN, choose, composition
-from medmim.report.lineage import lineage
 from medmim.tables import TableError
 
 PAIR = [Model("base", None, "base"), Model("tuned", "base", "tuned")]
@@ -139,42 +136,16 @@ def test_composition_counts() -> None:
     assert (found.patients, found.shared_patients) == ({"train": 3, "benchmark": 4}, 0)
 
 
-def work(output: Path, *inputs: Path) -> None:
-    """One job as the pipeline's programs run it."""
-    arguments = parser("")
-    arguments.add_argument("--from", dest="source", type=Path, nargs="*")
-    arguments.add_argument("--to", type=Path)
-    argv = ["--to", str(output), *(["--from", *map(str, inputs)] if inputs else [])]
-    with Job(arguments, inputs=["source"] if inputs else [], outputs=["to"], argv=argv) as job:
-        job.out["to"].write_text(output.name)
-        job.done(f"made {output.name}")
-
-
-def test_lineage_follows_sidecars_to_the_first_job(tmp_path: Path) -> None:
-    a, b, c, d = (tmp_path / name for name in "abcd")
-    work(a)
-    work(b, a)
-    work(c, a, b)
-    d.write_text("by hand")
-    steps, untold = lineage([c, b, d])
-    assert [s.summary for s in steps] == ["made a", "made b", "made c"]
-    assert untold == [d]
-    assert steps[0].outputs[0]["path"] == a.as_posix() and steps[0].seconds >= 0
-    (tmp_path / "b.prov.json").write_text(json.dumps({"program": "x"}))
-    with pytest.raises(TableError, match=r"b\.prov\.json: not a sidecar"):
-        lineage([c])
-
-
-def test_the_page_lists_the_jobs_behind_it(tmp_path: Path) -> None:
+def test_the_page_lists_the_files_it_was_made_from(tmp_path: Path) -> None:
     run = report_run.write(tmp_path)
-    work(run["benchmark_audit"], run["benchmark"])
-    run["benchmark_audit"].write_text("{}")
-    html = page.render(page.Files(**run), report_run.CFG)
+    inputs = report_run.inputs(run)
+    html = page.render(page.Files(**run), report_run.CFG, inputs)
     origin = html[html.index('id="origin"') :]
-    assert "made benchmark_audit.json" in origin
-    recorded = json.loads((tmp_path / "benchmark_audit.json.prov.json").read_text())
-    assert recorded["outputs"]["to"]["sha256"] in origin and recorded["git"]["commit"][:12] in origin
-    assert "No sidecar tells where these came from" in origin and run["leaderboard"].as_posix() in origin
+    for name, found in inputs.items():
+        assert (name.replace("_", " ") in origin) is bool(found)
+        for file in found:
+            assert Path(file["path"]).name in origin and file["sha256"] in origin and page.size(file["bytes"]) in origin
+    assert tmp_path.as_posix() not in html
 
 
 def test_numbers_for_people() -> None:

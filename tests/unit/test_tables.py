@@ -1,3 +1,4 @@
+import pkgutil
 from pathlib import Path
 
 import pandas as pd
@@ -5,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medmim import tables
+from medmim import schemas, tables
 
 ROW = {"path": "a", "bytes": 1, "sha256": "x"}
 
@@ -20,7 +21,7 @@ def test_round_trip_and_same_bytes(tmp_path: Path) -> None:
 
 
 def test_null_is_kept_where_the_schema_allows_it() -> None:
-    row = {c.name: {"string": "", "int64": 0, "double": 0.0}.get(str(c.type), 0) for c in tables.LEADERBOARD}
+    row = {c.name: {"string": "", "int64": 0, "double": 0.0}.get(str(c.type), 0) for c in tables.columns("leaderboard")}
     assert tables.build("leaderboard", [row | {"ci_low": None}]).to_pylist()[0]["ci_low"] is None
     assert tables.build("leaderboard", pd.DataFrame([row | {"ci_low": float("nan")}])).column("ci_low").null_count == 1
 
@@ -50,4 +51,6 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_every_column_has_a_meaning() -> None:
-    assert all(c.meaning for columns in tables.SCHEMAS.values() for c in columns)
+    names = [module.name for module in pkgutil.iter_modules(schemas.__path__)]
+    assert {"files", "qa", "leaderboard"} <= {*names}
+    assert all(c.meaning for name in names for c in tables.columns(name))

@@ -18,11 +18,11 @@ from small_models import run, write_model, write_tables
 from transformers import LlavaForConditionalGeneration
 
 from medmim import tables
-from medmim.config import Tuning
 from medmim.digest import WORKFLOW
 from medmim.models import weights
 from medmim.train import checkpoints
 from medmim.train.order import mixed, permutation, positions
+from medmim.train.recipe import SIZES, Tuning
 from medmim.train.tune import PROJECTOR, adapt, total_steps
 
 FAMILIES = ["llava-med", "mantis"]
@@ -184,7 +184,8 @@ def test_a_base_is_made_and_says_what_it_reads(tmp_path: Path, monkeypatch: pyte
     cfg = {"image_size": 28, "vision_width": 16, "vision_layers": 1, "language_width": 32, "language_layers": 1, "heads": 2,
            "vision_steps": 30, "vision_batch": 8, "language_steps": 5, "language_batch": 4, "learning_rate": 2e-3}  # fmt: skip
     tokenizer = tmp_path / "tokenizer/files.parquet"
-    run(monkeypatch, "make_tokenizer.py", qa=qa, tokenizer=tokenizer, cfg={"family": "mantis", "tiny": cfg})
+    run(monkeypatch, "make_tokenizer.py", qa=qa, tokenizer=tokenizer,
+        cfg={"family": "mantis", "tiny": {size: cfg[size] for size in SIZES}})  # fmt: skip
     shards = {part: tmp_path / f"{part}.parquet" for part in ("samples", "pixels")}
     limits = {"family": "mantis", "system": "", "max_length": 512, "max_rejected": 0}
     tables_ = {"qa": qa, "images": tmp_path / "images.parquet", "rejected": tmp_path / "rejected.parquet"}

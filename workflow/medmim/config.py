@@ -5,21 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from medmim.part import Fraction, Part, Positive
+from medmim.train.recipe import TinyBase, Tuning
 
 SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
 Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
 Condition = Literal["plain", "blind"]
 ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-
-
-class Part(BaseModel):
-    """Base of every section: frozen, unknown keys refused, each field documented."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Source(Part):
@@ -118,78 +113,6 @@ class QA(Part):
         return self
 
 
-class TinyBase(Part):
-    """A small base model of the real architecture, made and trained here. Synthetic: for the demo and the tests."""
-
-    image_size: Positive = 56
-    """Side of the square image, pixels; the patch is 14."""
-    vision_width: Positive = 96
-    """Hidden size of the vision tower."""
-    vision_layers: Positive = 3
-    """Its layers."""
-    language_width: Positive = 128
-    """Hidden size of the language model."""
-    language_layers: Positive = 3
-    """Its layers."""
-    heads: Positive = 4
-    """Attention heads of both."""
-    vision_steps: Positive = 150
-    """Steps of the vision tower on attribute labels."""
-    vision_batch: Positive = 64
-    """Images a step."""
-    language_steps: Positive = 300
-    """Steps of language model and projector on single-image and text-only questions."""
-    language_batch: Positive = 16
-    """Samples a step."""
-    learning_rate: float = 2e-3
-    """Peak learning rate of both stages."""
-
-
-class Tuning(Part):
-    """LoRA on the language model's attention and MLP, projector in full, vision frozen."""
-
-    lora_rank: Positive = 128
-    """Rank of the adapters."""
-    lora_alpha: Positive = 256
-    """Their scale is alpha / rank."""
-    lora_dropout: Fraction = 0.05
-    """Dropout before them."""
-    learning_rate: float = 1e-4
-    """Peak learning rate."""
-    epochs: float = 1.0
-    """Passes over the training questions."""
-    max_steps: int | None = None
-    """Overrides epochs when set."""
-    batch: Positive = 1
-    """Samples per device and step."""
-    accumulation: Positive = 1
-    """Batches a step."""
-    warmup_ratio: Fraction = 0.03
-    """Share of the steps that warm up."""
-    schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
-    """Learning rate after warm-up."""
-    weight_decay: float = 0.0
-    """AdamW weight decay."""
-    adam_beta2: Fraction = 0.999
-    """AdamW second moment decay."""
-    clip: float = 1.0
-    """Largest gradient norm."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Of frozen weights and activations."""
-    gradient_checkpointing: bool = True
-    """Recompute activations: less memory, half more work."""
-    zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage; 0 trains without DeepSpeed."""
-    max_length: Positive = 8192
-    """Longest sample in tokens after image expansion; longer ones are rejected and listed, never cut."""
-    checkpoint_steps: Positive = 200
-    """Steps between checkpoints."""
-    gpus: int = 0
-    """GPUs of the job; 0 trains on the CPU."""
-    threads: Positive = 1
-    """CPU threads. Part of the recipe: results depend on it."""
-
-
 class Model(Part):
     """A model to be scored."""
 
@@ -222,7 +145,7 @@ class Model(Part):
 class Prediction(Part):
     """Replies."""
 
-    conditions: list[Condition] = ["plain", "blind"]
+    conditions: list[Condition] = Field(default=["plain", "blind"])
     """plain: as asked. blind: without its images."""
     batch: Positive = 8
     """Questions a batch; replies do not depend on it."""
@@ -243,6 +166,16 @@ class Scoring(Part):
     """Bootstrap resamples of patients."""
     min_open_ranked: Positive = 100
     """Sets with fewer open items are shown, not ranked."""
+
+
+class Cache(Part):
+    """Outputs of jobs by what they depend on: what was computed before, in any run, is not computed again."""
+
+    folder: str | None = "results/.cache"
+    """Where they are kept; null keeps none. On the results' file system they take no further space. The environment variable
+    MEDMIM_CACHE comes first."""
+    limit_gb: Annotated[float, Field(gt=0)] = 100
+    """Most gigabytes (10^9 bytes) kept; what was used longest ago goes first."""
 
 
 class Report(Part):
@@ -279,6 +212,8 @@ class Config(Part):
     """How scores are made."""
     report: Report = Report()
     """The report."""
+    cache: Cache = Cache()
+    """What is kept of jobs for other runs."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

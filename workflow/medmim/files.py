@@ -1,7 +1,9 @@
 """Hashing, whole-or-nothing writes, and the index of a folder's files."""
 
+import glob
 import hashlib
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,26 @@ def sha256(path: Path) -> str:
 
 def partial(path: Path) -> Path:
     """Where a file or folder is written until it is whole: beside its place, one name per process."""
-    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+    return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete what killed processes of this machine left of a file or folder, and what this process did."""
+    mark = f".{path.name}.partial-{platform.node()}-"
+    for left in path.parent.glob(f"{glob.escape(mark)}*"):
+        process = left.name.removeprefix(mark)
+        if process.isdigit() and (int(process) == os.getpid() or not _alive(int(process))):
+            remove(left)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def remove(path: Path) -> None:
@@ -35,6 +56,7 @@ def put(temporary: Path, path: Path) -> None:
     if temporary.is_dir():
         remove(path)
     temporary.replace(path)
+    remove(temporary)  # still there where both were names of one file, as those from the cache are
 
 
 @contextmanager
@@ -53,6 +75,15 @@ def walk(root: Path) -> list[Path]:
     """All files under `root`, linked folders followed, sorted by path; our indexes, sidecars and unfinished files left out."""
     found = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
     return sorted(p for p in found if not _ours(p.relative_to(root)) and p.is_file())
+
+
+def tree(root: Path) -> str:
+    """Hex digest of the names, sizes and times of all files under `root`: the same as long as nobody touched them."""
+    found = hashlib.sha256()
+    for path in walk(root):
+        stat = path.stat()
+        found.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return found.hexdigest()
 
 
 def _ours(path: Path) -> bool:

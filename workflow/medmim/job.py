@@ -8,12 +8,17 @@
             tables.write(job.out["images"], "images", rows)
             job.done("12 images")
 
+What computes is imported inside the `with`: where the cache has the outputs, the program ends on entering it.
+
 Every output gets a sidecar `<output>.prov.json`. An output named files.parquet stands for its folder: job.out gives
-the folder to fill, and the index of its files is written here.
+the folder to fill, and the index of its files is written here. Outputs depend on the content and the file names of the
+inputs, on cfg, on options other than paths and --threads, and on the code; on nothing else, or the cache would lie.
 """
 
 import argparse
+import errno
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -22,18 +27,19 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medmim import digest, files, tables
+from medmim import digest, files, provenance
+from medmim.cache import Cache
+from medmim.errors import TableError
+from medmim.errors import UserError as UserError
 
 log = logging.getLogger("medmim")
-
-
-class UserError(Exception):
-    """Something the user can mend: shown as its message alone, without a traceback."""
+ASIDE = ("--cfg", "--code", "--log", "--threads")
+"""Options that say where or how fast, or that a record holds apart."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -57,6 +63,27 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
+def command(argv: Sequence[str]) -> list[str]:
+    """Arguments of a program without those that change no result."""
+    kept: list[str] = []
+    skip = False
+    for word in argv:
+        if skip or word.split("=")[0] in ASIDE:
+            skip = not skip and "=" not in word
+        else:
+            kept.append(word)
+    return kept
+
+
+def _installed(locked: dict[str, str]) -> dict[str, str]:
+    """Installed versions of packages, of which the code digest knows the locked ones."""
+    found = {name: importlib.metadata.version(name) for name in locked}
+    for name, version in found.items():
+        if version.split("+")[0] != locked[name]:
+            log.warning("%s %s is installed, but the lock file has %s", name, version, locked[name])
+    return found
+
+
 def described(path: Path) -> dict[str, object]:
     """Path, size and sha256 of one file, for a sidecar."""
     return {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": files.sha256(path)}
@@ -67,6 +94,7 @@ class Job:
 
     Arguments: `inputs` and `outputs` name options holding a Path or a list of them (an output: one Path);
     `modules` are project modules imported by name at run time, `{option}` in them filled from the options.
+    `cached` False is for programs that read what is not among their inputs, such as a server.
     Leaving by an exception deletes what was unfinished, logs the error and exits with status 1.
     """
 
@@ -77,41 +105,66 @@ class Job:
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
         modules: Sequence[str] = (),
+        cached: bool = True,
         argv: Sequence[str] | None = None,
     ) -> None:
         self.args = arguments.parse_args(argv)
+        self._command = command(sys.argv[1:] if argv is None else argv)
+        self._cached = cached
         self.cfg: dict[str, Any] = self.args.cfg
         self.program = Path(sys.argv[0]).name
         self._inputs, self._outputs = inputs, outputs
         self._modules = tuple(m.format(**vars(self.args)).replace("-", "_") for m in modules)
         self.out: dict[str, Path] = {}
         self.extra: dict[str, object] = {}
+        self._folders: list[dict[str, str]] = []
         self._summary = ""
         self.first = os.environ.get("RANK", "0") == "0"  # of several processes of one job, only this one leaves outputs
 
     def _places(self) -> dict[str, Path]:
         return {name: Path(getattr(self.args, name)) for name in self._outputs if getattr(self.args, name) is not None}
 
+    def _options(self) -> dict[str, Any]:
+        known = {"cfg", "code", "log", *self._inputs, *self._outputs}
+        return {k: v for k, v in vars(self.args).items() if k not in known and isinstance(v, str | int | float | bool | Path)}
+
+    def _told_options(self) -> dict[str, Any]:
+        return {k: v.as_posix() if isinstance(v, Path) else v for k, v in self._options().items()}
+
     def key(self) -> str:
-        """Hex digest of what the outputs depend on: the content of the inputs, the config part and the code."""
-        content = {name: [d["sha256"] for d in described_files] for name, described_files in self._read.items()}
-        return hashlib.sha256(json.dumps([content, self.cfg, self.code.get("sha256")], sort_keys=True).encode()).hexdigest()
+        """Hex digest of all that the outputs depend on."""
+        content = {name: [(Path(str(d["path"])).name, d["sha256"]) for d in read] for name, read in self._read.items()}
+        options = {k: v for k, v in self._options().items() if k != "threads" and not isinstance(v, Path)}
+        places = {name: place.name == files.INDEX for name, place in self._places().items()}
+        whole = [self.program, options, self.cfg, self.code.get("sha256"), content, places]
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def watch(self, folder: Path, index: str) -> None:
+        """Say that the output `index` lists the files of a folder: a change there makes it anew. To be called before reading."""
+        self._folders.append({"index": index, "path": folder.as_posix(), "tree": files.tree(folder)})
+
+    @property
+    def inputs(self) -> dict[str, list[dict[str, object]]]:
+        """Path, bytes and sha256 of every input, by option."""
+        return self._read
 
     def done(self, summary: str) -> None:
         """Say in a few words what was made; shown as the stage's progress line."""
         self._summary = summary
 
     def __enter__(self) -> "Job":
-        handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]  # other ranks are heard when they fail
-        if self.args.log and self.first:
-            self.args.log.parent.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(self.args.log, mode="w"))
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
         self._start = time.time()
         try:
+            if self.args.log and self.first:  # other ranks are heard when they fail
+                self.args.log.parent.mkdir(parents=True, exist_ok=True)
+                logging.getLogger().addHandler(logging.FileHandler(self.args.log, mode="w"))
             self._prepare()
+            restored = self._restore()
         except Exception as error:
             self._fail(error)
+        if restored:
+            raise SystemExit(0)
         return self
 
     def _prepare(self) -> None:
@@ -122,17 +175,53 @@ class Job:
         for name in self._inputs:
             value = getattr(self.args, name)
             paths = [Path(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
+            if any("*" in path.name for path in paths):  # a pattern in a list stands for the files it matches
+                paths = [p for path in paths for p in (sorted(path.parent.glob(path.name)) or [path])]
+                setattr(self.args, name, paths)
             for path in paths:
                 if not path.exists():
                     raise UserError(f"--{name.replace('_', '-')}: {path} does not exist")
             self._read[name] = [described(p) for p in paths]
+        self._partials()
+
+    def _partials(self) -> None:
         for name, place in self._places().items():
             target = place.parent if place.name == files.INDEX else place
             target.parent.mkdir(parents=True, exist_ok=True)
             self.out[name] = files.partial(target)
-            files.remove(self.out[name])
+            files.remove_abandoned(target)
             if target != place:
                 self.out[name].mkdir()
+
+    def _restore(self) -> bool:
+        """Take the outputs from the cache, if it has them."""
+        cache = Cache.of_environment()
+        if cache is None or not self._cached or not self._outputs:
+            return False
+        entry = cache.get(self.key())
+        if entry is None:
+            return False
+        if self.first:
+            try:
+                for name, paths in entry.outputs.items():
+                    files.remove(self.out[name])
+                    cache.restore(paths, self.out[name])
+            except OSError as error:  # trimmed by another just now
+                if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the others have restored it and are gone
+                    raise UserError(f"the cache lost an entry while it was read ({error}): start again") from None
+                log.warning("cache: %s; computing again", error)
+                self._partials()
+                return False
+            self._place(lambda written: self._restored(entry.record, written))
+            log.info("%-18s %s (from the cache)", self.program.removesuffix(".py"), entry.record["summary"])
+        else:
+            self._discard()
+        return True
+
+    def _restored(self, record: dict[str, Any], written: dict[str, dict[str, object]]) -> dict[str, object]:
+        own = {"inputs": self._read, "outputs": written, "command": self._command, "folders": self._folders}
+        taken = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "host": platform.node()}
+        return record | own | {"options": self._told_options(), "restored": taken}
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
@@ -153,51 +242,82 @@ class Job:
         self._discard()
         if not isinstance(error, Exception):
             return
-        if isinstance(error, UserError | tables.TableError):
+        if isinstance(error, UserError | TableError):
             log.error("%s: error: %s", self.program, error)
+        elif "no space left" in str(error).lower() or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            places = ", ".join(str(p) for p in self._places().values())
+            log.error("%s: error: no space left for %s; nothing is half written: make room and start again", self.program, places)
         else:
             log.error("%s: failed", self.program, exc_info=error)
         raise SystemExit(1) from None
 
     def _finish(self) -> None:
-        written: dict[str, dict[str, object]] = {}
+        self._check_modules()
+        from medmim import tables
+
         for name, place in self._places().items():
-            place.with_name(place.name + files.SIDECAR).unlink(missing_ok=True)  # it speaks of what is replaced now
             if place.name == files.INDEX:
                 tables.write(self.out[name] / files.INDEX, "files", files.index(self.out[name]))
-                files.put(self.out[name], place.parent)
-            else:
-                if not self.out[name].exists():
-                    raise RuntimeError(f"--{name} was not written")
-                files.put(self.out[name], place)
-            written[name] = described(place)
-        record = self._record(written)
-        for place in self._places().values():
-            with files.whole(place.with_name(place.name + files.SIDECAR)) as temporary:
-                temporary.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+            elif not self.out[name].exists():
+                raise RuntimeError(f"--{name} was not written")
+        record = self._place(self._record)
+        cache = Cache.of_environment()
+        if cache is not None and self._cached and self._outputs:
+            kept: dict[str, dict[str, tuple[Path, str]]] = {}
+            for name, place in self._places().items():
+                sha256 = record["outputs"][name]["sha256"]
+                kept[name] = {"": (place, sha256)}
+                if place.name == files.INDEX:
+                    rows = tables.read(place, "files").to_pylist()
+                    kept[name] = {row["path"]: (place.parent / row["path"], row["sha256"]) for row in rows}
+                    kept[name][files.INDEX] = (place, sha256)
+            try:
+                cache.put(record["key"], record, kept)
+            except OSError as error:
+                log.warning("cache: not kept: %s", error)  # a full or read-only cache is no reason to lose the result
 
-    def _record(self, written: dict[str, dict[str, object]]) -> dict[str, object]:
+    def _check_modules(self) -> None:
+        """The code digest is found by reading imports: prove that nothing ran which it does not cover."""
+        main = getattr(sys.modules["__main__"], "__file__", None)
+        if not self.code or main is None or Path(main).resolve() != digest.WORKFLOW / "scripts" / self.program:
+            return
+        ran = {name for name in sys.modules if name.split(".")[0] == "medmim"}
+        if missed := sorted(ran - self.code["modules"].keys()):
+            raise RuntimeError(f"{self.program} imported {', '.join(missed)}, which its code digest does not cover")
+
+    def _place(self, record: Callable[[dict[str, dict[str, object]]], dict[str, Any]]) -> dict[str, Any]:
+        """Put the whole outputs in their places and write their sidecars, with the record made of their hashes."""
+        written: dict[str, dict[str, object]] = {}
+        for name, place in self._places().items():
+            provenance.sidecar(place).unlink(missing_ok=True)  # it speaks of what is replaced now
+            folder = place.name == files.INDEX
+            files.put(self.out[name], place.parent if folder else place)
+            written[name] = described(place)
+            if folder:
+                self.watch(place.parent, place.as_posix())
+        told = record(written)
+        for place in self._places().values():
+            provenance.write(provenance.sidecar(place), told)
+        return told
+
+    def _record(self, written: dict[str, dict[str, object]]) -> dict[str, Any]:
+        commit = _git("rev-parse", "HEAD")
         return {
             "program": self.program,
             "cfg": self.cfg,
-            "options": {
-                k: v
-                for k, v in vars(self.args).items()
-                if k not in {"cfg", "code", "log", *self._inputs, *self._outputs} and isinstance(v, str | int | float | bool)
-            }
-            | {
-                k: v.as_posix()
-                for k, v in vars(self.args).items()
-                if isinstance(v, Path) and k not in {"log", *self._inputs, *self._outputs}
-            },
+            "command": self._command,
+            "options": self._told_options(),
+            "key": self.key(),
             "inputs": self._read,
             "outputs": written,
+            "folders": self._folders,
             "code": self.code,
-            "git": {"commit": _git("rev-parse", "HEAD"), "clean": not _git("status", "--porcelain", "--untracked-files=no")},
+            "git": {"commit": commit, "clean": bool(commit) and not _git("status", "--porcelain", "--untracked-files=no")},
             "machine": {
                 "host": platform.node(),
                 "system": platform.platform(),
                 "python": platform.python_version(),
+                "packages": _installed(self.code.get("packages", {})),
                 "cpu": platform.processor() or platform.machine(),
                 "cores": os.cpu_count(),
                 "gpus": _gpus(),

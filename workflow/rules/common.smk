@@ -1,18 +1,22 @@
 """What all rules share: the checked config, the run's folder, and how a program is called."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/workflow")  # this checkout's library, whatever is installed
 
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
+from medmim import cache, plan
 from medmim.config import ConfigError
 from medmim.config import parse as parse_config
 from medmim.digest import digest
 from medmim.models import FAMILIES
 from medmim.models import module as family_module
+from medmim.train.recipe import SIZES
 
 if workflow.global_resources["_nodes"].value is not None:
     # A cluster: profiles/default's cores are this machine's, and would cap the threads of jobs on the cluster's nodes.
@@ -25,6 +29,7 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 R = RUN.folder
+plan.install(workflow, Path(R))
 SOURCES = list(RUN.sources)
 PHANTOMS = [s for s in SOURCES if RUN.sources[s].origin == "phantom"]
 LOCAL = [s for s in SOURCES if RUN.sources[s].origin == "local"]
@@ -38,7 +43,11 @@ CONDITIONS = RUN.prediction.conditions
 
 # The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
-shell.prefix(f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/workflow'; ")
+CACHE = os.environ.get(cache.FOLDER, RUN.cache.folder or "")
+shell.prefix(
+    f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/workflow'"
+    f" {cache.FOLDER}='{CACHE}' {cache.LIMIT}={int(RUN.cache.limit_gb * 1e9)}; "
+)
 
 
 wildcard_constraints:

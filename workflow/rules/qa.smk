@@ -144,7 +144,8 @@ else:
         params:
             cfg=cfg(),
             code=digest("audit_release.py"),
-            root=RELEASE,
+            train=f"{RELEASE}/*train*.json",
+            benchmark=f"{RELEASE}/*benchmark*.json",
         shell:
-            program("audit_release.py") + "--train {params.root:q}/*train*.json --benchmark {params.root:q}/*benchmark*.json"
+            program("audit_release.py") + "--train {params.train:q} --benchmark {params.benchmark:q}"
             " --json {output.json} --html {output.html}"

@@ -16,7 +16,6 @@ rule report:
         images=IMAGES,
         loss=expand(f"{R}/models/{{model}}.loss.parquet", model=[*TINY, *TUNED]),
         audit=f"{R}/benchmark_audit.json",
-        template=f"{workflow.basedir}/workflow/medmim/report/report.html.j2",
         paper=RUN.report.paper or [],
     output:
         f"{R}/report.html",
@@ -39,4 +38,4 @@ rule report:
     shell:
         program("report.py") + "--leaderboard {input.leaderboard} --answers {input.answers} --predictions {input.predictions}"
         " --train {input.train} --benchmark {input.benchmark} --images {input.images} --loss {input.loss}"
-        " --benchmark-audit {input.audit} --template {input.template} {params.paper} --report {output}"
+        " --benchmark-audit {input.audit} {params.paper} --report {output}"

@@ -16,7 +16,7 @@ if TINY:
         conda:
             "../../envs/gpu.yaml"
         params:
-            cfg=lambda w: cfg(family=MODELS[w.model].family, tiny=MODELS[w.model].tiny),
+            cfg=lambda w: cfg(family=MODELS[w.model].family, tiny=MODELS[w.model].tiny.model_dump(include=SIZES)),
             code=lambda w: digest("make_tokenizer.py", family_module(MODELS[w.model].family)),
         shell:
             program("make_tokenizer.py") + "--qa {input} --tokenizer {output}"

@@ -12,8 +12,6 @@ import json
 from pathlib import Path
 
 from medmim.job import Job, parser
-from medmim.release.audit import audit
-from medmim.release.page import page
 
 
 def main() -> None:
@@ -23,6 +21,9 @@ def main() -> None:
     arguments.add_argument("--json", type=Path, required=True, metavar="OUT", help="figures (written)")
     arguments.add_argument("--html", type=Path, metavar="OUT", help="readable page (written)")
     with Job(arguments, inputs=["train", "benchmark"], outputs=["json", "html"]) as job:
+        from medmim.release.audit import audit
+        from medmim.release.page import page
+
         train, audits = audit(job.args.train, job.args.benchmark)
         figures = {name: found.figures() for name, found in audits.items()}
         job.out["json"].write_text(json.dumps(figures, indent=1) + "\n")

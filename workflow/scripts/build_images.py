@@ -7,9 +7,7 @@ before it stops, default 0.01). The source's adapter, medmim.sources.<source>, s
 import importlib
 from pathlib import Path
 
-from medmim import images, tables
 from medmim.job import Job, UserError, log, parser
-from medmim.sources import Build
 
 
 def main() -> None:
@@ -23,6 +21,9 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected"]
     with Job(arguments, inputs=["raw"], outputs=outputs, modules=["medmim.sources.{source}"]) as job:
+        from medmim import images, tables
+        from medmim.sources import Build
+
         args = job.args
         if not args.root.is_dir():
             raise UserError(f"--root: {args.root} is no folder")

@@ -6,12 +6,8 @@ max_rejected (share of the questions that may be turned away before this stops).
 
 from pathlib import Path
 
-from medmim import tables
-from medmim.images import ImageStore
 from medmim.job import Job, UserError, parser
 from medmim.models import MODULE
-from medmim.models.layout import Layout
-from medmim.shards import build
 
 
 def main() -> None:
@@ -24,6 +20,11 @@ def main() -> None:
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     outputs = ["samples", "pixels", "rejected"]
     with Job(arguments, inputs=["model", "qa", "images"], outputs=outputs, modules=[MODULE]) as job:
+        from medmim import tables
+        from medmim.images import ImageStore
+        from medmim.models.layout import Layout
+        from medmim.shards import build
+
         cfg, args = job.cfg, job.args
         layout = Layout.open(cfg["family"], args.model.parent)
         store = ImageStore(args.images)

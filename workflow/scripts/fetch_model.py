@@ -5,16 +5,16 @@ The files are linked, not copied: the hub's cache or the user's folder keeps the
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-
 from medmim.job import Job, UserError, parser
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--model", type=Path, required=True, help="index of the model's folder (written)")
-    with Job(arguments, outputs=["model"]) as job:
+    with Job(arguments, outputs=["model"], cached=False) as job:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
         hub, revision, path = job.cfg["hub"], job.cfg["revision"], job.cfg["path"]
         if path:
             folder = Path(path).resolve()

@@ -6,13 +6,14 @@ cfg: url, and sha256, the expected hash of the archive. Only its *.json files ar
 from pathlib import Path
 
 from medmim.job import Job, UserError, parser
-from medmim.release.download import fetch
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--index", type=Path, required=True, help="files.parquet of the folder to fill (written)")
     with Job(arguments, outputs=["index"]) as job:
+        from medmim.release.download import fetch
+
         url, sha256 = job.cfg.get("url"), job.cfg.get("sha256")
         if not url or not sha256:
             raise UserError("qa.release needs url and sha256: where the archive is, and the hash it must have")

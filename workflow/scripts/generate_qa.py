@@ -8,12 +8,7 @@ folder of --raw, where given.
 from collections import Counter
 from pathlib import Path
 
-import pandas as pd
-
-from medmim import tables
 from medmim.job import Job, UserError, parser
-from medmim.qa.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
-from medmim.qa.generate import questions
 
 TRUTH = "phantom_truth.csv"
 
@@ -26,6 +21,12 @@ def main() -> None:
     arguments.add_argument("--raw", type=Path, help="files table of a phantom's folder (read)")
     arguments.add_argument("--qa", type=Path, required=True, help="qa table (written)")
     with Job(arguments, inputs=["images", "findings", "raw"], outputs=["qa"], modules=["medmim.qa.{source}"]) as job:
+        import pandas as pd
+
+        from medmim import tables
+        from medmim.qa.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
+        from medmim.qa.generate import questions
+
         images = tables.frame(job.args.images, "images", [*IMAGE_COLUMNS, "origin_file"])
         findings = tables.frame(job.args.findings, "findings", FINDING_COLUMNS)
         if images.empty:

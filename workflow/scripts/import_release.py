@@ -7,9 +7,7 @@ all records; exact repeats are listed but don't count) the program stops.
 
 from pathlib import Path, PurePosixPath
 
-from medmim import files, tables
 from medmim.job import Job, UserError, log, parser
-from medmim.release import convert, records
 
 
 def main() -> None:
@@ -20,6 +18,9 @@ def main() -> None:
     arguments.add_argument("--benchmark", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     with Job(arguments, inputs=["index"], outputs=["train", "benchmark", "rejected"]) as job:
+        from medmim import files, tables
+        from medmim.release import convert, records
+
         root = job.args.root or job.args.index.parent
         read = []
         for entry in tables.read(job.args.index, "files").to_pylist():

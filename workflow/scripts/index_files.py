@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from medmim import files, tables
 from medmim.job import Job, UserError, parser
 
 
@@ -10,7 +9,10 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--root", type=Path, required=True, help="the folder")
     arguments.add_argument("--index", type=Path, required=True, help="table of its files (written)")
-    with Job(arguments, outputs=["index"]) as job:
+    with Job(arguments, outputs=["index"], cached=False) as job:
+        from medmim import files, tables
+
+        job.watch(job.args.root, job.args.index.as_posix())
         try:
             rows = files.index(job.args.root)
         except (FileNotFoundError, ValueError) as error:

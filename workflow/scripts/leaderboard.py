@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from medmim import tables
 from medmim.job import Job, parser
-from medmim.score.leaderboard import leaderboard
 
 
 def main() -> None:
@@ -13,6 +11,9 @@ def main() -> None:
     arguments.add_argument("--answers", type=Path, nargs="+", required=True, help="answers tables of all models")
     arguments.add_argument("--leaderboard", type=Path, required=True, help="leaderboard table (written)")
     with Job(arguments, inputs=["qa", "answers"], outputs=["leaderboard"]) as job:
+        from medmim import tables
+        from medmim.score.leaderboard import leaderboard
+
         rows = leaderboard(
             tables.read(job.args.qa, "qa"), [tables.frame(path, "answers") for path in job.args.answers], **job.cfg
         )

@@ -5,16 +5,8 @@ cfg: {"family": ..., "seed": ..., "threads": ..., "tiny": the section TinyBase}
 
 from pathlib import Path
 
-import numpy as np
-from transformers import AutoConfig
-
-from medmim import tables
-from medmim.config import TinyBase
 from medmim.job import Job, UserError, parser
 from medmim.models import MODULE
-from medmim.models.layout import Layout
-from medmim.shards.dataset import Shards
-from medmim.train import base, place
 
 
 def main() -> None:
@@ -27,6 +19,15 @@ def main() -> None:
     arguments.add_argument("--loss", type=Path, required=True, help="loss history (written)")
     inputs = ["samples", "pixels", "qa", "tokenizer"]
     with Job(arguments, inputs=inputs, outputs=["model", "loss"], modules=[MODULE]) as job:
+        import numpy as np
+        from transformers import AutoConfig
+
+        from medmim import tables
+        from medmim.models.layout import Layout
+        from medmim.shards.dataset import Shards
+        from medmim.train import base, place
+        from medmim.train.recipe import TinyBase
+
         family, seed, tiny = job.cfg["family"], job.cfg["seed"], TinyBase(**job.cfg["tiny"])
         place.fix(seed, job.cfg["threads"])
         layout = Layout.open(family, job.args.tokenizer.parent)

@@ -1,27 +1,14 @@
 """Make the tokenizer and config.json of a tiny synthetic base model, from the words of its training questions.
 
-cfg: family (llava-med or mantis), tiny (image_size, vision_width, vision_layers, language_width, language_layers, heads;
-its training steps are not used here).
+cfg: family (llava-med or mantis), tiny (image_size, vision_width, vision_layers, language_width, language_layers, heads).
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from medmim import tables
 from medmim.job import Job, UserError, parser
-from medmim.models import MODULE, family, tiny
-from medmim.qa.prompt import prompt_text, target_text
+from medmim.models import MODULE
 
-SIZES = ("image_size", "vision_width", "vision_layers", "language_width", "language_layers", "heads")
 COLUMNS = ["question", "options", "answer", "answer_index"]
-
-
-def dialogue(question: Mapping[str, Any]) -> tuple[str, str]:
-    return (
-        prompt_text(question["question"], question["options"]),
-        target_text(question["options"], question["answer_index"], question["answer"]),
-    )
 
 
 def main() -> None:
@@ -29,11 +16,17 @@ def main() -> None:
     arguments.add_argument("--qa", type=Path, nargs="+", required=True, help="qa tables to take the words from")
     arguments.add_argument("--tokenizer", type=Path, required=True, help="files.parquet of the folder (written)")
     with Job(arguments, inputs=["qa"], outputs=["tokenizer"], modules=[MODULE]) as job:
+        from medmim import tables
+        from medmim.models import family, tiny
+        from medmim.qa.prompt import prompt_text, target_text
+
         layout = family(job.cfg["family"])
         questions = [q for path in job.args.qa for q in tables.read(path, "qa", COLUMNS).to_pylist()]
         try:
-            made = tiny.tokenizer(layout, [dialogue(q) for q in questions])
-            config = tiny.config(layout, made, **{size: job.cfg["tiny"][size] for size in SIZES})
+            prompts = [prompt_text(q["question"], q["options"]) for q in questions]
+            targets = [target_text(q["options"], q["answer_index"], q["answer"]) for q in questions]
+            made = tiny.tokenizer(layout, list(zip(prompts, targets, strict=True)))
+            config = tiny.config(layout, made, **job.cfg["tiny"])
         except ValueError as error:
             raise UserError(str(error)) from error
         made.save_pretrained(str(job.out["tokenizer"]))

@@ -7,9 +7,7 @@ No patient and no image of the benchmark is in training. What is turned away is 
 import logging
 from pathlib import Path
 
-from medmim import tables
 from medmim.job import Job, UserError, parser
-from medmim.qa.merge import EmptySet, merge
 
 log = logging.getLogger("medmim")
 
@@ -24,6 +22,9 @@ def main() -> None:
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     splits = ["train", "benchmark", "pretrain"]
     with Job(arguments, inputs=["qa", "images"], outputs=[*splits, "rejected"]) as job:
+        from medmim import tables
+        from medmim.qa.merge import EmptySet, merge
+
         rows = [row for path in job.args.qa for row in tables.read(path, "qa").to_pylist()]
         images = {i for path in job.args.images for i in tables.read(path, "images", ["image_id"])["image_id"].to_pylist()}
         try:

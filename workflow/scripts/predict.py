@@ -6,13 +6,8 @@ empty), batch (questions), max_new_tokens, precision (fp32 or bf16), gpus (0: CP
 
 from pathlib import Path
 
-from medmim import tables
-from medmim.images import ImageStore
 from medmim.job import Job, UserError, parser
 from medmim.models import MODULE
-from medmim.models.prompter import prompter
-from medmim.models.weights import devices, load
-from medmim.predict import replies
 
 COLUMNS = ["qa_id", "question", "options", "image_ids"]
 
@@ -26,6 +21,12 @@ def main() -> None:
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
     inputs = ["model", "adapter", "qa", "images"]
     with Job(arguments, inputs=inputs, outputs=["predictions"], modules=[MODULE]) as job:
+        from medmim import tables
+        from medmim.images import ImageStore
+        from medmim.models.prompter import prompter
+        from medmim.models.weights import devices, load
+        from medmim.predict import replies
+
         cfg, args = job.cfg, job.args
         if cfg["gpus"] > 1:
             raise UserError(f"gpus: {cfg['gpus']}: one program predicts on one GPU; run models or conditions side by side")

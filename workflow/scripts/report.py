@@ -4,7 +4,6 @@ from pathlib import Path
 
 from medmim import models
 from medmim.job import Job, parser
-from medmim.report import page
 
 
 def main() -> None:
@@ -19,7 +18,6 @@ def main() -> None:
     add("--loss", type=Path, nargs="*", default=[], help="loss histories, <model>.loss.parquet")
     add("--benchmark-audit", type=Path, help="JSON of audit_release.py")
     add("--paper", type=Path, help="the paper's figures as you filled them in: CSV with model, set, accuracy (percent)")
-    add("--template", type=Path, default=page.TEMPLATE, help="Jinja template of the page")
     add("--report", type=Path, required=True, help="HTML (written)")
     add("--picture", type=Path, help="PNG of the main figure (written)")
     inputs = [
@@ -32,11 +30,12 @@ def main() -> None:
         "loss",
         "benchmark_audit",
         "paper",
-        "template",
     ]
     with Job(arguments, inputs=inputs, outputs=["report", "picture"], modules=[models.module(f) for f in models.FAMILIES]) as job:
+        from medmim.report import page
+
         files = page.Files(**{name: getattr(job.args, name) for name in inputs})
-        html = page.render(files, job.cfg)
+        html = page.render(files, job.cfg, job.inputs)
         job.out["report"].write_text(html, encoding="utf-8")
         if "picture" in job.out:
             job.out["picture"].write_bytes(page.picture(files, job.cfg))

@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-from medmim import tables
 from medmim.job import Job, parser
-from medmim.score import extract
-from medmim.score.answers import answers
 
 
 def main() -> None:
@@ -14,6 +11,10 @@ def main() -> None:
     arguments.add_argument("--predictions", type=Path, nargs="+", required=True, help="the model's predictions, all conditions")
     arguments.add_argument("--answers", type=Path, required=True, help="answers table (written)")
     with Job(arguments, inputs=["qa", "predictions"], outputs=["answers"]) as job:
+        from medmim import tables
+        from medmim.score import extract
+        from medmim.score.answers import answers
+
         qa = tables.read(job.args.qa, "qa")
         rows = answers(qa, [tables.read(path, "predictions") for path in job.args.predictions])
         tables.write(job.out["answers"], "answers", rows)

@@ -6,14 +6,8 @@ A run that was stopped goes on from its newest whole checkpoint; checkpoints are
 
 from pathlib import Path
 
-from medmim import files, tables
-from medmim.config import Tuning
 from medmim.job import Job, parser
-from medmim.models import MODULE, weights
-from medmim.models.layout import Layout
-from medmim.shards.dataset import Shards
-from medmim.train import place
-from medmim.train.tune import tune
+from medmim.models import MODULE
 
 
 def main() -> None:
@@ -26,6 +20,14 @@ def main() -> None:
     arguments.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, deleted at the end")
     inputs = ["model", "samples", "pixels"]
     with Job(arguments, inputs=inputs, outputs=["adapter", "loss"], modules=[MODULE]) as job:
+        from medmim import files, tables
+        from medmim.models import weights
+        from medmim.models.layout import Layout
+        from medmim.shards.dataset import Shards
+        from medmim.train import place
+        from medmim.train.recipe import Tuning
+        from medmim.train.tune import tune
+
         family, seed, tuning = job.cfg["family"], job.cfg["seed"], Tuning(**job.cfg["tuning"])
         place.settle(tuning, seed)
         base = job.args.model.parent

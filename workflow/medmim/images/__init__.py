@@ -20,7 +20,7 @@ from medmim import tables
 from medmim.files import whole
 
 RELEASE = "release/"
-METADATA = [c.name for c in tables.IMAGES if c.name != "bytes"]
+METADATA = [c.name for c in tables.columns("images") if c.name != "bytes"]
 # A random image costs the decompression of its row group, a row group costs about 2 kB of footer: 16 keeps both small.
 ROW_GROUP = 16
 

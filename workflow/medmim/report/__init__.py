@@ -2,7 +2,6 @@
 
 board       the leaderboard and the paper's figures, cell by cell
 contents    what the questions are made of, and which of them are shown with their replies
-lineage     the jobs behind a file, read from the sidecars
 plots       figures as SVG in the page's colours, or as PNG
 page        all of it, rendered by report.html.j2
 """

@@ -22,7 +22,6 @@ from medmim.release.audit import FAULTS
 from medmim.report import plots
 from medmim.report.board import SUMS, Board, Cell, Model, label, ordered, read_paper
 from medmim.report.contents import composition, examples, sources
-from medmim.report.lineage import lineage
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SHOWN_SIDE = 320
@@ -73,22 +72,6 @@ class Files:
     loss: Sequence[Path]
     benchmark_audit: Path | None
     paper: Path | None
-    template: Path = TEMPLATE
-
-    @property
-    def artifacts(self) -> list[Path]:
-        """Those that the run made."""
-        rest = [self.benchmark_audit] if self.benchmark_audit else []
-        return [
-            self.leaderboard,
-            self.train,
-            self.benchmark,
-            *self.answers,
-            *self.predictions,
-            *self.images,
-            *self.loss,
-            *rest,
-        ]
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -301,7 +284,7 @@ def read_audit(path: Path) -> dict[str, Any]:
     return {"files": names, "lines": [{"key": k, "cells": [found[name].get(k) for name in names]} for k in order]}
 
 
-def environment(template: Path) -> jinja2.Template:
+def environment() -> jinja2.Template:
     """The template with everything escaped and every name that it uses required to exist."""
     env = jinja2.Environment(
         autoescape=True,
@@ -318,15 +301,16 @@ def environment(template: Path) -> jinja2.Template:
         "point_interval": point_interval,
         "shortened": shortened,
         "size": size,
+        "filename": lambda path: Path(path).name,
         "duration": duration,
         "label": label,
     }
-    return env.from_string(template.read_text(encoding="utf-8"))
+    return env.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def render(files: Files, cfg: Mapping[str, Any]) -> str:
+def render(files: Files, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The whole page. `cfg`: title, examples, synthetic, models {name: settings}, and optionally
-    min_open_ranked, resamples, precision, max_new_tokens.
+    min_open_ranked, resamples, precision, max_new_tokens. `inputs`: path, bytes and sha256 of each file read, by role.
 
     Raises TableError for a table that is not what it should be.
     """
@@ -341,9 +325,8 @@ def render(files: Files, cfg: Mapping[str, Any]) -> str:
     predictions = pd.concat(
         [tables.frame(p, "predictions", ["qa_id", "model", "condition", "reply"]) for p in files.predictions], ignore_index=True
     )
-    steps, untold = lineage(files.artifacts)
     figures = [(base, tuned, rows(board, base, tuned)) for base, tuned in pairs]
-    return environment(files.template).render(
+    return environment().render(
         title=cfg["title"],
         synthetic=cfg["synthetic"],
         light=plots.LIGHT,
@@ -386,8 +369,7 @@ def render(files: Files, cfg: Mapping[str, Any]) -> str:
         precision=cfg.get("precision"),
         max_new_tokens=cfg.get("max_new_tokens"),
         resamples=cfg.get("resamples"),
-        steps=steps,
-        untold=untold,
+        inputs=inputs,
     )
 
 

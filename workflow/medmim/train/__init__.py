@@ -5,5 +5,6 @@ history      loss, tokens and speed: the log's lines, the progress bar, rows of 
 base         a tiny base: its vision tower on attributes, then projector and language model on single images and text
 tune         LoRA on the language model and the projector in full, through transformers' Trainer
 checkpoints  the newest whole checkpoint of the same work
+recipe       the sections of the config that the trainings read
 place        what the machine must offer: GPUs, processes, threads
 """

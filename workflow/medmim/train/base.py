@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import LlavaConfig, LlavaForConditionalGeneration, get_wsd_schedule
 
-from medmim.config import TinyBase
 from medmim.job import UserError
 from medmim.models.batch import Sample, collate, normalise
 from medmim.models.layout import IGNORE, Layout
 from medmim.train.history import Progress, cumulated, row
 from medmim.train.order import mixed, positions
+from medmim.train.recipe import TinyBase
 
 log = logging.getLogger("medmim")
 HELD_BACK = 0.05

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import transformers
 
-from medmim.config import Tuning
 from medmim.job import UserError
+from medmim.train.recipe import Tuning
 
 
 def rank() -> int:

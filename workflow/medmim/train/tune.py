@@ -18,13 +18,13 @@ from torch.utils.data import Dataset
 from transformers import LlavaForConditionalGeneration, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
-from medmim.config import Tuning
 from medmim.job import UserError
 from medmim.models.batch import Sample, collate
 from medmim.models.layout import Layout
 from medmim.train import checkpoints, place
 from medmim.train.history import Progress, cumulated, row
 from medmim.train.order import Order
+from medmim.train.recipe import Tuning
 
 log = logging.getLogger("medmim")
 TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"

@@ -1,0 +1,408 @@
+import hashlib
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medmim import digest, files, plan
+from medmim.job import Job, command, parser
+from medmim.plan import Hashes, Planned, changed, stale
+
+PROGRAM = "index_files.py"
+"""A program of this checkout whose name the jobs here bear, for its code."""
+
+
+class Step:
+    """A job that writes what it reads: planned as from a rule's shell command, run as a program runs."""
+
+    def __init__(self, to: str, *read: str, **cfg: object) -> None:
+        self.to, self.read, self.cfg, self.more, self.program = to, read, cfg, [], PROGRAM
+        self.code = digest.code(PROGRAM)
+
+    @property
+    def argv(self) -> list[str]:
+        cfg = json.dumps(self.cfg, sort_keys=True)
+        return [
+            "--cfg",
+            cfg,
+            "--log",
+            "l.log",
+            "--read",
+            *self.read,
+            "--text",
+            self.to,
+            "--folder",
+            f"{self.to}.d/files.parquet",
+            *self.more,
+        ]
+
+    @property
+    def planned(self) -> Planned:
+        words = ["python", f"/some where/workflow/scripts/{self.program}", "--code", "0" * 64, *self.argv]
+        return Planned.of_shell(f"rule {self.to}", shlex.join(words), self.code, [self.to, f"{self.to}.d/files.parquet"])
+
+    def run(self) -> "Step":
+        arguments = parser("")
+        for name in ("--text", "--folder"):
+            arguments.add_argument(name, type=Path)
+        arguments.add_argument("--read", type=Path, nargs="*")
+        arguments.add_argument("--threads", type=int)
+        arguments.add_argument("--kind")
+        with Job(arguments, inputs=["read"], outputs=["text", "folder"], argv=self.argv) as job:
+            job.out["text"].write_text("".join(p.read_text() for p in job.args.read))
+            for name in "ab":
+                (job.out["folder"] / name).write_text(f"{name} of {self.cfg}")
+        return self
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [PROGRAM])
+    Path("raw").write_text("raw")
+    Path("more").write_text("more")
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield tmp_path
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+@pytest.fixture
+def step() -> Step:
+    return Step("r/x", "raw", "more", seed=1, parts={"a": [1, 2], "b": None}).run()
+
+
+def why(*steps: Step) -> dict[str, str]:
+    """Reasons by the job's first output."""
+    return {job.outputs[0].as_posix(): reason for job, reason in stale([s.planned for s in steps], Path("r")).items()}
+
+
+def older(path: Path | str, seconds: float = 100) -> None:
+    stat = Path(path).stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - int(seconds * 1e9)))
+
+
+def test_what_was_just_made_is_fresh(step: Step) -> None:
+    assert why(step) == {}
+
+
+def test_what_was_never_made_is_new() -> None:
+    assert why(Step("r/x", "raw")) == {"r/x": plan.NEW}
+
+
+# What changes nothing
+
+
+def test_times_change_nothing(step: Step) -> None:
+    for path in ("raw", "r/x", "r/x.prov.json", "r/x.d/files.parquet", "r/x.d/files.parquet.prov.json"):
+        Path(path).touch()
+        older(path, -1000)
+    assert why(step) == {}
+
+
+def test_times_of_a_folders_files_change_nothing(step: Step) -> None:
+    older("r/x.d/a")
+    assert why(step) == {}
+    Path("r/x.d/b").touch()
+    assert why(step) == {}
+
+
+def test_a_copy_is_as_fresh(step: Step, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(folder, folder / "copy", copy_function=shutil.copyfile)
+    monkeypatch.chdir(folder / "copy")
+    assert why(step) == {}
+
+
+def test_a_file_written_again_as_it_was_changes_nothing(step: Step) -> None:
+    for path in ("raw", "r/x"):
+        data = Path(path).read_bytes()
+        Path(path).unlink()
+        Path(path).write_bytes(data)
+    assert why(step) == {}
+
+
+def test_layout_of_the_command_changes_nothing(step: Step) -> None:
+    words = [
+        f"/x/workflow/scripts/{PROGRAM}",
+        "--cfg",
+        json.dumps(step.cfg, indent=2),
+        *step.argv[2:],
+        "--threads",
+        "4",
+        "--log",
+        "other",
+    ]
+    outputs = [p.as_posix() for p in step.planned.outputs]
+    assert (
+        stale([Planned.of_shell("x", f"python {shlex.join(words)}".replace(" --", "   --"), step.code, outputs)], Path("r")) == {}
+    )
+
+
+def test_strangers_change_nothing(step: Step) -> None:
+    shutil.rmtree(".snakemake", ignore_errors=True)
+    Path("r/.stamps.json").unlink(missing_ok=True)
+    Path("r/note.txt").write_text("mine")
+    Path("r/x.d/.a.partial-vm-1").write_text("unfinished")
+    assert why(step) == {}
+
+
+# What has to run, and why
+
+
+def test_an_altered_output(step: Step) -> None:
+    Path("r/x").write_text("rawmorE")
+    assert why(step) == {"r/x": "r/x was altered"}
+
+
+def test_an_altered_output_of_the_same_size_and_time(step: Step) -> None:
+    assert why(step) == {}
+    stat = Path("r/x").stat()
+    Path("new").write_text("rawmorE")
+    os.utime("new", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    Path("new").replace("r/x")
+    assert why(step) == {"r/x": "r/x was altered"}
+
+
+def test_an_output_that_is_gone(step: Step) -> None:
+    Path("r/x").unlink()
+    assert why(step) == {"r/x": "r/x is gone"}
+
+
+def test_a_lost_sidecar(step: Step) -> None:
+    Path("r/x.prov.json").unlink()
+    assert why(step) == {"r/x": "r/x has no provenance"}
+    Path("r/x").unlink()
+    assert why(step) == {"r/x": plan.NEW}
+
+
+def test_an_altered_sidecar(step: Step) -> None:
+    path = Path("r/x.prov.json")
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
+    assert why(step) == {"r/x": "the provenance of r/x was altered"}
+
+
+def test_outputs_of_two_jobs(step: Step) -> None:
+    other = Path("r/x.prov.json").read_bytes()
+    step.run()
+    Path("r/x.prov.json").write_bytes(other)
+    assert why(step) == {"r/x": "its outputs are not of one job"}
+
+
+def test_outputs_swapped_with_their_sidecars(step: Step) -> None:
+    other = Step("r/y", "more", seed=1).run()
+    for name in ("", ".prov.json"):
+        Path(f"r/x{name}").rename("aside")
+        Path(f"r/y{name}").rename(f"r/x{name}")
+        Path("aside").rename(f"r/y{name}")
+    assert why(step, other) == {"r/x": "its outputs are not of one job", "r/y": "its outputs are not of one job"}
+
+
+def test_another_program(step: Step) -> None:
+    step.program = "another.py"
+    assert why(step) == {"r/x": f"made by {PROGRAM}"}
+
+
+def test_another_config(step: Step) -> None:
+    step.cfg = {"seed": 2, "parts": {"a": [1, 3], "c": "é"}}
+    assert why(step) == {"r/x": 'config: parts.a [1, 2] → [1, 3], parts.b null → none, parts.c none → "é" and 1 more'}
+
+
+def test_another_code(step: Step) -> None:
+    modules = step.code["modules"] | {"medmim.files": "0" * 64, "medmim.more": "1" * 64}
+    step.code = step.code | {"sha256": "2" * 64, "modules": modules}
+    assert why(step) == {"r/x": "code: medmim.files, medmim.more (new)"}
+
+
+def test_another_command(step: Step) -> None:
+    made = shlex.join(command(step.argv))
+    step.more = ["--kind", "b"]
+    assert why(step) == {"r/x": f"its command was {made}"}
+
+
+def test_a_changed_input(step: Step) -> None:
+    Path("raw").write_text("Raw")
+    assert why(step) == {"r/x": "raw has changed"}
+
+
+def test_inputs_swapped(step: Step) -> None:
+    a, b = Path("raw").read_text(), Path("more").read_text()
+    Path("raw").write_text(b)
+    Path("more").write_text(a)
+    assert why(step).keys() == {"r/x"}
+
+
+@pytest.mark.parametrize("change", ["changed", "gone", "new", "renamed"])
+def test_a_folder_whose_files_are_not_those_listed(step: Step, change: str) -> None:
+    path = Path("r/x.d/a")
+    if change == "changed":
+        path.write_text("A")
+    elif change == "gone":
+        path.unlink()
+    elif change == "new":
+        Path("r/x.d/c").write_text("c")
+    else:
+        path.rename("r/x.d/c")
+    assert why(step) == {"r/x": "a file in r/x.d has changed"}
+
+
+def test_the_first_reason_is_told_of_each_job() -> None:
+    first, second = Step("r/x", "raw", seed=1).run(), Step("r/y", "raw", seed=1).run()
+    first.cfg = {"seed": 2}
+    Path("r/y").unlink()
+    assert why(first, second) == {"r/x": "config: seed 1 → 2", "r/y": "r/y is gone"}
+
+
+# Chains
+
+
+@pytest.fixture
+def chain(step: Step) -> list[Step]:
+    return [step, Step("r/y", "r/x", seed=1).run(), Step("r/z", "r/y", seed=1).run()]
+
+
+def test_what_follows_is_left_to_snakemake(chain: list[Step]) -> None:
+    chain[0].cfg = chain[0].cfg | {"seed": 2}
+    assert why(*chain) == {"r/x": "config: seed 1 → 2"}
+
+
+def test_what_another_job_makes_anew_is_no_reason(chain: list[Step]) -> None:
+    Path("r/x").write_text("altered")
+    assert why(*chain) == {"r/x": "r/x was altered"}
+
+
+def test_a_job_that_did_not_follow_is_stale(chain: list[Step]) -> None:
+    Path("more").write_text("More")
+    chain[0].run()
+    assert why(*chain) == {"r/y": "r/x has changed"}
+
+
+def test_a_job_made_anew_with_the_same_bytes_makes_none_stale(chain: list[Step]) -> None:
+    chain[0].run()
+    assert why(*chain) == {}
+
+
+def test_reasons_are_told_in_the_order_of_the_plan() -> None:
+    steps = [Step(f"r/{n}", "raw", seed=1).run() for n in range(12)]
+    Path("raw").write_text("Raw")
+    assert [*why(*steps)] == [s.to for s in steps]
+
+
+# Hashes
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files hashed."""
+    names: list[str] = []
+    hash_of = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: names.append(path.name) or hash_of(path))
+    return names
+
+
+def hashed(*names: str) -> dict[Path, str | None]:
+    """As a new process finds them."""
+    remembered = Hashes(Path("stamps.json"))
+    found = remembered(map(Path, names))
+    remembered.keep()
+    return found
+
+
+def test_a_file_is_hashed_once(read: list[str]) -> None:
+    older("raw")
+    older("more")
+    assert hashed("raw", "more", "raw", "absent") == {
+        Path("raw"): files.sha256(Path("raw")),
+        Path("more"): files.sha256(Path("more")),
+        Path("absent"): None,
+    }
+    read.clear()
+    assert hashed("more", "raw")[Path("raw")] == hashlib.sha256(b"raw").hexdigest()
+    assert read == []
+
+
+@pytest.mark.parametrize("change", ["size", "time", "inode"])
+def test_what_may_have_changed_is_hashed_again(read: list[str], change: str) -> None:
+    older("raw")
+    hashed("raw")
+    stat = Path("raw").stat()
+    if change == "inode":
+        Path("new").write_text("Raw")
+        Path("new").replace("raw")
+    else:
+        Path("raw").write_text("Raw, longer" if change == "size" else "Raw")
+    os.utime("raw", ns=(stat.st_atime_ns, stat.st_mtime_ns + (change == "time")))
+    read.clear()
+    assert hashed("raw") == {Path("raw"): files.sha256(Path("raw"))}
+    assert read[0] == "raw"
+
+
+def test_a_file_just_written_is_not_remembered(read: list[str]) -> None:
+    hashed("raw")
+    hashed("raw")
+    older("raw", -1000)  # in the future
+    hashed("raw")
+    assert read == ["raw"] * 3
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"raw": 1}', '{"raw": []}', '{"raw": ["a", "b", "c", "d"]}', "\\xff"])
+def test_a_damaged_store_only_costs_time(text: str) -> None:
+    Path("stamps.json").write_bytes(text.encode().replace(b"\\xff", b"\xff"))
+    assert hashed("raw") == {Path("raw"): files.sha256(Path("raw"))}
+
+
+def test_nothing_is_remembered_where_there_is_no_folder() -> None:
+    older("raw")
+    remembered = Hashes(Path("absent/stamps.json"))
+    remembered([Path("raw")])
+    remembered.keep()
+    assert not Path("absent").exists()
+
+
+# What is told, and what is read of a command
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": 1}, {"a": 2}, ["a 1 → 2"]),
+        ({"a": {"b": {"c": True}}}, {"a": {"b": {"c": False}}}, ["a.b.c true → false"]),
+        ({"a": 1, "b": 2}, {"b": 3, "c": 4}, ["a 1 → none", "b 2 → 3", "c none → 4"]),
+        ({"a": None}, {}, ["a null → none"]),
+        ({"a": [1]}, {"a": {"b": 1}}, ['a [1] → {"b": 1}']),
+        ({"a": "größe"}, {"a": ""}, ['a "größe" → ""']),
+    ],
+)
+def test_changes_of_a_config_are_told(old: object, new: object, told: list[str]) -> None:
+    assert changed(old, new) == told
+
+
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        ("--cfg {} --code 0 --log l --read a b --to c", "--read a b --to c"),
+        ("--read a --threads 4 --to c", "--read a --to c"),
+        ("--threads=4 --read a --log=l --cfg={}", "--read a"),
+        ("--log --threads --read a", "--read a"),
+        ("--logs l --thread 4", "--logs l --thread 4"),
+        ("--read a --cfg {}", "--read a"),
+    ],
+)
+def test_a_command_without_what_changes_no_result(argv: str, kept: str) -> None:
+    assert command(argv.split()) == kept.split()
+
+
+def test_a_job_is_read_from_its_shell_command() -> None:
+    shell = (
+        "python -m torch.distributed.run --nproc-per-node 2 '/a b/workflow/scripts/tune.py' "
+        """--cfg '{"x": "a \\"b\\" '"'"'c'"'"'"}' --code 0 --log l.log --model 'r/m 1/files.parquet'"""
+    )
+    job = Planned.of_shell("tune m", shell, {"sha256": "0"}, ["r/m 1/files.parquet"])
+    assert (job.name, job.program, job.cfg) == ("tune m", "tune.py", {"x": "a \"b\" 'c'"})
+    assert job.command == ["--model", "r/m 1/files.parquet"] and job.outputs == [Path("r/m 1/files.parquet")]

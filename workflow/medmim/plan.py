@@ -1,0 +1,218 @@
+"""What has to run: jobs whose outputs are not what their program would make now, by content and nothing else.
+
+Snakemake decides by times and by what it remembers in .snakemake; here the sidecars of a run decide. A job is fresh when each
+of its outputs is there as recorded, and command, config part, code digest and the content of every input are those
+recorded. Times, checkouts, machines and a lost .snakemake change nothing.
+"""
+
+import json
+import logging
+import shlex
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medmim import digest, files, provenance
+from medmim.errors import SidecarError
+from medmim.job import command
+
+log = logging.getLogger("medmim")
+STAMPS = ".stamps.json"
+NEW = "not made yet"
+NOTHING = object()
+SETTLED = 2.0
+"""Seconds after which a file's time tells one write from the next on any file system."""
+
+
+class Hashes:
+    """sha256 of files, remembered in `store` for those whose size, time and inode have not changed since."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self._new = False
+        try:
+            self._known: dict[str, list[Any]] = {path: [*stamp] for path, stamp in json.loads(store.read_text()).items()}
+        except (OSError, ValueError, AttributeError, TypeError):  # it only saves time
+            self._known = {}
+
+    def __call__(self, paths: Iterable[Path]) -> dict[Path, str | None]:
+        """Hash of each file, None where there is none."""
+        wanted = sorted(set(paths))
+        found: dict[Path, str | None] = {}
+        stamps = {}
+        for path in wanted:
+            try:
+                stat = path.stat()
+            except OSError:
+                found[path] = None
+                continue
+            stamps[path] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+            known = self._known.get(path.as_posix())
+            if known and known[:3] == stamps[path]:
+                found[path] = known[3]
+        unknown = [p for p in wanted if p not in found]
+        with ThreadPoolExecutor() as pool:
+            found |= dict(zip(unknown, pool.map(files.sha256, unknown), strict=True))
+        now = time.time()
+        for path in unknown:
+            if now - stamps[path][1] / 1e9 > SETTLED:
+                self._known[path.as_posix()] = [*stamps[path], found[path]]
+                self._new = True
+        return found
+
+    def keep(self) -> None:
+        """Write what was learned, if the folder is there."""
+        if self._new and self.store.parent.is_dir():
+            with files.whole(self.store) as temporary:
+                temporary.write_text(json.dumps(self._known))
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """One job of the DAG."""
+
+    name: str
+    program: str
+    command: list[str]
+    """As a sidecar has it."""
+    cfg: Any
+    code: digest.Code
+    outputs: list[Path]
+
+    @classmethod
+    def of_shell(cls, name: str, shell: str, code: digest.Code, outputs: Iterable[str]) -> "Planned":
+        """From the shell command that starts a program of workflow/scripts."""
+        words = shlex.split(shell)
+        at = next(i for i, word in enumerate(words) if "/workflow/scripts/" in word)
+        arguments = words[at + 1 :]
+        cfg = json.loads(arguments[arguments.index("--cfg") + 1])
+        return cls(name, Path(words[at]).name, command(arguments), cfg, code, [Path(p) for p in outputs])
+
+
+def changed(old: Any, new: Any, path: str = "") -> list[str]:
+    """Keys of a config part that differ, with both values, for people."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(k for k in new if k not in old)]
+        pairs = [(f"{path}.{k}" if path else str(k), old.get(k, NOTHING), new.get(k, NOTHING)) for k in keys]
+        return [told for name, before, after in pairs if before != after for told in changed(before, after, name)]
+    before, after = ("none" if v is NOTHING else json.dumps(v, ensure_ascii=False) for v in (old, new))
+    return [f"{path} {before} → {after}"]
+
+
+def _canonical(cfg: Any) -> str:
+    return json.dumps(cfg, sort_keys=True)  # in Python, 1 is True
+
+
+def _short(told: list[str], most: int = 3) -> str:
+    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+
+
+def _recorded(job: Planned) -> provenance.Record | str:
+    """What the sidecars of a job's outputs say, or what is wrong with them."""
+    records = []
+    for output in job.outputs:
+        try:
+            records.append(provenance.read(provenance.sidecar(output)))
+        except FileNotFoundError:
+            return f"{output} has no provenance" if output.exists() else NEW
+        except SidecarError:
+            return f"the provenance of {output} was altered"
+    return records[0] if all(r == records[0] for r in records) else "its outputs are not of one job"
+
+
+def _as_listed(folder: Mapping[str, str], hashes: Hashes) -> bool:
+    """Whether a folder holds the files that its index lists: by their times, which is quick, or else by their content.
+
+    A folder of the user's, which may hold terabytes, is left to the job that reads it.
+    """
+    root = Path(folder["path"])
+    if files.tree(root) == folder["tree"]:
+        return True
+    if Path(folder["index"]).parent != root:
+        return False
+    import pyarrow.parquet as pq
+
+    index = pq.read_table(folder["index"], columns=["path", "sha256"])
+    listed = dict(zip(index["path"].to_pylist(), index["sha256"].to_pylist(), strict=True))
+    return {p.relative_to(root).as_posix(): sha256 for p, sha256 in hashes(files.walk(root)).items()} == listed
+
+
+def _itself(job: Planned, record: provenance.Record, hashes: Mapping[Path, str | None], remembered: Hashes) -> str | None:
+    told = {Path(o["path"]): o["sha256"] for o in provenance.outputs(record)}
+    for output in job.outputs:
+        if hashes[output] is None:
+            return f"{output} is gone"
+        if hashes[output] != told.get(output):
+            return f"{output} was altered"
+    if record["program"] != job.program:
+        return f"made by {record['program']}"
+    if _canonical(record["cfg"]) != _canonical(job.cfg):
+        return f"config: {_short(changed(record['cfg'], job.cfg))}"
+    if record["code"].get("sha256") != job.code["sha256"]:
+        return f"code: {_short(digest.changes(record['code'], job.code))}"
+    if record["command"] != job.command:
+        return f"its command was {shlex.join(record['command'])}"
+    for folder in record["folders"]:
+        if not _as_listed(folder, remembered):
+            return f"a file in {folder['path']} has changed"
+    return None
+
+
+def stale(jobs: Iterable[Planned], results: Path) -> dict[Planned, str]:
+    """The jobs that have to run themselves, each with the reason; those that follow from them are Snakemake's to find."""
+    records = {job: _recorded(job) for job in jobs}
+    whole = {job: record for job, record in records.items() if not isinstance(record, str)}
+    reasons = {job: record for job, record in records.items() if isinstance(record, str)}
+    read = {job: {Path(e["path"]): e["sha256"] for e in provenance.inputs(record)} for job, record in whole.items()}
+    remembered = Hashes(results / STAMPS)
+    hashes = remembered(p for job in whole for p in (*read[job], *job.outputs))
+    reasons |= {job: why for job, record in whole.items() if (why := _itself(job, record, hashes, remembered))}
+    remembered.keep()
+    remade = {output for job in reasons for output in job.outputs}  # they say nothing yet of who reads them
+    for job in [job for job in whole if job not in reasons]:
+        if other := [p for p, sha256 in read[job].items() if p not in remade and hashes[p] != sha256]:
+            reasons[job] = f"{other[0]} has changed"
+    return {job: reasons[job] for job in records if job in reasons}
+
+
+def install(workflow: Any, results: Path) -> None:
+    """Let this module decide what a Snakemake workflow runs, in the process that plans it.
+
+    Snakemake has no hook between making its DAG and deciding what of it is needed, so this goes around the method that
+    decides: stale jobs are forced, and times of files say nothing.
+    """
+    from snakemake.dag import DAG
+    from snakemake.jobs import Job
+    from snakemake.logging import logger
+    from snakemake.settings.types import RerunTrigger
+    from snakemake.utils import format
+
+    decide = DAG.update_needrun
+
+    async def update_needrun(dag: Any, create_inventory: bool = False) -> None:
+        if create_inventory:  # once, when the DAG is whole
+            dag.workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})  # and times are none, below
+            jobs = [j for j in dag.jobs if j.output and j.is_shell]
+            planned = []
+            for job in jobs:
+                wildcards = "".join(f" {value}" for value in job.wildcards)
+                code = digest.KNOWN[job.params.code]
+                names = {n: getattr(job, n) for n in ("input", "output", "params", "wildcards", "log")}
+                shell = format(job.rule.shellcmd, threads=1, **names)  # job.shellcmd wants ids, which come later
+                planned.append(Planned.of_shell(f"{job.rule.name}{wildcards}", shell, code, job.output))
+            reasons = stale(planned, results)
+            dag.forcefiles.update(str(one.outputs[0]) for one in reasons)
+            for one, why in reasons.items():
+                if why != NEW:
+                    logger.info(f"{one.name}: {why}")
+        await decide(dag, create_inventory)
+
+    async def no_time(_: Any) -> None:
+        return None
+
+    if workflow.is_main_process:
+        DAG.update_needrun = update_needrun
+        Job.output_mintime = property(no_time)

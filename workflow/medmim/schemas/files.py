@@ -1,0 +1,9 @@
+"""The files of a folder, hashed."""
+
+from medmim.column import INT, TEXT, Column
+
+COLUMNS = (
+    Column("path", TEXT, "path below the indexed folder, with /"),
+    Column("bytes", INT, "size in bytes"),
+    Column("sha256", TEXT, "hex sha256 of the bytes"),
+)

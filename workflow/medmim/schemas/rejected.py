@@ -1,0 +1,9 @@
+"""What could not be used."""
+
+from medmim.column import TEXT, Column
+
+COLUMNS = (
+    Column("stage", TEXT, "stage that turned it away"),
+    Column("item", TEXT, "file, or file and row, or record"),
+    Column("reason", TEXT, "why, for a person"),
+)
