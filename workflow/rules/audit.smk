@@ -2,7 +2,7 @@
 
 
 rule audit:
-    """Hash every artifact and raw file again and follow every link between them. It has no input and builds nothing."""
+    """Hash every artifact and raw file again, follow every link and compare the code. It has no input and builds nothing."""
     log:
         f"{R}/logs/audit.log",
     conda:
@@ -11,5 +11,6 @@ rule audit:
         cfg=cfg(expected=[f"{R}/leaderboard.parquet", f"{R}/report.html"]),
         code=digest("audit.py"),
         results=R,
+        cache=["--cache", CACHE] if CACHE else [],
     shell:
-        program("audit.py") + "--results {params.results} --json {params.results}/audit.json"
+        program("audit.py") + "--results {params.results:q} {params.cache:q} --json {params.results:q}/audit.json"
