@@ -23,11 +23,13 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/audit.smk"
+include: "workflow/rules/crate.smk"
 
 
 localrules:
     all,
     audit,
+    crate,
 
 
 rule all:

@@ -1,0 +1,15 @@
+"""The run as a Workflow Run RO-Crate."""
+
+
+rule crate:
+    """Describe what the run left behind for others' tools. It has no input, as it takes all from the sidecars."""
+    log:
+        f"{R}/logs/crate.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        cfg=cfg(),
+        code=digest("crate.py"),
+        results=R,
+    shell:
+        program("crate.py") + "--results {params.results}"

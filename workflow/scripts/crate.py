@@ -1,0 +1,19 @@
+"""Describe a finished run for others' tools: a Workflow Run RO-Crate in its folder."""
+
+from pathlib import Path
+
+from medmim.job import Job, parser
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--results", type=Path, required=True, help="folder of the run")
+    with Job(arguments) as job:
+        from medmim import crate
+
+        jobs, parts = crate.write(job.args.results)
+        job.done(f"{job.args.results / crate.METADATA}: {jobs} jobs, {parts} files")
+
+
+if __name__ == "__main__":
+    main()
