@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from medmim import images, tables
-from medmim.job import described
+from medmim.files import described
 
 SETS = {
     "temporal": ("temporal", "lumiere_typeC"),

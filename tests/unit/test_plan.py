@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from medmim import digest, files, plan
-from medmim.job import Job, command, parser
-from medmim.plan import Hashes, Planned, changed, stale
+from medmim import digest, files, plan, provenance
+from medmim.cache import FOLDER, Cache, command
+from medmim.job import Job, parser
+from medmim.plan import Hashes, Planned, changed, decide
 
 PROGRAM = "index_files.py"
 """A program of this checkout whose name the jobs here bear, for its code."""
@@ -45,7 +46,9 @@ class Step:
     @property
     def planned(self) -> Planned:
         words = ["python", f"/some where/workflow/scripts/{self.program}", "--code", "0" * 64, *self.argv]
-        return Planned.of_shell(f"rule {self.to}", shlex.join(words), self.code, [self.to, f"{self.to}.d/files.parquet"])
+        return Planned.of_shell(
+            f"rule {self.to}", shlex.join(words), self.code, self.read, [self.to, f"{self.to}.d/files.parquet"]
+        )
 
     def run(self) -> "Step":
         arguments = parser("")
@@ -80,7 +83,7 @@ def step() -> Step:
 
 def why(*steps: Step) -> dict[str, str]:
     """Reasons by the job's first output."""
-    return {job.outputs[0].as_posix(): reason for job, reason in stale([s.planned for s in steps], Path("r")).items()}
+    return {job.outputs[0].as_posix(): reason for job, reason in decide([s.planned for s in steps], Path("r")).run.items()}
 
 
 def older(path: Path | str, seconds: float = 100) -> None:
@@ -139,9 +142,8 @@ def test_layout_of_the_command_changes_nothing(step: Step) -> None:
         "other",
     ]
     outputs = [p.as_posix() for p in step.planned.outputs]
-    assert (
-        stale([Planned.of_shell("x", f"python {shlex.join(words)}".replace(" --", "   --"), step.code, outputs)], Path("r")) == {}
-    )
+    shell = f"python {shlex.join(words)}".replace(" --", "   --")
+    assert decide([Planned.of_shell("x", shell, step.code, step.read, outputs)], Path("r")).run == {}
 
 
 def test_strangers_change_nothing(step: Step) -> None:
@@ -293,6 +295,82 @@ def test_reasons_are_told_in_the_order_of_the_plan() -> None:
     assert [*why(*steps)] == [s.to for s in steps]
 
 
+# What the cache has
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Cache:
+    monkeypatch.setenv(FOLDER, "cache")
+    return Cache(Path("cache"), 1 << 40)
+
+
+def bytes_of(*steps: Step) -> dict[str, bytes]:
+    paths = [p for s in steps for p in (Path(s.to), *Path(f"{s.to}.d").iterdir()) if not p.name.endswith(files.SIDECAR)]
+    return {str(p): p.read_bytes() for p in paths}
+
+
+def test_a_lost_run_is_taken_from_the_cache(store: Cache, chain: list[Step]) -> None:
+    made = bytes_of(*chain)
+    shutil.rmtree("r")
+    told = decide([s.planned for s in chain], Path("r"), store, take=True)
+    assert told.run == {} and list(told.cached.values()) == [plan.NEW] * 3
+    assert bytes_of(*chain) == made
+    assert why(*chain) == {}
+
+
+def test_a_record_from_the_cache_is_as_the_job_would_write_it(store: Cache, step: Step) -> None:
+    before = provenance.read(Path("r/x.prov.json"))
+    shutil.rmtree("r")
+    assert decide([step.planned], Path("r"), store, take=True).run == {}
+    after = provenance.read(Path("r/x.prov.json"))
+    assert after.pop("restored").keys() == {"at", "host"}
+    assert {k for k in after if after[k] != before[k]} <= {"folders", "seal"}  # the folder's time is another
+    shutil.rmtree("r")
+    with pytest.raises(SystemExit) as ended:  # the program itself finds the same entry
+        step.run()
+    assert ended.value.code == 0
+
+
+def test_another_folder_takes_from_the_same_cache(store: Cache, chain: list[Step]) -> None:
+    made = list(bytes_of(*chain).values())
+    there = [Step(s.to.replace("r/", "other/"), *(p.replace("r/", "other/") for p in s.read), **s.cfg) for s in chain]
+    assert decide([s.planned for s in there], Path("other"), store, take=True).run == {}
+    assert list(bytes_of(*there).values()) == made
+    assert why(*there) == {}
+
+
+def test_a_dry_run_takes_nothing(store: Cache, chain: list[Step]) -> None:
+    shutil.rmtree("r")
+    told = decide([s.planned for s in chain], Path("r"), store)
+    assert len(told.cached) == 3 and told.run == {} and not Path("r").exists()
+
+
+def test_a_change_stops_where_the_cache_has_what_follows(store: Cache, chain: list[Step]) -> None:
+    Path("r/x").unlink()  # in place, it would damage the cache, which has the same file
+    Path("r/x").write_text("altered")
+    told = decide([s.planned for s in chain], Path("r"), store, take=True)
+    assert [job.name for job in told.cached] == ["rule r/x"] and told.run == {}
+    assert Path("r/x").read_text() == "rawmore"
+
+
+def test_what_rests_on_a_job_that_runs_waits_for_it(store: Cache, chain: list[Step]) -> None:
+    chain[0].cfg = {"seed": 2}
+    Path("r/z").unlink()
+    told = decide([s.planned for s in chain], Path("r"), store, take=True)
+    assert [job.name for job in told.run] == ["rule r/x", "rule r/z"] and told.cached == {}
+    assert not Path("r/z").exists()
+
+
+def test_a_damaged_entry_makes_the_job_run(store: Cache, step: Step, caplog: pytest.LogCaptureFixture) -> None:
+    blob = store.folder / "blobs" / (sha := files.sha256(Path("r/x")))[:2] / sha
+    blob.unlink()
+    blob.write_text("other")
+    shutil.rmtree("r")
+    told = decide([step.planned], Path("r"), store, take=True)
+    assert [*told.run.values()] == [plan.NEW] and told.cached == {}
+    assert str(blob) in caplog.text
+
+
 # Hashes
 
 
@@ -403,6 +481,6 @@ def test_a_job_is_read_from_its_shell_command() -> None:
         "python -m torch.distributed.run --nproc-per-node 2 '/a b/workflow/scripts/tune.py' "
         """--cfg '{"x": "a \\"b\\" '"'"'c'"'"'"}' --code 0 --log l.log --model 'r/m 1/files.parquet'"""
     )
-    job = Planned.of_shell("tune m", shell, {"sha256": "0"}, ["r/m 1/files.parquet"])
+    job = Planned.of_shell("tune m", shell, {"sha256": "0"}, ["a"], ["r/m 1/files.parquet"])
     assert (job.name, job.program, job.cfg) == ("tune m", "tune.py", {"x": "a \"b\" 'c'"})
     assert job.command == ["--model", "r/m 1/files.parquet"] and job.outputs == [Path("r/m 1/files.parquet")]

@@ -7,25 +7,61 @@ Every file appears whole by a rename and nothing is trusted on reading, so any n
 what another one trims or damages is a miss. Bytes are hashed before use; an entry that does not fit is dropped.
 """
 
+import hashlib
 import json
 import logging
 import os
+import platform
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from medmim import files, provenance
+from medmim import files, outputs, provenance
 from medmim.errors import SidecarError
 
 log = logging.getLogger("medmim")
 FOLDER, LIMIT = "MEDMIM_CACHE", "MEDMIM_CACHE_LIMIT"
 """Environment variables that bring the settings to jobs: the folder (empty: no cache), and its limit in bytes."""
+ASIDE = ("--cfg", "--code", "--log", "--threads")
+"""Options of programs that say where or how fast, or that a record holds apart."""
+
+
+def command(argv: Sequence[str]) -> list[str]:
+    """Arguments of a program without those that change no result."""
+    kept: list[str] = []
+    skip = False
+    for word in argv:
+        if skip or word.split("=")[0] in ASIDE:
+            skip = not skip and "=" not in word
+        else:
+            kept.append(word)
+    return kept
+
+
+def key(program: str, command: Sequence[str], cfg: Any, code: str, inputs: Mapping[str, str], places: Collection[str]) -> str:
+    """Hex digest of all that a job's outputs depend on: content and names of its inputs, other arguments but paths, cfg, code.
+
+    `command` as from `command`; `inputs` by path; `places` of its outputs. A word with * stands for the inputs it matches.
+    """
+
+    def meant(word: str) -> Any:
+        path = Path(word).as_posix()
+        if path in places:
+            return ["output", Path(path).name == files.INDEX]
+        if matched := sorted(p for p in inputs if p == path or ("*" in word and fnmatch(p, path))):
+            return ["input", *([Path(p).name, inputs[p]] for p in matched)]
+        return "a path" if "/" in word else word
+
+    whole = [program, [meant(word) for word in command], cfg, code]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -117,6 +153,26 @@ class Cache:
             if ".." in Path(path).parts or Path(path).is_absolute():  # another user may have written the record
                 raise PermissionError(f"{path} would be written outside {place}")
             _link(self._blob(sha256), place / path if path else place)
+
+    def take(self, entry: Entry, places: Mapping[str, Path], own: Mapping[str, Any]) -> provenance.Record:
+        """Put all outputs of an entry, by option, in their places; `own` is what the new record says of this run.
+
+        Raises OSError where a file of the entry went away meanwhile; then nothing was put.
+        """
+        made: dict[str, Path] = {}
+        try:
+            for name, place in places.items():
+                made[name] = outputs.partial(place)
+                self.restore(entry.outputs[name], made[name])
+            restored = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "host": platform.node()}
+            return outputs.put(
+                made,
+                places,
+                lambda written, folders: {**entry.record, **own, "outputs": written, "folders": folders, "restored": restored},
+            )
+        finally:
+            for partial in made.values():
+                files.remove(partial)
 
     def put(self, key: str, record: dict[str, Any], outputs: dict[str, dict[str, tuple[Path, str]]]) -> None:
         """Keep a job's outputs: for each output name, path below it -> (file, its sha256). Too large ones are not kept."""

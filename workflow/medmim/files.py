@@ -19,6 +19,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def described(path: Path) -> dict[str, object]:
+    """Path, size and sha256 of one file, for a sidecar."""
+    return {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
 def partial(path: Path) -> Path:
     """Where a file or folder is written until it is whole: beside its place, one name per process."""
     return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")

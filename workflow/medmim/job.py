@@ -17,29 +17,27 @@ inputs, on cfg, on options other than paths and --threads, and on the code; on n
 
 import argparse
 import errno
-import hashlib
 import importlib.metadata
 import json
 import logging
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medmim import digest, files, provenance
+from medmim import cache, digest, files, outputs
 from medmim.cache import Cache
 from medmim.errors import TableError
 from medmim.errors import UserError as UserError
 
 log = logging.getLogger("medmim")
-ASIDE = ("--cfg", "--code", "--log", "--threads")
-"""Options that say where or how fast, or that a record holds apart."""
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -63,18 +61,6 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
-def command(argv: Sequence[str]) -> list[str]:
-    """Arguments of a program without those that change no result."""
-    kept: list[str] = []
-    skip = False
-    for word in argv:
-        if skip or word.split("=")[0] in ASIDE:
-            skip = not skip and "=" not in word
-        else:
-            kept.append(word)
-    return kept
-
-
 def _installed(locked: dict[str, str]) -> dict[str, str]:
     """Installed versions of packages, of which the code digest knows the locked ones."""
     found = {name: importlib.metadata.version(name) for name in locked}
@@ -82,11 +68,6 @@ def _installed(locked: dict[str, str]) -> dict[str, str]:
         if version.split("+")[0] != locked[name]:
             log.warning("%s %s is installed, but the lock file has %s", name, version, locked[name])
     return found
-
-
-def described(path: Path) -> dict[str, object]:
-    """Path, size and sha256 of one file, for a sidecar."""
-    return {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": files.sha256(path)}
 
 
 class Job:
@@ -109,7 +90,7 @@ class Job:
         argv: Sequence[str] | None = None,
     ) -> None:
         self.args = arguments.parse_args(argv)
-        self._command = command(sys.argv[1:] if argv is None else argv)
+        self._command = cache.command(sys.argv[1:] if argv is None else argv)
         self._cached = cached
         self.cfg: dict[str, Any] = self.args.cfg
         self.program = Path(sys.argv[0]).name
@@ -133,11 +114,9 @@ class Job:
 
     def key(self) -> str:
         """Hex digest of all that the outputs depend on."""
-        content = {name: [(Path(str(d["path"])).name, d["sha256"]) for d in read] for name, read in self._read.items()}
-        options = {k: v for k, v in self._options().items() if k != "threads" and not isinstance(v, Path)}
-        places = {name: place.name == files.INDEX for name, place in self._places().items()}
-        whole = [self.program, options, self.cfg, self.code.get("sha256"), content, places]
-        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+        content = {str(d["path"]): str(d["sha256"]) for read in self._read.values() for d in read}
+        places = [place.as_posix() for place in self._places().values()]
+        return cache.key(self.program, self._command, self.cfg, str(self.code.get("sha256")), content, places)
 
     def watch(self, folder: Path, index: str) -> None:
         """Say that the output `index` lists the files of a folder: a change there makes it anew. To be called before reading."""
@@ -160,7 +139,8 @@ class Job:
                 self.args.log.parent.mkdir(parents=True, exist_ok=True)
                 logging.getLogger().addHandler(logging.FileHandler(self.args.log, mode="w"))
             self._prepare()
-            restored = self._restore()
+            if not (restored := self._restore()):
+                self._begin()
         except Exception as error:
             self._fail(error)
         if restored:
@@ -181,47 +161,32 @@ class Job:
             for path in paths:
                 if not path.exists():
                     raise UserError(f"--{name.replace('_', '-')}: {path} does not exist")
-            self._read[name] = [described(p) for p in paths]
-        self._partials()
+            self._read[name] = [files.described(p) for p in paths]
 
-    def _partials(self) -> None:
+    def _begin(self) -> None:
         for name, place in self._places().items():
-            target = place.parent if place.name == files.INDEX else place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.out[name] = files.partial(target)
-            files.remove_abandoned(target)
-            if target != place:
+            self.out[name] = outputs.partial(place)
+            if place.name == files.INDEX:
                 self.out[name].mkdir()
 
     def _restore(self) -> bool:
         """Take the outputs from the cache, if it has them."""
-        cache = Cache.of_environment()
-        if cache is None or not self._cached or not self._outputs:
+        store = Cache.of_environment()
+        if store is None or not self._cached or not self._outputs:
             return False
-        entry = cache.get(self.key())
-        if entry is None:
+        entry = store.get(self.key())
+        if entry is None or not self.first:
+            return entry is not None
+        own = {"inputs": self._read, "command": self._command, "options": self._told_options()}
+        try:
+            store.take(entry, self._places(), own)
+        except OSError as error:  # trimmed by another just now
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the others have seen it and are gone
+                raise UserError(f"the cache lost an entry while it was read ({error}): start again") from None
+            log.warning("cache: %s; computing again", error)
             return False
-        if self.first:
-            try:
-                for name, paths in entry.outputs.items():
-                    files.remove(self.out[name])
-                    cache.restore(paths, self.out[name])
-            except OSError as error:  # trimmed by another just now
-                if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the others have restored it and are gone
-                    raise UserError(f"the cache lost an entry while it was read ({error}): start again") from None
-                log.warning("cache: %s; computing again", error)
-                self._partials()
-                return False
-            self._place(lambda written: self._restored(entry.record, written))
-            log.info("%-18s %s (from the cache)", self.program.removesuffix(".py"), entry.record["summary"])
-        else:
-            self._discard()
+        log.info("%-18s %s (from the cache)", self.program.removesuffix(".py"), entry.record["summary"])
         return True
-
-    def _restored(self, record: dict[str, Any], written: dict[str, dict[str, object]]) -> dict[str, object]:
-        own = {"inputs": self._read, "outputs": written, "command": self._command, "folders": self._folders}
-        taken = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "host": platform.node()}
-        return record | own | {"options": self._told_options(), "restored": taken}
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
@@ -238,15 +203,23 @@ class Job:
         for path in self.out.values():
             files.remove(path)
 
+    def _full(self, error: BaseException) -> bool:
+        """Whether there was no room: not all libraries say so, and then what is left of the disk does."""
+        if "no space left" in str(error).lower() or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        return any(p.parent.exists() and shutil.disk_usage(p.parent).free < 1 << 16 for p in self._places().values())
+
     def _fail(self, error: BaseException) -> None:
+        full = self._full(error)
         self._discard()
         if not isinstance(error, Exception):
             return
         if isinstance(error, UserError | TableError):
             log.error("%s: error: %s", self.program, error)
-        elif "no space left" in str(error).lower() or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            places = ", ".join(str(p) for p in self._places().values())
-            log.error("%s: error: no space left for %s; nothing is half written: make room and start again", self.program, places)
+        elif full:
+            places, first = ", ".join(str(p) for p in self._places().values()), (str(error).splitlines() or [""])[0]
+            log.error("%s: error: no space left for %s (%s)", self.program, places, first)
+            log.error("Nothing is half written: make room and start again")
         else:
             log.error("%s: failed", self.program, exc_info=error)
         raise SystemExit(1) from None
@@ -260,9 +233,9 @@ class Job:
                 tables.write(self.out[name] / files.INDEX, "files", files.index(self.out[name]))
             elif not self.out[name].exists():
                 raise RuntimeError(f"--{name} was not written")
-        record = self._place(self._record)
-        cache = Cache.of_environment()
-        if cache is not None and self._cached and self._outputs:
+        record = outputs.put(self.out, self._places(), self._record)
+        store = Cache.of_environment()
+        if store is not None and self._cached and self._outputs:
             kept: dict[str, dict[str, tuple[Path, str]]] = {}
             for name, place in self._places().items():
                 sha256 = record["outputs"][name]["sha256"]
@@ -272,7 +245,7 @@ class Job:
                     kept[name] = {row["path"]: (place.parent / row["path"], row["sha256"]) for row in rows}
                     kept[name][files.INDEX] = (place, sha256)
             try:
-                cache.put(record["key"], record, kept)
+                store.put(record["key"], record, kept)
             except OSError as error:
                 log.warning("cache: not kept: %s", error)  # a full or read-only cache is no reason to lose the result
 
@@ -285,22 +258,7 @@ class Job:
         if missed := sorted(ran - self.code["modules"].keys()):
             raise RuntimeError(f"{self.program} imported {', '.join(missed)}, which its code digest does not cover")
 
-    def _place(self, record: Callable[[dict[str, dict[str, object]]], dict[str, Any]]) -> dict[str, Any]:
-        """Put the whole outputs in their places and write their sidecars, with the record made of their hashes."""
-        written: dict[str, dict[str, object]] = {}
-        for name, place in self._places().items():
-            provenance.sidecar(place).unlink(missing_ok=True)  # it speaks of what is replaced now
-            folder = place.name == files.INDEX
-            files.put(self.out[name], place.parent if folder else place)
-            written[name] = described(place)
-            if folder:
-                self.watch(place.parent, place.as_posix())
-        told = record(written)
-        for place in self._places().values():
-            provenance.write(provenance.sidecar(place), told)
-        return told
-
-    def _record(self, written: dict[str, dict[str, object]]) -> dict[str, Any]:
+    def _record(self, written: dict[str, outputs.Described], folders: outputs.Folders) -> dict[str, Any]:
         commit = _git("rev-parse", "HEAD")
         return {
             "program": self.program,
@@ -310,7 +268,7 @@ class Job:
             "key": self.key(),
             "inputs": self._read,
             "outputs": written,
-            "folders": self._folders,
+            "folders": [*self._folders, *folders],
             "code": self.code,
             "git": {"commit": commit, "clean": bool(commit) and not _git("status", "--porcelain", "--untracked-files=no")},
             "machine": {

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from medmim import digest, files, provenance
+from medmim.cache import Cache, command, key
 from medmim.errors import SidecarError
-from medmim.job import command
 
 log = logging.getLogger("medmim")
 STAMPS = ".stamps.json"
@@ -80,16 +80,28 @@ class Planned:
     """As a sidecar has it."""
     cfg: Any
     code: digest.Code
+    inputs: list[Path]
     outputs: list[Path]
 
     @classmethod
-    def of_shell(cls, name: str, shell: str, code: digest.Code, outputs: Iterable[str]) -> "Planned":
+    def of_shell(cls, name: str, shell: str, code: digest.Code, inputs: Iterable[str], outputs: Iterable[str]) -> "Planned":
         """From the shell command that starts a program of workflow/scripts."""
         words = shlex.split(shell)
         at = next(i for i, word in enumerate(words) if "/workflow/scripts/" in word)
         arguments = words[at + 1 :]
         cfg = json.loads(arguments[arguments.index("--cfg") + 1])
-        return cls(name, Path(words[at]).name, command(arguments), cfg, code, [Path(p) for p in outputs])
+        read, made = [Path(p) for p in inputs], [Path(p) for p in outputs]
+        return cls(name, Path(words[at]).name, command(arguments), cfg, code, read, made)
+
+    def options(self) -> dict[str, list[str]]:
+        """Arguments by option, named as a sidecar names them."""
+        found: dict[str, list[str]] = {}
+        for word in self.command:
+            if word.startswith("--"):
+                found[word.removeprefix("--").replace("-", "_")] = values = []
+            else:
+                values.append(word)
+        return found
 
 
 def changed(old: Any, new: Any, path: str = "") -> list[str]:
@@ -161,24 +173,78 @@ def _itself(job: Planned, record: provenance.Record, hashes: Mapping[Path, str |
     return None
 
 
-def stale(jobs: Iterable[Planned], results: Path) -> dict[Planned, str]:
-    """The jobs that have to run themselves, each with the reason; those that follow from them are Snakemake's to find."""
+@dataclass
+class Decision:
+    """What a plan comes to: the jobs that have to run themselves, and those whose outputs the cache has, each with the reason.
+
+    Jobs that follow from the first are Snakemake's to find.
+    """
+
+    run: dict[Planned, str]
+    cached: dict[Planned, str]
+
+
+def decide(jobs: Iterable[Planned], results: Path, cache: Cache | None = None, take: bool = False) -> Decision:
+    """Compare jobs, producers before consumers, with what is there; with `take`, put in place what the cache has of them.
+
+    What can be taken stops a change here: its consumers are compared with its content.
+    """
+    jobs = list(jobs)
     records = {job: _recorded(job) for job in jobs}
-    whole = {job: record for job, record in records.items() if not isinstance(record, str)}
-    reasons = {job: record for job, record in records.items() if isinstance(record, str)}
-    read = {job: {Path(e["path"]): e["sha256"] for e in provenance.inputs(record)} for job, record in whole.items()}
+    read = {
+        job: {} if isinstance(record, str) else {Path(e["path"]): e["sha256"] for e in provenance.inputs(record)}
+        for job, record in records.items()
+    }
     remembered = Hashes(results / STAMPS)
-    hashes = remembered(p for job in whole for p in (*read[job], *job.outputs))
-    reasons |= {job: why for job, record in whole.items() if (why := _itself(job, record, hashes, remembered))}
+    hashes = remembered(p for job in jobs for p in (*read[job], *job.inputs, *job.outputs))
+    unknown: set[Path] = set()  # outputs of jobs that will run: they say nothing yet of who reads them
+    decision = Decision({}, {})
+    for job in jobs:
+        record = records[job]
+        why = record if isinstance(record, str) else _itself(job, record, hashes, remembered)
+        if why is None:
+            other = [p for p, sha256 in read[job].items() if p not in unknown and hashes[p] != sha256]
+            why = f"{other[0]} has changed" if other else None
+        if why is None and unknown.isdisjoint(job.inputs):
+            continue
+        if cache is not None and unknown.isdisjoint(job.inputs) and (told := _cached(job, hashes, cache, take)):
+            decision.cached[job] = str(why)
+            hashes |= told
+            continue
+        unknown.update(job.outputs)
+        if why is not None:
+            decision.run[job] = why
     remembered.keep()
-    remade = {output for job in reasons for output in job.outputs}  # they say nothing yet of who reads them
-    for job in [job for job in whole if job not in reasons]:
-        if other := [p for p, sha256 in read[job].items() if p not in remade and hashes[p] != sha256]:
-            reasons[job] = f"{other[0]} has changed"
-    return {job: reasons[job] for job in records if job in reasons}
+    return decision
 
 
-def install(workflow: Any, results: Path) -> None:
+def _cached(job: Planned, hashes: Mapping[Path, str | None], cache: Cache, take: bool) -> dict[Path, str | None] | None:
+    """Hashes of a job's outputs as the cache has them, None where it does not; with `take` they are put in place."""
+    content = {p.as_posix(): sha256 for p in job.inputs if (sha256 := hashes[p]) is not None}
+    places = [p.as_posix() for p in job.outputs]
+    entry = cache.get(key(job.program, job.command, job.cfg, str(job.code["sha256"]), content, places))
+    if entry is None:
+        return None
+    options, old = job.options(), entry.record
+    at = {name: Path(options[name][0]) for name in entry.outputs}
+    if take:
+        own = {
+            "command": job.command,
+            "options": {n: type(v)(options[n][0]) if n in options else v for n, v in old["options"].items()},
+            "inputs": {
+                n: [{"path": p, "bytes": Path(p).stat().st_size, "sha256": content[p]} for p in options.get(n, [])]
+                for n in old["inputs"]
+            },
+        }
+        try:
+            cache.take(entry, at, own)
+        except OSError as error:  # trimmed by another just now, or no room: the job will say so
+            log.warning("cache: %s", error)
+            return None
+    return {place: entry.outputs[name].get("") or entry.outputs[name][files.INDEX] for name, place in at.items()}
+
+
+def install(workflow: Any, results: Path, cache: Cache | None) -> None:
     """Let this module decide what a Snakemake workflow runs, in the process that plans it.
 
     Snakemake has no hook between making its DAG and deciding what of it is needed, so this goes around the method that
@@ -190,25 +256,30 @@ def install(workflow: Any, results: Path) -> None:
     from snakemake.settings.types import RerunTrigger
     from snakemake.utils import format
 
-    decide = DAG.update_needrun
+    needed = DAG.update_needrun
 
     async def update_needrun(dag: Any, create_inventory: bool = False) -> None:
         if create_inventory:  # once, when the DAG is whole
             dag.workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})  # and times are none, below
-            jobs = [j for j in dag.jobs if j.output and j.is_shell]
             planned = []
-            for job in jobs:
+            for job in (j for level in dag.toposorted() for j in level if j.output and j.is_shell):
                 wildcards = "".join(f" {value}" for value in job.wildcards)
                 code = digest.KNOWN[job.params.code]
                 names = {n: getattr(job, n) for n in ("input", "output", "params", "wildcards", "log")}
                 shell = format(job.rule.shellcmd, threads=1, **names)  # job.shellcmd wants ids, which come later
-                planned.append(Planned.of_shell(f"{job.rule.name}{wildcards}", shell, code, job.output))
-            reasons = stale(planned, results)
-            dag.forcefiles.update(str(one.outputs[0]) for one in reasons)
-            for one, why in reasons.items():
+                planned.append(Planned.of_shell(f"{job.rule.name}{wildcards}", shell, code, job.input, job.output))
+            runs = workflow.executor_plugin is not None and not workflow.touch and not (dag.forcerules or dag.forcefiles)
+            take = runs and not workflow.dryrun and not dag.workflow.persistence.locked
+            decision = decide(planned, results, cache if runs else None, take)
+            dag.forcefiles.update(str(job.outputs[0]) for job in decision.run)
+            for job, why in decision.run.items():
                 if why != NEW:
-                    logger.info(f"{one.name}: {why}")
-        await decide(dag, create_inventory)
+                    logger.info(f"{job.name}: {why}")
+            for job, why in decision.cached.items():
+                logger.info(f"{job.name}: {why}: {'taken' if take else 'can be taken'} from the cache")
+                for path in job.outputs if take else ():
+                    workflow.iocache.exists_local[str(path)] = True  # Snakemake looked before
+        await needed(dag, create_inventory)
 
     async def no_time(_: Any) -> None:
         return None

@@ -29,7 +29,6 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 R = RUN.folder
-plan.install(workflow, Path(R))
 SOURCES = list(RUN.sources)
 PHANTOMS = [s for s in SOURCES if RUN.sources[s].origin == "phantom"]
 LOCAL = [s for s in SOURCES if RUN.sources[s].origin == "local"]
@@ -44,9 +43,10 @@ CONDITIONS = RUN.prediction.conditions
 # The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
 CACHE = os.environ.get(cache.FOLDER, RUN.cache.folder or "")
+LIMIT = int(RUN.cache.limit_gb * 1e9)
+plan.install(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/workflow'"
-    f" {cache.FOLDER}='{CACHE}' {cache.LIMIT}={int(RUN.cache.limit_gb * 1e9)}; "
+    f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/workflow'" f" {cache.FOLDER}='{CACHE}' {cache.LIMIT}={LIMIT}; "
 )
 
 
