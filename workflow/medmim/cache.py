@@ -46,6 +46,19 @@ def command(argv: Sequence[str]) -> list[str]:
     return kept
 
 
+def options(command: Sequence[str]) -> dict[str, list[str]]:
+    """Arguments by option, named as a record names them."""
+    found: dict[str, list[str]] = {}
+    values: list[str] = []
+    for word in command:
+        if word.startswith("--"):
+            name, given, value = word.removeprefix("--").partition("=")
+            found[name.replace("-", "_")] = values = [value] if given else []
+        else:
+            values.append(word)
+    return found
+
+
 def key(program: str, command: Sequence[str], cfg: Any, code: str, inputs: Mapping[str, str], places: Collection[str]) -> str:
     """Hex digest of all that a job's outputs depend on: content and names of its inputs, other arguments but paths, cfg, code.
 
@@ -60,8 +73,8 @@ def key(program: str, command: Sequence[str], cfg: Any, code: str, inputs: Mappi
             return ["input", *([Path(p).name, inputs[p]] for p in matched)]
         return "a path" if "/" in word else word
 
-    whole = [program, [meant(word) for word in command], cfg, code]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    told = {option: [meant(word) for word in words] for option, words in options(command).items()}
+    return hashlib.sha256(json.dumps([program, told, cfg, code], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medmim import digest, files, provenance
-from medmim.cache import Cache, command, key
+from medmim.cache import Cache, command, key, options
 from medmim.errors import SidecarError
 
 log = logging.getLogger("medmim")
@@ -92,16 +92,6 @@ class Planned:
         cfg = json.loads(arguments[arguments.index("--cfg") + 1])
         read, made = [Path(p) for p in inputs], [Path(p) for p in outputs]
         return cls(name, Path(words[at]).name, command(arguments), cfg, code, read, made)
-
-    def options(self) -> dict[str, list[str]]:
-        """Arguments by option, named as a sidecar names them."""
-        found: dict[str, list[str]] = {}
-        for word in self.command:
-            if word.startswith("--"):
-                found[word.removeprefix("--").replace("-", "_")] = values = []
-            else:
-                values.append(word)
-        return found
 
 
 def changed(old: Any, new: Any, path: str = "") -> list[str]:
@@ -225,14 +215,14 @@ def _cached(job: Planned, hashes: Mapping[Path, str | None], cache: Cache, take:
     entry = cache.get(key(job.program, job.command, job.cfg, str(job.code["sha256"]), content, places))
     if entry is None:
         return None
-    options, old = job.options(), entry.record
-    at = {name: Path(options[name][0]) for name in entry.outputs}
+    given, old = options(job.command), entry.record
+    at = {name: Path(given[name][0]) for name in entry.outputs}
     if take:
         own = {
             "command": job.command,
-            "options": {n: type(v)(options[n][0]) if n in options else v for n, v in old["options"].items()},
+            "options": {n: type(v)(given[n][0]) if n in given else v for n, v in old["options"].items()},
             "inputs": {
-                n: [{"path": p, "bytes": Path(p).stat().st_size, "sha256": content[p]} for p in options.get(n, [])]
+                n: [{"path": p, "bytes": Path(p).stat().st_size, "sha256": content[p]} for p in given.get(n, [])]
                 for n in old["inputs"]
             },
         }

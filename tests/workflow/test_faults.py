@@ -1,0 +1,194 @@
+"""Killed jobs, a killed Snakemake, full disks, two runs at once: what was whole stays whole, and a rerun gives the same bytes."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import MINI, call_snakemake, checkout, faults
+from medmim import cache, files, provenance
+
+RUN = Path("results/mini")
+KINDS = [
+    "make_phantoms",
+    "build_images",
+    "generate_qa",
+    "merge_qa",
+    "audit_release",
+    "make_tokenizer",
+    "build_shards",
+    "make_base",
+    "tune",
+    "predict",
+    "score",
+    "leaderboard",
+    "report",
+]
+KILLS_OF_A_KIND = 2
+KILLS_OF_SNAKEMAKE = 8
+FULL = Path(__file__).with_name("full_disk.py")
+
+
+def artifacts(folder: Path) -> dict[str, str]:
+    """Hash of every artifact of a run and of every file of the folders that artifacts stand for."""
+    run = folder / RUN
+    aside = {"logs", "checkpoints"}
+    paths = [p for p in run.rglob("*") if p.is_file() and p.relative_to(run).parts[0] not in aside and not p.name.startswith(".")]
+    return {
+        str(p.relative_to(run)): files.sha256(p) for p in paths if not p.name.endswith(files.SIDECAR) and p.name != "audit.json"
+    }
+
+
+def jobs(folder: Path) -> dict[str, list[provenance.Record]]:
+    """Records of a run's jobs by program, in order of their start."""
+    found: dict[str, dict[str, provenance.Record]] = {}
+    for sidecar in provenance.sidecars(folder / RUN):
+        record = provenance.read(sidecar)
+        found.setdefault(record["program"].removesuffix(".py"), {})[record["key"]] = record
+    return {kind: sorted(records.values(), key=lambda r: str(r["start"])) for kind, records in found.items()}
+
+
+def command(record: provenance.Record) -> list[str]:
+    """What runs a job again by hand."""
+    program = str(checkout() / "workflow/scripts" / record["program"])
+    return [sys.executable, program, "--cfg", json.dumps(record["cfg"]), *record["command"]]
+
+
+def environment(store: Path) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout() / "workflow"), cache.FOLDER: str(store)}
+
+
+def test_jobs_killed_at_random_leave_nothing_half_made(mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(mini / RUN, tmp_path / RUN, symlinks=True)
+    done = jobs(tmp_path)
+    assert done.keys() == set(KINDS)
+    draw = random.Random(7)
+    killed = 0
+    for kind in KINDS * KILLS_OF_A_KIND:
+        record = draw.choice(done[kind])
+        outputs = [Path(o["path"]) for o in provenance.outputs(record)]
+        for output in outputs:
+            (tmp_path / output).unlink(missing_ok=True)  # as Snakemake does before a job
+        took = (datetime.fromisoformat(record["end"]) - datetime.fromisoformat(record["start"])).total_seconds()
+        job = subprocess.Popen(command(record), cwd=tmp_path, env=environment(tmp_path / "cache"), stderr=subprocess.DEVNULL)
+        try:
+            job.wait(0.1 + draw.random() * took)
+        except subprocess.TimeoutExpired:
+            job.kill()
+            killed += job.wait() == -signal.SIGKILL
+        for output in outputs:
+            if (tmp_path / output).exists():
+                assert (
+                    files.sha256(tmp_path / output) == {o["path"]: o["sha256"] for o in provenance.outputs(record)}[str(output)]
+                )
+    assert killed >= 22, "most of the jobs were to be killed, not to end by themselves"
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    call_snakemake(tmp_path, "--configfile", MINI, "--cores", "2")
+    assert artifacts(tmp_path) == artifacts(mini)
+    assert faults(tmp_path) == []
+
+
+def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
+    """Snakemake in a process group of its own."""
+    words = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        checkout() / "Snakefile",
+        "--directory",
+        folder,
+        "--configfile",
+        MINI,
+    ]
+    return subprocess.Popen(
+        [*words, "--cores", "2", *arguments], cwd=checkout(), env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_snakemake_killed_with_its_jobs_goes_on_where_it_was(mini: Path, tmp_path: Path) -> None:
+    draw = random.Random(11)
+    killed = 0
+    while killed < KILLS_OF_SNAKEMAKE:
+        run = start(tmp_path)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(3 + draw.random() * 7)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+        killed += run.returncode == -signal.SIGKILL
+        call_snakemake(tmp_path, "--configfile", MINI, "--unlock")
+    call_snakemake(tmp_path, "--configfile", MINI, "--cores", "2")
+    assert artifacts(tmp_path) == artifacts(mini)
+    assert faults(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_said_and_leaves_nothing(mini: Path, tmp_path: Path, kind: str) -> None:
+    """A disk with half the room, then with enough: a small tmpfs in a mount namespace of its own."""
+    record = max(jobs(mini)[kind], key=lambda r: sum(o["bytes"] for o in provenance.outputs(r)))
+    arguments = [tmp_path / "disk", json.dumps(command(record)), json.dumps(record["outputs"])]
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", sys.executable, FULL, *arguments],
+        cwd=mini, env=environment(Path()) | {cache.FOLDER: ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert told["full"]["status"] == 1
+    assert "no space left" in told["full"]["said"] and "Traceback" not in told["full"]["said"]
+    assert told["full"]["left"] == []
+    assert told["roomy"]["status"] == 0
+    assert told["roomy"]["hashes"] == {name: o["sha256"] for name, o in record["outputs"].items()}
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Iterator[list["subprocess.Popen[str]"]]:
+    running: list[subprocess.Popen[str]] = []
+    yield running
+    for run in running:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+def test_a_second_snakemake_on_one_folder_is_turned_away(mini: Path, tmp_path: Path, many: list["subprocess.Popen[str]"]) -> None:
+    target = f"{RUN}/qa/train.parquet"
+    many.append(start(tmp_path, target))
+    until = time.monotonic() + 60
+    while not (tmp_path / RUN / "logs").exists():
+        assert time.monotonic() < until and many[0].poll() is None
+        time.sleep(0.05)
+    many.append(start(tmp_path, target))
+    said = many[1].communicate()[1]
+    assert many[1].returncode != 0 and "locked" in said
+    assert many[0].communicate()[1] and many[0].returncode == 0
+    assert files.sha256(tmp_path / target) == files.sha256(mini / target)
+
+
+def test_two_runs_at_once_share_a_cache(
+    mini: Path, tmp_path: Path, many: list["subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = f"{RUN}/benchmark_audit.json"
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+        many.append(start(folder, target))
+    for run in many:
+        said = run.communicate()[1]
+        assert run.returncode == 0, said[-3000:]
+    for folder in folders:
+        made = artifacts(folder)
+        assert made and made == {name: sha for name, sha in artifacts(mini).items() if name in made}
+        assert faults(folder) == []
+    kept = cache.Cache(tmp_path / "cache", 1 << 40)
+    assert kept.entries() and kept.damaged(p.name for p in kept.folder.glob("blobs/*/*")) == []

@@ -1,0 +1,456 @@
+"""One change at a time: exactly the jobs that it concerns compute again, and undoing it computes nothing.
+
+A job is named by its program and an output below the run's folder. What a job's record says decides whether it computed: it
+was started after the change, and not restored from the cache.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from conftest import CHECKOUT, MINI, copy_checkout
+from medmim import provenance
+
+RUN = Path("results/mini")
+SCORED = {"score *", "leaderboard *", "report *"}
+ASKED = {"predict *", *SCORED}
+
+
+def tuned(model: str) -> set[str]:
+    """What follows when one tuned model becomes another."""
+    return {f"tune models/{model}/*", f"predict */{model}.*", f"score */{model}.*", "leaderboard *", "report *"}
+
+
+class Workspace:
+    """A checkout with its own repository, a working directory with a user's data, a config and a finished run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout, self.work = folder / "checkout", folder / "work"
+        self.base = folder / "base"
+        copy_checkout(self.base)
+        self.work.mkdir()
+        self.values: dict[str, Any] = yaml.safe_load(MINI.read_text())
+        self.data = self.work / "data/odir"
+        self._phantom()
+        self.values["sources"]["odir"] = {"origin": "local", "path": "data/odir"}
+        del self.values["sources"]["lumiere"]
+        self.values["prediction"]["conditions"] = ["plain"]
+        for model in ("med-mantis", "mim-llava-med"):  # so much that whatever changes in a training shows in the scores
+            self.values["models"][model]["tuning"]["learning_rate"] = 0.05
+        self.arguments: list[str] = []
+        self.reset()
+        self.run()
+        self.jobs = set(self.records())
+
+    def _phantom(self) -> None:
+        program = self.base / "workflow/scripts/make_phantoms.py"
+        index = self.data / "files.parquet"
+        call = [sys.executable, program, "--cfg", '{"patients": 8, "seed": 7}', "--source", "odir", "--raw", index]
+        subprocess.run(call, check=True, env=self.environment(self.base))
+        for path in self.data.glob("files.parquet*"):
+            path.unlink()
+        shutil.copytree(self.data, self.work / "odir.base")
+
+    @staticmethod
+    def environment(checkout: Path) -> dict[str, str]:
+        return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout / "workflow")}
+
+    def reset(self) -> None:
+        """Everything but the results as it was, and of these none that are no longer wanted."""
+        self.arguments = []
+        for path in [*(self.work / RUN).rglob("new"), *(self.work / RUN).rglob("new.*"), *(self.work / RUN).rglob("*.blind.*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in CHECKOUT:
+            target = self.checkout / name
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target)
+            target.unlink(missing_ok=True) if target.is_symlink() or target.is_file() else None
+        shutil.copytree(self.base, self.checkout, symlinks=True, dirs_exist_ok=True)
+        self.configure(self.values)
+        for path in self.data.rglob("*"):
+            source = self.work / "odir.base" / path.relative_to(self.data)
+            if path.is_file() and not source.exists():
+                path.unlink()
+            elif path.is_file() and (path.read_bytes() != source.read_bytes() or path.stat().st_mtime != source.stat().st_mtime):
+                shutil.copy2(source, path)
+
+    def configure(self, values: dict[str, Any]) -> None:
+        (self.work / "config.yaml").write_text(json.dumps(values))  # which is YAML, and has no anchors
+
+    def run(self) -> str:
+        """Run the workflow; what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", "--snakefile", self.checkout / "Snakefile", "--directory", self.work,
+             "--configfile", self.work / "config.yaml", "--cores", "2", *self.arguments],
+            cwd=self.checkout, capture_output=True, text=True, env=self.environment(self.checkout), check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-1500:]
+        return done.stderr
+
+    def records(self, run: Path = RUN) -> dict[str, provenance.Record]:
+        found = {}
+        for sidecar in provenance.sidecars(self.work / run):
+            record = provenance.read(sidecar)
+            first = Path(provenance.outputs(record)[0]["path"]).relative_to(run).as_posix()
+            found[f"{record['program'].removesuffix('.py')} {first}"] = record
+        return found
+
+    def computed(self, change: Callable[[], None], run: Path = RUN) -> set[str]:
+        """Jobs that computed in a run after a change."""
+        change()
+        since = datetime.now(UTC)
+        self.said = self.run()
+        return {
+            name
+            for name, record in self.records(run).items()
+            if "restored" not in record and datetime.fromisoformat(record["start"]) >= since
+        }
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("mutations"))
+
+
+Apply = Callable[[Workspace], None]
+
+
+def edit(file: str, old: str, new: str) -> Apply:
+    """Replace a text that the checkout has, everywhere in one file."""
+
+    def apply(place: Workspace) -> None:
+        path = place.checkout / file
+        text = path.read_text()
+        assert old in text, f"{file} has no {old!r}"
+        path.write_text(text.replace(old, new))
+
+    return apply
+
+
+def append(file: str, text: str) -> Apply:
+    def apply(place: Workspace) -> None:
+        with (place.checkout / file).open("a") as f:
+            f.write(text)
+
+    return apply
+
+
+def config(*changes: tuple[str, Any]) -> Apply:
+    """Set values of the config by dotted path."""
+
+    def apply(place: Workspace) -> None:
+        values = yaml.safe_load((place.work / "config.yaml").read_text())
+        for dotted, value in changes:
+            *parents, last = dotted.split("/")
+            part = values
+            for key in parents:
+                part = part.setdefault(key, {})
+            part[last] = value
+        place.configure(values)
+
+    return apply
+
+
+def arguments(*words: str) -> Apply:
+    return lambda place: place.arguments.extend(words)
+
+
+def both(*applied: Apply) -> Apply:
+    def apply(place: Workspace) -> None:
+        for one in applied:
+            one(place)
+
+    return apply
+
+
+def touch(where: Callable[[Workspace], Path], pattern: str = "*") -> Apply:
+    def apply(place: Workspace) -> None:
+        touched = [p for p in where(place).rglob(pattern) if p.is_file()]
+        assert touched
+        for path in touched:
+            os.utime(path)
+
+    return apply
+
+
+def forget(place: Workspace) -> None:
+    shutil.rmtree(place.work / ".snakemake")
+
+
+def delete(*paths: str) -> Apply:
+    def apply(place: Workspace) -> None:
+        for path in paths:
+            target = place.work / RUN / path
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    return apply
+
+
+def edited(path: str, in_place: bool) -> Apply:
+    """A byte of a result changed by hand: in the file itself, which the cache shares, or in a new file put in its place."""
+
+    def apply(place: Workspace) -> None:
+        target = place.work / RUN / path
+        data = bytearray(target.read_bytes())
+        data[len(data) // 2] ^= 1
+        if not in_place:
+            target.unlink()
+        target.write_bytes(data)
+
+    return apply
+
+
+def one_more_person(place: Workspace) -> None:
+    """A ninth person in the user's ODIR folder, in its table and its images."""
+    table = place.data / "full_df.csv"
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    last = rows[rows["ID"] == rows["ID"].iloc[-1]].copy()
+    number = str(max(map(int, rows["ID"])) + 1)
+    old = last["ID"].iloc[0]
+    rows = pd.concat([rows, last.replace({old: number}).replace(rf"^{old}_", f"{number}_", regex=True)])
+    rows.to_csv(table, index=False)
+    for eye in ("left", "right"):
+        with Image.open(place.data / f"Training Images/{old}_{eye}.jpg") as image:
+            image.rotate(7).save(place.data / f"Training Images/{number}_{eye}.jpg")
+
+
+def one_byte(place: Workspace) -> None:
+    """A byte after the end of a JPEG: another file, the same picture."""
+    path = min((place.data / "Training Images").glob("*.jpg"))
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    apply: Apply
+    again: set[str] = field(default_factory=set)
+    """Patterns of the jobs that compute again."""
+    but: set[str] = field(default_factory=set)
+    back: set[str] = field(default_factory=set)
+    """Patterns of those that compute when it is undone: a user's folder is read again whenever its files have other times."""
+    says: str = ""
+    """The reason that is printed."""
+
+
+NEW = "\n_UNUSED = 1\n"
+NOTHING: set[str] = set()
+MUTATIONS = [
+    # times
+    Mutation("touch every artifact", touch(lambda p: p.work / RUN, "*.parquet")),
+    Mutation("touch every file drawn", touch(lambda p: p.work / RUN / "raw")),
+    Mutation(
+        "touch every file of the user's",
+        touch(lambda p: p.data),
+        {"index_files *"},
+        back={"index_files *"},
+        says="a file in data/odir has changed",
+    ),
+    Mutation("touch the checkout", touch(lambda p: p.checkout)),
+    Mutation("touch the config", touch(lambda p: p.work, "config.yaml")),
+    # text that is not code
+    Mutation("a comment in a module of all", append("workflow/medmim/job.py", "\n# a comment\n")),
+    Mutation(
+        "a docstring",
+        both(
+            edit("workflow/medmim/train/tune.py", '    """The base with LoRA', '    """Now: the base with LoRA'),
+            edit("workflow/medmim/train/recipe.py", '"""Rank of the adapters."""', '"""Rank."""'),
+        ),
+    ),
+    Mutation("layout of code", edit("workflow/medmim/tables.py", "\n\n\ndef", "\n\n\n\n\ndef")),
+    Mutation("the README", append("README.md", "More.\n")),
+    Mutation("an environment that is not used", append("envs/data.yaml", "# more\n")),
+    # code
+    Mutation(
+        "code of a leaf module",
+        append("workflow/medmim/score/bootstrap.py", NEW),
+        {"leaderboard *"},
+        says="leaderboard: code: medmim.score.bootstrap",
+    ),
+    Mutation("code of a module of all", append("workflow/medmim/tables.py", NEW), {"*"}, back={"index_files *"}),
+    Mutation("code of one source's adapter", append("workflow/medmim/sources/embed.py", NEW), {"build_images images/embed.*"}),
+    Mutation("code that draws one source", append("workflow/medmim/phantoms/embed.py", NEW), {"make_phantoms raw/embed/*"}),
+    Mutation(
+        "code of one model family",
+        append("workflow/medmim/models/mantis.py", NEW),
+        {
+            "make_tokenizer */mantis/*",
+            "build_shards */mantis/*",
+            "make_base */mantis*",
+            "tune */med-mantis/*",
+            "predict */mantis.*",
+            "predict */med-mantis.*",
+            "report *",
+        },
+    ),
+    Mutation("code of a program", append("workflow/scripts/merge_qa.py", NEW), {"merge_qa *"}),
+    Mutation(
+        "a scoring metric", edit("workflow/medmim/score/openended.py", "recall, 2 * common", "recall, 0.01 + 2 * common"), SCORED
+    ),
+    Mutation(
+        "a wording of one task",
+        edit("workflow/medmim/qa/vqa_rad.py", "the answer {answer}", "the reply {answer}"),
+        {"generate_qa qa/vqa_rad.*", "merge_qa *", "audit_release *", *ASKED},
+    ),
+    Mutation(
+        "the report's template",
+        append("workflow/medmim/report/report.html.j2", "<!-- more -->\n"),
+        {"report *"},
+        says="report: code: medmim/report/report.html.j2",
+    ),
+    Mutation(
+        "what a column of the leaderboard means",
+        edit("workflow/medmim/schemas/leaderboard.py", '"items"', '"all items"'),
+        {"leaderboard *", "report *"},
+    ),
+    Mutation(
+        "options of a command in another order",
+        edit(
+            "workflow/rules/score.smk", "--qa {input.qa} --answers {input.answers}", "--answers {input.answers} --qa {input.qa}"
+        ),
+    ),
+    # config
+    Mutation(
+        "one value of a training",
+        config(("models/med-mantis/tuning/learning_rate", 0.1)),
+        tuned("med-mantis"),
+        says="tune med-mantis: config: tuning.learning_rate 0.05 → 0.1",
+    ),
+    Mutation(
+        "two values swapped",
+        config(("models/med-mantis/tuning/lora_rank", 8), ("models/med-mantis/tuning/lora_alpha", 4)),
+        tuned("med-mantis"),
+        says="tuning.lora_rank 4 → 8, tuning.lora_alpha 8 → 4",
+    ),
+    Mutation("LoRA rank", config(("models/mim-llava-med/tuning/lora_rank", 2)), tuned("mim-llava-med")),
+    Mutation("a value that only shows", config(("report/title", "Other")), {"report *"}),
+    Mutation("resamples", config(("scoring/resamples", 100)), {"leaderboard *", "report *"}),
+    Mutation("the seed", config(("seed", 8)), {"*"}, but={"index_files *", "build_images */odir.*"}),
+    Mutation(
+        "one more patient of a drawn source",
+        config(("sources/pmc/patients", 9)),
+        {
+            "make_phantoms raw/pmc/*",
+            "build_images */pmc.*",
+            "generate_qa qa/pmc.*",
+            "merge_qa *",
+            "audit_release *",
+            "make_tokenizer *",
+            "build_shards *",
+            "make_base *",
+            "tune *",
+            *ASKED,
+        },
+    ),
+    Mutation("one condition more", config(("prediction/conditions", ["plain", "blind"])), {"predict *.blind.*", *SCORED}),
+    Mutation(
+        "a new model",
+        config(
+            (
+                "models/new",
+                {
+                    "family": "mantis",
+                    "base": "mantis",
+                    "tuning": {"max_steps": 1, "lora_rank": 2, "precision": "fp32", "max_length": 1024},
+                },
+            )
+        ),
+        tuned("new"),
+    ),
+    Mutation(
+        "a key that is renamed, with its value",
+        both(
+            edit("workflow/medmim/config.py", "    resamples: Positive", "    draws: Positive"),
+            edit("workflow/rules/score.smk", "RUN.scoring.resamples", "RUN.scoring.draws"),
+            edit("workflow/rules/report.smk", "RUN.scoring.resamples", "RUN.scoring.draws"),
+            config(("scoring", {"draws": 200})),
+        ),
+    ),
+    Mutation("a value written out that is the default", config(("report/examples", 3))),
+    Mutation("the cache's limit", config(("cache", {"limit_gb": 50}))),
+    # data
+    Mutation(
+        "one more person of the user's",
+        one_more_person,
+        {
+            "index_files *",
+            "build_images */odir.*",
+            "generate_qa qa/odir.*",
+            "merge_qa *",
+            "audit_release *",
+            "build_shards *",
+            *ASKED,
+        },
+        back={"index_files *"},
+    ),
+    Mutation(
+        "one byte of one of the user's images",
+        one_byte,
+        {"index_files *", "build_images */odir.*", "generate_qa qa/odir.*", "build_shards *", "predict *", "report *"},
+        back={"index_files *"},
+    ),
+    # packages
+    Mutation(
+        "the version of matplotlib",
+        edit("requirements.lock", "\nmatplotlib==", "\nmatplotlib==0."),
+        {"report *"},
+        says="report: code: matplotlib",
+    ),
+    Mutation(
+        "the version of torch", edit("requirements.lock", "\ntorch==", "\ntorch==0."), {"make_base *", "tune *", "predict *"}
+    ),
+    Mutation("the version of a package that nothing of ours imports", edit("requirements.lock", "\nruff==", "\nruff==0.")),
+    # how it is run
+    Mutation("threads", arguments("--set-threads", "build_images=2", "tune=2")),
+    Mutation("cores", arguments("--cores", "1")),
+    Mutation("a profile", lambda p: p.arguments.extend(["--profile", str(p.checkout / "profiles/local")])),
+    # what Snakemake and the results remember
+    Mutation(".snakemake lost", forget),
+    Mutation(
+        ".snakemake lost, and a value changed", both(forget, config(("scoring/resamples", 150))), {"leaderboard *", "report *"}
+    ),
+    Mutation("a result deleted", delete("qa/benchmark.parquet"), says="merge_qa: results/mini/qa/benchmark.parquet is gone"),
+    Mutation("a sidecar deleted", delete("qa/benchmark.parquet.prov.json")),
+    Mutation("a folder of results deleted with its sidecars", delete("qa", "models")),
+    Mutation("a weight file deleted", delete("models/mantis/model.safetensors")),
+    Mutation("all results deleted", delete("."), {"index_files *"}),
+    Mutation(
+        "a result replaced by hand", edited("scores/mantis.parquet", in_place=False), says="scores/mantis.parquet was altered"
+    ),
+    Mutation(
+        "a result edited by hand", edited("scores/mantis.parquet", in_place=True), {"score */mantis.parquet"}, says="was altered"
+    ),
+    Mutation("a sidecar edited by hand", edited("scores/mantis.parquet.prov.json", in_place=True), says="provenance of"),
+    Mutation("a change made and undone", both(config(("seed", 9)), config(("seed", 7)))),
+]
+
+
+def matches(job: str, patterns: set[str]) -> bool:
+    return any(fnmatch(job, pattern) for pattern in patterns)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+def test_exactly_what_a_change_concerns_computes_again(place: Workspace, mutation: Mutation) -> None:
+    try:
+        again = place.computed(lambda: mutation.apply(place))
+        jobs, said = set(place.records()), place.said
+    finally:
+        undone = place.computed(place.reset)
+    wanted = {job for job in jobs if matches(job, mutation.again) and not matches(job, mutation.but)}
+    assert again == wanted, f"missed {sorted(wanted - again)}, needless {sorted(again - wanted)}"
+    assert [pattern for pattern in mutation.again | mutation.but if not any(fnmatch(job, pattern) for job in jobs)] == []
+    assert mutation.says in said
+    assert undone == {job for job in jobs if matches(job, mutation.back)}
