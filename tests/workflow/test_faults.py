@@ -74,15 +74,15 @@ def test_jobs_killed_at_random_leave_nothing_half_made(mini: Path, tmp_path: Pat
     assert done.keys() == set(KINDS)
     draw = random.Random(7)
     killed = 0
-    for kind in KINDS * KILLS_OF_A_KIND:
-        record = draw.choice(done[kind])
+    chosen = [record for kind in reversed(KINDS) for record in draw.choices(done[kind], k=KILLS_OF_A_KIND)]
+    for record in chosen:  # from the last stage to the first, so that each finds its inputs
         outputs = [Path(o["path"]) for o in provenance.outputs(record)]
         for output in outputs:
             (tmp_path / output).unlink(missing_ok=True)  # as Snakemake does before a job
         took = (datetime.fromisoformat(record["end"]) - datetime.fromisoformat(record["start"])).total_seconds()
         job = subprocess.Popen(command(record), cwd=tmp_path, env=environment(tmp_path / "cache"), stderr=subprocess.DEVNULL)
         try:
-            job.wait(0.1 + draw.random() * took)
+            job.wait(0.1 + 0.8 * draw.random() * took)
         except subprocess.TimeoutExpired:
             job.kill()
             killed += job.wait() == -signal.SIGKILL

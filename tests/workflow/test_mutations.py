@@ -333,7 +333,7 @@ MUTATIONS = [
         "two values swapped",
         config(("models/med-mantis/tuning/lora_rank", 8), ("models/med-mantis/tuning/lora_alpha", 4)),
         tuned("med-mantis"),
-        says="tuning.lora_rank 4 → 8, tuning.lora_alpha 8 → 4",
+        says="tuning.lora_alpha 8 → 4, tuning.lora_rank 4 → 8",
     ),
     Mutation("LoRA rank", config(("models/mim-llava-med/tuning/lora_rank", 2)), tuned("mim-llava-med")),
     Mutation("a value that only shows", config(("report/title", "Other")), {"report *"}),
