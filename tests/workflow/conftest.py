@@ -29,6 +29,7 @@ CHECKOUT = (
     "requirements.lock",
     "slurm",
     "audit",
+    "crate",
     "README.md",
     "CITATION.cff",
 )
