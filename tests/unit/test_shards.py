@@ -167,7 +167,7 @@ def test_make_tokenizer(monkeypatch, world, tmp_path, family):
     hashes = []
     for name in ("a", "b"):
         place = tmp_path / name / "files.parquet"
-        cfg = {"family": family, "tiny": TINY | {"vision_steps": 150}}
+        cfg = {"family": family, "tiny": TINY}
         run(monkeypatch, "make_tokenizer.py", cfg=cfg, qa=[world / "qa.parquet"], tokenizer=place)
         hashes.append([(r["path"], r["sha256"]) for r in index(place.parent)])
     assert hashes[0] == hashes[1]

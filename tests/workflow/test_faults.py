@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import MINI, call_snakemake, checkout, faults
 
-from conftest import MINI, call_snakemake, checkout, faults
 from medmim import cache, files, provenance
 
 RUN = Path("results/mini")

@@ -20,8 +20,8 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from runs import CHECKOUT, MINI, copy_checkout
 
-from conftest import CHECKOUT, MINI, copy_checkout
 from medmim import provenance
 
 RUN = Path("results/mini")

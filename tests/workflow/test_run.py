@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from runs import MINI, faults, finished
 
-from conftest import MINI, faults, finished
 from medmim import tables
 from medmim.audit import audit
 
