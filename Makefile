@@ -2,7 +2,7 @@
 # make lint   formatting, types, Snakemake's own linter     make clean  delete the demo's results and the environment
 PYTHON ?= $(shell command -v python3.11 2>/dev/null || command -v python3)
 VENV := .venv
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: demo test lint docs lock clean
 
