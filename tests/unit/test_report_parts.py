@@ -155,7 +155,6 @@ def test_numbers_for_people() -> None:
         page.interval(Cell(0.5, None, None, 1, 1)) == "" and page.point_interval(Cell(0.1, -0.05, 0.2, 1, 1)) == "−5.0 to +20.0"
     )
     assert [page.size(n) for n in (0, 999, 1000, 123_456, 2_500_000_000)] == ["0 B", "999 B", "1.0 kB", "123 kB", "2.5 GB"]
-    assert [page.duration(s) for s in (0.12, 75, 7500)] == ["0.1 s", "1 min 15 s", "2 h 05 min"]
     assert page.printable("a\x07b\u202ec\nd") == "a\ufffdb\ufffdc\nd"
     assert page.shortened("x" * 20, 5) == "xxxxx … [15 more characters]"
 

@@ -17,7 +17,6 @@ inputs, on cfg, on options other than paths and --threads, and on the code; on n
 
 import argparse
 import errno
-import importlib.metadata
 import json
 import logging
 import os
@@ -63,6 +62,8 @@ def _gpus() -> list[str]:
 
 def _installed(locked: dict[str, str]) -> dict[str, str]:
     """Installed versions of packages, of which the code digest knows the locked ones."""
+    import importlib.metadata  # a third of this module's import, and not needed where the cache has the outputs
+
     found = {name: importlib.metadata.version(name) for name in locked}
     for name, version in found.items():
         if version.split("+")[0] != locked[name]:
@@ -106,11 +107,10 @@ class Job:
         return {name: Path(getattr(self.args, name)) for name in self._outputs if getattr(self.args, name) is not None}
 
     def _options(self) -> dict[str, Any]:
+        """Other options than inputs and outputs, as a record has them."""
         known = {"cfg", "code", "log", *self._inputs, *self._outputs}
-        return {k: v for k, v in vars(self.args).items() if k not in known and isinstance(v, str | int | float | bool | Path)}
-
-    def _told_options(self) -> dict[str, Any]:
-        return {k: v.as_posix() if isinstance(v, Path) else v for k, v in self._options().items()}
+        kept = {k: v for k, v in vars(self.args).items() if k not in known and isinstance(v, str | int | float | bool | Path)}
+        return {k: v.as_posix() if isinstance(v, Path) else v for k, v in kept.items()}
 
     def key(self) -> str:
         """Hex digest of all that the outputs depend on."""
@@ -177,7 +177,7 @@ class Job:
         entry = store.get(self.key())
         if entry is None or not self.first:
             return entry is not None
-        own = {"inputs": self._read, "command": self._command, "options": self._told_options()}
+        own = {"inputs": self._read, "command": self._command, "options": self._options()}
         try:
             store.take(entry, self._places(), own)
         except OSError as error:  # trimmed by another just now
@@ -264,7 +264,7 @@ class Job:
             "program": self.program,
             "cfg": self.cfg,
             "command": self._command,
-            "options": self._told_options(),
+            "options": self._options(),
             "key": self.key(),
             "inputs": self._read,
             "outputs": written,

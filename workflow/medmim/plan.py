@@ -137,7 +137,8 @@ def _as_listed(folder: Mapping[str, str], hashes: Hashes) -> bool:
         return False
     import pyarrow.parquet as pq
 
-    index = pq.read_table(folder["index"], columns=["path", "sha256"])
+    with pq.ParquetFile(folder["index"]) as file:
+        index = file.read(columns=["path", "sha256"])
     listed = dict(zip(index["path"].to_pylist(), index["sha256"].to_pylist(), strict=True))
     return {p.relative_to(root).as_posix(): sha256 for p, sha256 in hashes(files.walk(root)).items()} == listed
 

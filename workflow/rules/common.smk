@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -45,8 +46,9 @@ PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.depl
 CACHE = os.environ.get(cache.FOLDER, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
 plan.install(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
+ENVIRONMENT = {"PYTHONPATH": f"{workflow.basedir}/workflow", cache.FOLDER: CACHE, cache.LIMIT: LIMIT}
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/workflow'" f" {cache.FOLDER}='{CACHE}' {cache.LIMIT}={LIMIT}; "
+    f"set -euo pipefail; export {' '.join(f'{name}={shlex.quote(str(value))}' for name, value in ENVIRONMENT.items())}; "
 )
 
 

@@ -113,14 +113,6 @@ def size(count: int) -> str:
     return f"{value:.{1 if power and value < 100 else 0}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
-def duration(seconds: float) -> str:
-    """1.2 s, 3 min 20 s, 2 h 05 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds < 3600 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def rows(board: Board, base: str, tuned: str) -> list[plots.Row]:
     """Rows of the main figure for one pair: each sum above its sets."""
     found = []
@@ -302,7 +294,6 @@ def environment() -> jinja2.Template:
         "shortened": shortened,
         "size": size,
         "filename": lambda path: Path(path).name,
-        "duration": duration,
         "label": label,
     }
     return env.from_string(TEMPLATE.read_text(encoding="utf-8"))
