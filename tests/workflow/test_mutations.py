@@ -22,7 +22,7 @@ import yaml
 from PIL import Image
 from runs import CHECKOUT, MINI, copy_checkout
 
-from medmim import provenance
+from medmim import files, provenance
 
 RUN = Path("results/mini")
 SCORED = {"score *", "leaderboard *", "report *"}
@@ -35,7 +35,7 @@ def tuned(model: str) -> set[str]:
 
 
 class Workspace:
-    """A checkout with its own repository, a working directory with a user's data, a config and a finished run."""
+    """A checkout, a working directory with a user's data, a config and a finished run."""
 
     def __init__(self, folder: Path) -> None:
         self.checkout, self.work = folder / "checkout", folder / "work"
@@ -53,7 +53,6 @@ class Workspace:
         self.arguments: list[str] = []
         self.reset()
         self.run()
-        self.jobs = set(self.records())
 
     def _phantom(self) -> None:
         program = self.base / "workflow/scripts/make_phantoms.py"
@@ -74,10 +73,7 @@ class Workspace:
         for path in [*(self.work / RUN).rglob("new"), *(self.work / RUN).rglob("new.*"), *(self.work / RUN).rglob("*.blind.*")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for name in CHECKOUT:
-            target = self.checkout / name
-            if target.is_dir() and not target.is_symlink():
-                shutil.rmtree(target)
-            target.unlink(missing_ok=True) if target.is_symlink() or target.is_file() else None
+            files.remove(self.checkout / name)
         shutil.copytree(self.base, self.checkout, symlinks=True, dirs_exist_ok=True)
         self.configure(self.values)
         for path in self.data.rglob("*"):

@@ -236,8 +236,7 @@ def _findings(run: Run, ids: list[str]) -> list[Row]:
 def _images(run: Run, references: list[str], source: str) -> list[Row]:
     """Images in order, looked up in their source's table first; of one that no table has, only the reference."""
     found: dict[str, Row] = {}
-    tables = [name for name in run.glob("images/*.images.parquet")]
-    for name in sorted(tables, key=lambda n: n != f"images/{source}.images.parquet"):
+    for name in sorted(run.glob("images/*.images.parquet"), key=lambda n: n != f"images/{source}.images.parquet"):
         missing = sorted({r.removeprefix("release/") for r in references if r not in found})
         if not missing:
             break

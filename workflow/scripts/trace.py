@@ -17,8 +17,8 @@ from rich.tree import Tree
 from medmim import trace
 from medmim.errors import SidecarError, UserError
 from medmim.files import whole
+from medmim.qa.prompt import LETTERS
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SHOWN = 8
 """Items of a cell named in the tree."""
 
