@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medmim import cache, digest, files, provenance, tables
+from medmim import cache, digest, files, outputs, provenance, tables
 from medmim.cache import Cache
 from medmim.job import Job, UserError, parser
 
@@ -20,6 +20,7 @@ PROGRAM = """
 from pathlib import Path
 from medmim import tables
 from medmim.job import Job, UserError, parser
+from medmim.outputs import Attempt
 
 arguments = parser("test")
 arguments.add_argument("--read", type=Path, nargs="*", default=[])
@@ -32,9 +33,11 @@ with Job(arguments, inputs=["read"], outputs=["table", "folder"]) as job:
         (job.out["folder"] / "sub/x").write_text("x")
     if "table" in job.out:
         tables.write(job.out["table"], "files", [{"path": "a", "bytes": 1, "sha256": job.cfg["x"]}])
-    if job.args.fail == "user":
+    if job.args.fail == "superseded":
+        Attempt({"table": job.args.table})
+    elif job.args.fail == "user":
         raise UserError("row 3 of table.csv has no patient")
-    if job.args.fail:
+    elif job.args.fail:
         raise RuntimeError("a defect")
     job.done("made")
 """
@@ -110,19 +113,35 @@ def test_a_pattern_stands_for_the_files_it_matches(run, tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_is_removed(run, tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    mine = files.partial(tmp_path / "t.parquet").name
-    left = {
-        "of a dead process": mine.replace(f"-{os.getpid()}", f"-{dead.pid}"),
-        "its folder": files.partial(tmp_path / "m").name.replace(f"-{os.getpid()}", f"-{dead.pid}"),
-        "of a living process": mine,
-        "of another machine": f".t.parquet.partial-another-host-{dead.pid}",
-    }
-    for what, name in left.items():
-        (tmp_path / name).mkdir() if what == "its folder" else (tmp_path / name).write_text("half")
+    for name in (".t.parquet.partial-host-1", ".t.parquet.partial-claim"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".m.partial-another-host-2").mkdir()
     run("--table", "t.parquet", "--folder", "m/files.parquet")
-    assert {what for what, name in left.items() if (tmp_path / name).exists()} == {"of a living process", "of another machine"}
+    assert [p.name for p in tmp_path.iterdir() if ".partial-" in p.name] == []
+
+
+def test_of_two_runs_of_one_job_the_later_one_counts(tmp_path: Path) -> None:
+    """A node that SLURM lost computes on, while the job runs again elsewhere."""
+    places = {"table": tmp_path / "t.parquet"}
+    lost = outputs.Attempt(places)
+    lost.made["table"].write_text("of the lost node")
+    later = outputs.Attempt(places)
+    assert lost.superseded() and not later.superseded()
+    with pytest.raises(UserError, match="another run of this job began"):
+        lost.put(lambda written, folders: {})
+    lost.end()
+    later.made["table"].write_text("of the later run")
+    later.put(lambda written, folders: {"outputs": written})
+    later.end()
+    assert later.superseded(), "it is in place: nothing more is to be written"
+    assert places["table"].read_text() == "of the later run"
+    assert {p.name for p in tmp_path.iterdir()} == {"t.parquet", "t.parquet.prov.json"}
+
+
+def test_a_run_that_lost_its_claim_says_so(run, tmp_path: Path) -> None:
+    said = run("--table", "t.parquet", "--fail", "superseded", ok=False)
+    assert "error: another run of this job began after this one" in said and "Traceback" not in said
+    assert not (tmp_path / "t.parquet").exists()
 
 
 # The cache

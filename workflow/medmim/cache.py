@@ -172,20 +172,16 @@ class Cache:
 
         Raises OSError where a file of the entry went away meanwhile; then nothing was put.
         """
-        made: dict[str, Path] = {}
+        attempt = outputs.Attempt(places)
         try:
-            for name, place in places.items():
-                made[name] = outputs.partial(place)
-                self.restore(entry.outputs[name], made[name])
+            for name, made in attempt.made.items():
+                self.restore(entry.outputs[name], made)
             restored = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "host": platform.node()}
-            return outputs.put(
-                made,
-                places,
-                lambda written, folders: {**entry.record, **own, "outputs": written, "folders": folders, "restored": restored},
+            return attempt.put(
+                lambda written, folders: {**entry.record, **own, "outputs": written, "folders": folders, "restored": restored}
             )
         finally:
-            for partial in made.values():
-                files.remove(partial)
+            attempt.end()
 
     def put(self, key: str, record: dict[str, Any], outputs: dict[str, dict[str, tuple[Path, str]]]) -> None:
         """Keep a job's outputs: for each output name, path below it -> (file, its sha256). Too large ones are not kept."""

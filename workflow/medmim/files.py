@@ -29,23 +29,10 @@ def partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
 
 
-def remove_abandoned(path: Path) -> None:
-    """Delete what killed processes of this machine left of a file or folder, and what this process did."""
-    mark = f".{path.name}.partial-{platform.node()}-"
-    for left in path.parent.glob(f"{glob.escape(mark)}*"):
-        process = left.name.removeprefix(mark)
-        if process.isdigit() and (int(process) == os.getpid() or not _alive(int(process))):
-            remove(left)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
+def remove_partials(path: Path) -> None:
+    """Delete what other runs left unfinished of a file or folder; one that is still at work finds nothing to put in place."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        remove(left)
 
 
 def remove(path: Path) -> None:

@@ -31,10 +31,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medmim import cache, digest, files, outputs
+from medmim import cache, digest, files
 from medmim.cache import Cache
 from medmim.errors import TableError
 from medmim.errors import UserError as UserError
+from medmim.outputs import Attempt, Described, Folders, target
 
 log = logging.getLogger("medmim")
 
@@ -98,6 +99,7 @@ class Job:
         self._inputs, self._outputs = inputs, outputs
         self._modules = tuple(m.format(**vars(self.args)).replace("-", "_") for m in modules)
         self.out: dict[str, Path] = {}
+        self._attempt: Attempt | None = None
         self.extra: dict[str, object] = {}
         self._folders: list[dict[str, str]] = []
         self._summary = ""
@@ -164,8 +166,14 @@ class Job:
             self._read[name] = [files.described(p) for p in paths]
 
     def _begin(self) -> None:
-        for name, place in self._places().items():
-            self.out[name] = outputs.partial(place)
+        places = self._places()
+        if self.first:
+            self._attempt = Attempt(places)
+            self.out = self._attempt.made
+        else:
+            self.out = {name: files.partial(target(place)) for name, place in places.items()}
+        for name, place in places.items():
+            self.out[name].parent.mkdir(parents=True, exist_ok=True)
             if place.name == files.INDEX:
                 self.out[name].mkdir()
 
@@ -199,9 +207,16 @@ class Job:
         elif error is not None:
             self._fail(error)
 
+    def superseded(self) -> bool:
+        """Whether another run of this job began after this one, as after the loss of a node: then nothing is to be written."""
+        return self._attempt is not None and self._attempt.superseded()
+
     def _discard(self) -> None:
-        for path in self.out.values():
-            files.remove(path)
+        if self._attempt is not None:
+            self._attempt.end()
+        else:
+            for path in self.out.values():
+                files.remove(path)
 
     def _full(self, error: BaseException) -> bool:
         """Whether there was no room: not all libraries say so, and then what is left of the disk does."""
@@ -210,11 +225,15 @@ class Job:
         return any(p.parent.exists() and shutil.disk_usage(p.parent).free < 1 << 16 for p in self._places().values())
 
     def _fail(self, error: BaseException) -> None:
-        full = self._full(error)
+        full, superseded = self._full(error), self.superseded()
         self._discard()
         if not isinstance(error, Exception):
             return
-        if isinstance(error, UserError | TableError):
+        if superseded and not isinstance(error, UserError):  # what it wrote is taken away, so any error may have come of that
+            log.error(
+                "%s: error: another run of this job began after this one: this one leaves nothing (%s)", self.program, error
+            )
+        elif isinstance(error, UserError | TableError):
             log.error("%s: error: %s", self.program, error)
         elif full:
             places, first = ", ".join(str(p) for p in self._places().values()), (str(error).splitlines() or [""])[0]
@@ -233,7 +252,9 @@ class Job:
                 tables.write(self.out[name] / files.INDEX, "files", files.index(self.out[name]))
             elif not self.out[name].exists():
                 raise RuntimeError(f"--{name} was not written")
-        record = outputs.put(self.out, self._places(), self._record)
+        assert self._attempt is not None
+        record = self._attempt.put(self._record)
+        self._attempt.end()
         store = Cache.of_environment()
         if store is not None and self._cached and self._outputs:
             kept: dict[str, dict[str, tuple[Path, str]]] = {}
@@ -258,7 +279,7 @@ class Job:
         if missed := sorted(ran - self.code["modules"].keys()):
             raise RuntimeError(f"{self.program} imported {', '.join(missed)}, which its code digest does not cover")
 
-    def _record(self, written: dict[str, outputs.Described], folders: outputs.Folders) -> dict[str, Any]:
+    def _record(self, written: dict[str, Described], folders: Folders) -> dict[str, Any]:
         commit = _git("rev-parse", "HEAD")
         return {
             "program": self.program,
