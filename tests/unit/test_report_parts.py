@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import report_run
 
-from medmim.report import page, plots
+from medmim.report import page, palette, plots
 from medmim.report.board import Board, Cell, Model, ordered, read_paper
 from medmim.report.contents import GAINED, MISSED, OPEN, choose, composition
 from medmim.tables import TableError
@@ -160,8 +160,8 @@ def test_numbers_for_people() -> None:
 
 
 def test_every_colour_of_a_plot_is_the_pages() -> None:
-    assert plots.LIGHT.keys() == plots.DARK.keys()
-    assert len(set(plots.LIGHT.values())) == len(plots.LIGHT)
+    assert palette.LIGHT.keys() == palette.DARK.keys()
+    assert len(set(palette.LIGHT.values())) == len(palette.LIGHT)
     lines = page.rows(board(report_run.leaderboard()), "mantis", "med-mantis")
     svg = plots.comparison("med-mantis", lines)
     assert "#" not in svg.replace("url(#", "").replace('href="#', "")

@@ -39,7 +39,16 @@ from medmim.cache import Cache
 from medmim.digest import Checkout, Code
 from medmim.errors import SidecarError
 
-UNTRACKED = ("logs", "checkpoints", "audit.json", ".stamps.json", "ro-crate-metadata.json", "ro-crate")
+UNTRACKED = (
+    "logs",
+    "checkpoints",
+    "audit.json",
+    "costs.html",
+    "costs.parquet",
+    ".stamps.json",
+    "ro-crate-metadata.json",
+    "ro-crate",
+)
 """Names at the top of a run's folder that are not artifacts."""
 PART = 1 << 18
 """Bytes read at a time."""

@@ -19,7 +19,7 @@ from medmim import tables
 from medmim.images import ImageStore
 from medmim.qa.prompt import IMAGE, LETTERS, prompt_text
 from medmim.release.audit import FAULTS
-from medmim.report import plots
+from medmim.report import palette, plots
 from medmim.report.board import SUMS, Board, Cell, Model, label, ordered, read_paper
 from medmim.report.contents import composition, examples, sources
 
@@ -320,8 +320,8 @@ def render(files: Files, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[M
     return environment().render(
         title=cfg["title"],
         synthetic=cfg["synthetic"],
-        light=plots.LIGHT,
-        dark=plots.DARK,
+        light=palette.LIGHT,
+        dark=palette.DARK,
         headlines=_headlines(board, pairs),
         main=[(f"{base} → {tuned}", plots.comparison(tuned, lines)) for base, tuned, lines in figures],
         forest=[(tuned, plots.differences(tuned, lines)) for _, tuned, lines in figures if any(r.gain or r.sight for r in lines)],

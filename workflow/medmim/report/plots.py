@@ -20,47 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from medmim.report.board import Cell, label
+from medmim.report.palette import LIGHT
 
-LIGHT = {
-    "paper": "#ffffff",
-    "wash": "#f5f6f8",
-    "ink": "#15181c",
-    "soft": "#5a6470",
-    "line": "#dde1e6",
-    "tuned": "#0a6c75",
-    "base": "#818b97",
-    "blind": "#bd6a08",
-    "good": "#18794e",
-    "bad": "#b42318",
-    "series1": "#0b6d76",
-    "series2": "#b4541f",
-    "series3": "#5b5fc7",
-    "series4": "#846a00",
-    "series5": "#a3356f",
-    "series6": "#4b7f2b",
-    "series7": "#2f6db3",
-    "series8": "#7a5c47",
-}
-DARK = {
-    "paper": "#121519",
-    "wash": "#1b1f25",
-    "ink": "#e7eaee",
-    "soft": "#9ba6b2",
-    "line": "#2e353e",
-    "tuned": "#4fc3ca",
-    "base": "#8a95a2",
-    "blind": "#f0a848",
-    "good": "#4cc38a",
-    "bad": "#ff8073",
-    "series1": "#50c4cb",
-    "series2": "#f0905a",
-    "series3": "#9fa3ff",
-    "series4": "#d8bb4a",
-    "series5": "#f07fb8",
-    "series6": "#93cf6b",
-    "series7": "#7ab3f5",
-    "series8": "#c9a58c",
-}
 SERIES = [name for name in LIGHT if name.startswith("series")]
 INCH = 72  # matplotlib's SVG units an inch
 STYLE: Any = {

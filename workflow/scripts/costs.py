@@ -1,0 +1,82 @@
+"""What a run cost: a table on the terminal, costs.parquet and costs.html in the run's folder.
+
+By rule and job: time in SLURM's queue, run time, CPU and GPU hours, peak memory, node, job id and retries, and the settings to
+change where much more was asked than used, or almost too little. From logs/*.runs.jsonl, which every program leaves; at the
+end of each run Snakemake calls this by itself.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from medmim import tables
+from medmim.costs import page, runs, summary
+from medmim.costs.advice import advise
+from medmim.files import whole
+
+SHOWN, ADVISED = 8, 3
+"""Rules and pieces of advice on the terminal."""
+
+
+def shown(table: list[summary.Row]) -> Table:
+    """The rules that ran longest, and all."""
+    rules = summary.by_rule(table)
+    rest = {row["name"] for row in rules[SHOWN:]}
+    lines = rules[:SHOWN]
+    if rest:
+        lines.append(summary.total(f"{len(rest)} more rules", [row for row in table if row["rule"] in rest]))
+    lines.append(summary.total("all", table))
+    grid = Table("rule", box=None, pad_edge=False, header_style="bold")
+    for head in ("jobs", "run", "queue", "CPU h", "used", "GPU h", "peak memory", "retries"):
+        grid.add_column(head, justify="right")
+    for row in lines:
+        grid.add_row(
+            row["name"],
+            str(row["jobs"]),
+            page.duration(row["run_seconds"]) + "+" * bool(row["unmeasured"]),
+            page.duration(row["queue_seconds"]),
+            page.hours(row["cpu_hours"]),
+            page.share(row["cpu_efficiency"]),
+            page.hours(row["gpu_hours"]),
+            page.memory(row["memory_mb"]),
+            str(row["retries"]),
+            style="bold" if row is lines[-1] else "",
+        )
+    return grid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--parquet", type=Path, help="table costs (written; default costs.parquet in that folder)")
+    parser.add_argument("--html", type=Path, help="page (written; default costs.html in that folder)")
+    args = parser.parse_args()
+    if not args.results.is_dir():
+        sys.exit(
+            f"{parser.prog}: error: {args.results}: no such folder: run the workflow first, or name the run's with --results"
+        )
+    found = runs.read(args.results)
+    table, advice, cached = summary.rows(found), [text for _, text in advise(found)], summary.cached(args.results)
+    html = args.html or args.results / "costs.html"
+    try:
+        tables.write(args.parquet or args.results / "costs.parquet", "costs", table)
+        with whole(html) as temporary:
+            temporary.write_text(page.render(table, advice, cached), encoding="utf-8")
+    except OSError as error:
+        sys.exit(f"{parser.prog}: error: {error}")
+    console = Console(width=None if sys.stdout.isatty() else 130, highlight=False, markup=False)
+    if table:
+        console.print(shown(table))
+    if cached[0]:
+        console.print(f"from the cache: outputs of {cached[0]} jobs, which took {page.duration(cached[1])} to compute")
+    for text in advice[:ADVISED]:
+        console.print(text)
+    more = f"{len(advice) - ADVISED} more to change, and each" if len(advice) > ADVISED else "Each"
+    console.print(f"{more} job: {html}" if table else f"No program has run in {args.results} for what is in it now")
+
+
+if __name__ == "__main__":
+    main()
