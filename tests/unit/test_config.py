@@ -44,6 +44,8 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("models.med-mantis.base", "mantiss", "no model 'mantiss'; did you mean 'mantis'?"),
         ("models.med-mantis.base", "llava-med", "family mantis is not that of its base"),
         ("models.med-mantis.base", "mim-llava-med", "is itself tuned"),
+        ("models.med-mantis.tuning", {"gpus": 4, "nodes": 3}, "4 processes can't be shared evenly by 3 nodes"),
+        ("models.med-mantis.tuning", {"gpus": 2, "processes": 2}, "processes is for trainings without a GPU"),
         ("models.med-mantis.tuning", None, "base and tuning belong together"),
         ("models.mantis.hub", "a/b", "set exactly one of base, hub, path, tiny"),
         ("qa.pretrain", 0, "tiny base models need pretraining questions"),

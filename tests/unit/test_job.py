@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medmim import cache, digest, files, outputs, provenance, tables
 from medmim.cache import Cache
-from medmim.job import Job, UserError, parser
+from medmim.errors import Interrupted
+from medmim.job import Job, Processes, UserError, parser
 
 PROGRAM = """
 from pathlib import Path
 from medmim import tables
-from medmim.job import Job, UserError, parser
+from medmim.job import Job, Processes, UserError, parser
 from medmim.outputs import Attempt
 
 arguments = parser("test")
@@ -62,7 +64,7 @@ def test_outputs_and_sidecars(run, tmp_path: Path) -> None:
     said = run("--read", "in", "--table", "r/t.parquet", "--folder", "r/m/files.parquet", "--log", "r/l.log")
     assert "made" in said and "made" in (tmp_path / "r/l.log").read_text()
     assert sorted(p.relative_to(tmp_path / "r").as_posix() for p in (tmp_path / "r").rglob("*") if p.is_file()) == [
-        "l.log", "m/files.parquet", "m/files.parquet.prov.json", "m/sub/x", "t.parquet", "t.parquet.prov.json",
+        "l.log", "l.runs.jsonl", "m/files.parquet", "m/files.parquet.prov.json", "m/sub/x", "t.parquet", "t.parquet.prov.json",
     ]  # fmt: skip
     record = json.loads((tmp_path / "r/t.parquet.prov.json").read_text())
     assert record["inputs"]["read"] == [{"path": "in", "bytes": 2, "sha256": files.sha256(tmp_path / "in")}]
@@ -91,11 +93,6 @@ def test_an_absent_input_is_named(run) -> None:
 def test_a_wrong_table_is_an_error_without_traceback(run) -> None:
     said = run("--cfg", '{"x": null}', "--table", "t.parquet", ok=False)
     assert "column sha256 of files is null in row 0" in said and "Traceback" not in said
-
-
-def test_only_the_first_process_of_a_job_leaves_outputs(run, tmp_path: Path) -> None:
-    run("--table", "r/t.parquet", "--folder", "r/m/files.parquet", env={**os.environ, "RANK": "1"})
-    assert [p for p in (tmp_path / "r").rglob("*") if p.is_file()] == []
 
 
 def test_no_credential_of_the_environment_is_recorded(run, tmp_path: Path) -> None:
@@ -162,9 +159,9 @@ class Run:
         read: tuple[str, ...] = ("in",),
         *more: str,
         cfg: object = 1,
-        fail: bool = False,
-        cached: bool = True,
+        fail: bool | Exception = False,
         ends: int = 0,
+        **options: Any,
     ) -> bool:
         """Whether the job's body ran; `ends`: the status it has to end with."""
         arguments = parser("")
@@ -177,13 +174,13 @@ class Run:
         argv = ["--cfg", json.dumps(cfg), "--text", f"{to}/t.txt", "--model", f"{to}/m/files.parquet", "--read", *read, *more]
         ran = False
         try:
-            with Job(arguments, inputs=["read"], outputs=["text", "model"], cached=cached, argv=argv) as job:
+            with Job(arguments, inputs=["read"], outputs=["text", "model"], argv=argv, **options) as job:
                 ran = True
                 job.out["text"].write_text(f"{cfg} {job.args.kind} {[p.read_text() for p in job.args.read]}")
                 (job.out["model"] / "sub").mkdir()
                 (job.out["model"] / "sub/w").write_text("weights")
                 if fail:
-                    raise UserError("no")
+                    raise UserError("no") if fail is True else fail
                 job.extra["more"] = "told"
                 job.done("made")
         except SystemExit as end:
@@ -311,15 +308,51 @@ def test_a_failure_is_not_kept(job: Run) -> None:
     assert job() and len(job.entries) == 1
 
 
-def test_another_process_of_the_job_keeps_and_restores_nothing(job: Run) -> None:
-    job.monkeypatch.setenv("RANK", "1")
-    assert job("one")
-    assert not job.cache.exists()
-    job.monkeypatch.setenv("RANK", "0")
+class Second(Processes):
+    """The second process of a job, whose first one says what the cache has."""
+
+    first = False
+
+    def __init__(self, told: str) -> None:
+        self.told = told
+
+    def agreed(self, what: str, decide: object) -> str:
+        return self.told
+
+
+def test_another_process_of_the_job_leaves_nothing_and_asks_the_first_what_the_cache_has(job: Run) -> None:
+    assert job("one", processes=Second(""))
+    assert not job.cache.exists() and job.files("one") == {}
     job("two")
-    job.monkeypatch.setenv("RANK", "1")
-    assert not job("three")
-    assert not (job.folder / "three").exists()
+    assert job("three", processes=Second(""))
+    assert not job("three", processes=Second("yes"))
+    assert job.files("three") == {}
+
+
+def test_what_a_machine_cannot_do_is_said_before_anything_is_read(job: Run) -> None:
+    def before(cfg: object) -> None:
+        raise UserError(f"no room for {cfg}")
+
+    assert not job(read=("gone",), before=before, ends=1)
+    assert "error: no room for 1" in job.said and list(job.folder.iterdir()) == [job.folder / "in"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_scratch_goes_once_the_outputs_are_there(job: Run, again: bool) -> None:
+    root = ("in",), "--root", "left/over"
+    if again:
+        job("one", *root)
+    (job.folder / "left/over/sub").mkdir(parents=True)
+    if not again:
+        assert job("two", *root, scratch=["root"], fail=True, ends=1)
+        assert (job.folder / "left/over/sub").exists()
+    assert job("two", *root, scratch=["root"]) is not again
+    assert not (job.folder / "left/over").exists()
+
+
+def test_work_that_was_told_to_stop_says_try_again(job: Run) -> None:
+    assert job(fail=Interrupted("told to stop"), ends=75)
+    assert "program.py: told to stop" in job.said and "error" not in job.said and job.files("r") == {}
 
 
 def test_a_damaged_entry_is_computed_again_and_mended(job: Run) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import dialogues, questions, write_model
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
@@ -27,6 +26,7 @@ from medmim import models
 from medmim.models import tiny
 from medmim.models.batch import Sample, collate, normalise
 from medmim.models.layout import Layout, image_tokens
+from small_models import dialogues, questions, write_model
 
 torch.set_num_threads(1)
 
@@ -269,7 +269,7 @@ def test_tokenizer_files_are_the_same_bytes_in_another_process(tmp_path):
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from small_models import write_model\n"
         "for n in ('mantis', 'llava-med'): write_model(pathlib.Path(sys.argv[2]) / n, n, weights=False)"
     )
-    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / "there")]
+    command = [sys.executable, "-c", program, str(Path(__file__).parents[1]), str(tmp_path / "there")]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
     for name in models.FAMILIES:
         write_model(tmp_path / "here" / name, name, weights=False)

@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from small_models import dialogues, run, write_model, write_tables
 from transformers import GenerationConfig, LlavaForConditionalGeneration
 
-from medmim import tables
+from medmim import gpus, tables
 from medmim.files import INDEX, index, sha256
 from medmim.images import ImageStore
 from medmim.job import UserError
@@ -18,7 +18,7 @@ from medmim.models import FAMILIES
 from medmim.models.batch import Sample, collate
 from medmim.models.layout import Layout
 from medmim.models.prompter import prompter
-from medmim.models.weights import devices, load
+from medmim.models.weights import load
 from medmim.predict.replies import batches, prompts, replies
 
 torch.set_num_threads(1)
@@ -188,7 +188,7 @@ def test_program_without_the_gpu_it_wants(monkeypatch, world, tmp_path, capsys):
     assert "one program predicts on one GPU" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="GPU node"):
-        devices(2, 1)
+        gpus.require(2)
 
 
 def test_program_names_what_is_wrong(monkeypatch, world, tmp_path, capsys):

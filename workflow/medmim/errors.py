@@ -4,6 +4,15 @@
 class UserError(Exception):
     """Something the user can mend."""
 
+    status = 1
+    """What the program's exit says of it."""
+
+
+class Interrupted(UserError):
+    """Work that was told to stop and goes on when it is started again: the system's "temporary failure", EX_TEMPFAIL."""
+
+    status = 75
+
 
 class TableError(ValueError):
     """A table that does not have the columns its schema declares."""

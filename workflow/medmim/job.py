@@ -26,15 +26,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from medmim import cache, digest, files
 from medmim.cache import Cache
-from medmim.errors import TableError
+from medmim.errors import Interrupted, TableError
 from medmim.errors import UserError as UserError
+from medmim.journal import Journal
 from medmim.outputs import Attempt, Described, Folders, target
 
 log = logging.getLogger("medmim")
@@ -72,13 +73,26 @@ def _installed(locked: dict[str, str]) -> dict[str, str]:
     return found
 
 
+class Processes:
+    """The processes that one run of a program is: this one alone."""
+
+    first = True
+    """Of several, only this one leaves outputs."""
+
+    def agreed(self, what: str, decide: Callable[[], str]) -> str:
+        """What `decide`, called in the first process, gives, in all of them."""
+        return decide()
+
+
 class Job:
     """One run of a program, as a context: parses, hashes inputs, puts outputs in place whole, writes sidecars.
 
     Arguments: `inputs` and `outputs` name options holding a Path or a list of them (an output: one Path);
     `modules` are project modules imported by name at run time, `{option}` in them filled from the options.
     `cached` False is for programs that read what is not among their inputs, such as a server.
-    Leaving by an exception deletes what was unfinished, logs the error and exits with status 1.
+    `scratch` names options holding folders that are deleted once the outputs are in place.
+    `before` is called with cfg before anything is read, and raises UserError where this machine can't do it.
+    Leaving by an exception deletes what was unfinished, logs the error and exits with its status, else with 1.
     """
 
     def __init__(
@@ -89,6 +103,9 @@ class Job:
         outputs: Sequence[str] = (),
         modules: Sequence[str] = (),
         cached: bool = True,
+        scratch: Sequence[str] = (),
+        before: Callable[[dict[str, Any]], None] = lambda cfg: None,
+        processes: Processes | None = None,
         argv: Sequence[str] | None = None,
     ) -> None:
         self.args = arguments.parse_args(argv)
@@ -96,14 +113,16 @@ class Job:
         self._cached = cached
         self.cfg: dict[str, Any] = self.args.cfg
         self.program = Path(sys.argv[0]).name
-        self._inputs, self._outputs = inputs, outputs
+        self._inputs, self._outputs, self._scratch = inputs, outputs, scratch
+        self._before, self._processes = before, processes or Processes()
         self._modules = tuple(m.format(**vars(self.args)).replace("-", "_") for m in modules)
         self.out: dict[str, Path] = {}
         self._attempt: Attempt | None = None
         self.extra: dict[str, object] = {}
         self._folders: list[dict[str, str]] = []
         self._summary = ""
-        self.first = os.environ.get("RANK", "0") == "0"  # of several processes of one job, only this one leaves outputs
+        self.first = self._processes.first
+        self._journal = Journal(self.args.log if self.first else None, getattr(self.args, "threads", None))
 
     def _places(self) -> dict[str, Path]:
         return {name: Path(getattr(self.args, name)) for name in self._outputs if getattr(self.args, name) is not None}
@@ -139,13 +158,18 @@ class Job:
         try:
             if self.args.log and self.first:  # other ranks are heard when they fail
                 self.args.log.parent.mkdir(parents=True, exist_ok=True)
-                logging.getLogger().addHandler(logging.FileHandler(self.args.log, mode="w"))
+                self.args.log.write_text("")
+                logging.getLogger().addHandler(logging.FileHandler(self.args.log))  # appends, as may a lost run of this job
+            self._journal.start(self.program, self.cfg, getattr(self.args, "threads", None))
+            self._before(self.cfg)
             self._prepare()
             if not (restored := self._restore()):
                 self._begin()
         except Exception as error:
             self._fail(error)
         if restored:
+            self._journal.end("restored")
+            self._clear()
             raise SystemExit(0)
         return self
 
@@ -179,33 +203,42 @@ class Job:
 
     def _restore(self) -> bool:
         """Take the outputs from the cache, if it has them."""
+        return bool(self._processes.agreed("restored", lambda: "yes" if self._restored() else ""))
+
+    def _restored(self) -> bool:
         store = Cache.of_environment()
         if store is None or not self._cached or not self._outputs:
             return False
         entry = store.get(self.key())
-        if entry is None or not self.first:
-            return entry is not None
+        if entry is None:
+            return False
         own = {"inputs": self._read, "command": self._command, "options": self._options()}
         try:
             store.take(entry, self._places(), own)
         except OSError as error:  # trimmed by another just now
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the others have seen it and are gone
-                raise UserError(f"the cache lost an entry while it was read ({error}): start again") from None
             log.warning("cache: %s; computing again", error)
             return False
         log.info("%-18s %s (from the cache)", self.program.removesuffix(".py"), entry.record["summary"])
         return True
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._journal.worked()
         if error is None:
             try:
                 self._finish() if self.first else self._discard()
             except Exception as late:
                 error = late
         if error is None and self.first:
+            self._journal.end("done")
+            self._clear()
             log.info("%-18s %s (%.1f s)", self.program.removesuffix(".py"), self._summary, time.time() - self._start)
         elif error is not None:
             self._fail(error)
+
+    def _clear(self) -> None:
+        if self.first:
+            for name in self._scratch:  # another run, which this one took over from, may still write there
+                shutil.rmtree(getattr(self.args, name), ignore_errors=True)
 
     def superseded(self) -> bool:
         """Whether another run of this job began after this one, as after the loss of a node: then nothing is to be written."""
@@ -226,13 +259,17 @@ class Job:
 
     def _fail(self, error: BaseException) -> None:
         full, superseded = self._full(error), self.superseded()
+        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
         self._discard()
+        self._journal.end("superseded" if superseded else "failed" if failed else "stopped")
         if not isinstance(error, Exception):
             return
         if superseded and not isinstance(error, UserError):  # what it wrote is taken away, so any error may have come of that
             log.error(
                 "%s: error: another run of this job began after this one: this one leaves nothing (%s)", self.program, error
             )
+        elif isinstance(error, Interrupted):
+            log.warning("%s: %s", self.program, error)
         elif isinstance(error, UserError | TableError):
             log.error("%s: error: %s", self.program, error)
         elif full:
@@ -241,7 +278,7 @@ class Job:
             log.error("Nothing is half written: make room and start again")
         else:
             log.error("%s: failed", self.program, exc_info=error)
-        raise SystemExit(1) from None
+        raise SystemExit(error.status if isinstance(error, UserError) else 1) from None
 
     def _finish(self) -> None:
         self._check_modules()

@@ -5,11 +5,19 @@ empty), batch (questions), max_new_tokens, precision (fp32 or bf16), gpus (0: CP
 """
 
 from pathlib import Path
+from typing import Any
 
+from medmim import gpus
 from medmim.job import Job, UserError, parser
 from medmim.models import MODULE
 
 COLUMNS = ["qa_id", "question", "options", "image_ids"]
+
+
+def machine(cfg: dict[str, Any]) -> None:
+    if cfg["gpus"] > 1:
+        raise UserError(f"gpus: {cfg['gpus']}: one program predicts on one GPU; run models or conditions side by side")
+    gpus.require(cfg["gpus"])
 
 
 def main() -> None:
@@ -20,17 +28,15 @@ def main() -> None:
     arguments.add_argument("--images", type=Path, nargs="+", required=True, help="images tables")
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
     inputs = ["model", "adapter", "qa", "images"]
-    with Job(arguments, inputs=inputs, outputs=["predictions"], modules=[MODULE]) as job:
+    with Job(arguments, inputs=inputs, outputs=["predictions"], modules=[MODULE], before=machine) as job:
         from medmim import tables
         from medmim.images import ImageStore
         from medmim.models.prompter import prompter
-        from medmim.models.weights import devices, load
+        from medmim.models.weights import device, load
         from medmim.predict import replies
 
         cfg, args = job.cfg, job.args
-        if cfg["gpus"] > 1:
-            raise UserError(f"gpus: {cfg['gpus']}: one program predicts on one GPU; run models or conditions side by side")
-        device = devices(cfg["gpus"], cfg["threads"])
+        where = device(cfg["gpus"], cfg["threads"])
         questions = tables.read(args.qa, "qa", COLUMNS).to_pylist()
         store = ImageStore(args.images)
         try:
@@ -41,7 +47,7 @@ def main() -> None:
         if absent := [(q["qa_id"], i) for q, p in zip(questions, asked, strict=True) for i in p.images if i not in store]:
             raise UserError(f"{args.qa}: question {absent[0][0]} shows {absent[0][1]}, which is in none of the images tables")
         adapter = args.adapter.parent if args.adapter else None
-        model = load(args.model.parent, family=cfg["family"], precision=cfg["precision"], adapter=adapter).to(device)
+        model = load(args.model.parent, family=cfg["family"], precision=cfg["precision"], adapter=adapter).to(where)
         options = [len(q["options"]) for q in questions]
         sizes = {"batch": cfg["batch"], "max_new_tokens": cfg["max_new_tokens"]}
         given = replies.replies(model, asker, asked, options, **sizes)

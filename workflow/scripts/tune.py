@@ -1,13 +1,17 @@
 """Fine-tune a base model on multi-image questions: LoRA on its language model, its projector in full, vision frozen.
 
-cfg: {"family": ..., "seed": ..., "tuning": the section Tuning}. On several GPUs, start it by torchrun, a process a GPU.
-A run that was stopped goes on from its newest whole checkpoint; checkpoints are deleted once the adapter is there.
+cfg: {"family": ..., "seed": ..., "tuning": the section Tuning}. On several GPUs, start it by torchrun, or in a SLURM job by srun,
+a process a GPU. On SIGTERM it ends its step, writes a checkpoint, has SLURM queue the job again and exits with status 75; it goes
+on from its newest whole checkpoint, wherever it is started again. Checkpoints are deleted once the adapter is there.
 """
 
 from pathlib import Path
 
 from medmim.job import Job, parser
 from medmim.models import MODULE
+from medmim.train.group import Group
+from medmim.train.preempt import stoppable
+from medmim.train.recipe import Tuning
 
 
 def main() -> None:
@@ -18,14 +22,24 @@ def main() -> None:
     arguments.add_argument("--adapter", type=Path, required=True, help="index of the adapter's folder (written)")
     arguments.add_argument("--loss", type=Path, required=True, help="loss history (written)")
     arguments.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, deleted at the end")
-    inputs = ["model", "samples", "pixels"]
-    with Job(arguments, inputs=inputs, outputs=["adapter", "loss"], modules=[MODULE]) as job:
+    group = Group.of_environment()
+    with (
+        stoppable(group.first) as stop,
+        Job(
+            arguments,
+            inputs=["model", "samples", "pixels"],
+            outputs=["adapter", "loss"],
+            modules=[MODULE],
+            scratch=["checkpoints"],
+            before=lambda cfg: group.check(Tuning(**cfg["tuning"])),
+            processes=group,
+        ) as job,
+    ):
         from medmim import files, tables
         from medmim.models import weights
         from medmim.models.layout import Layout
         from medmim.shards.dataset import Shards
         from medmim.train import place
-        from medmim.train.recipe import Tuning
         from medmim.train.tune import tune
 
         family, seed, tuning = job.cfg["family"], job.cfg["seed"], Tuning(**job.cfg["tuning"])
@@ -42,6 +56,9 @@ def main() -> None:
             tuning=tuning,
             seed=seed,
             folder=job.args.checkpoints / job.key()[:16],
+            group=group,
+            stop=stop,
+            superseded=job.superseded,
         )
         trainer.save_model(job.out["adapter"])  # on every process: ZeRO-3 gathers the weights here
         if job.first:
@@ -50,8 +67,6 @@ def main() -> None:
             tables.write(job.out["loss"], "loss", rows)
         trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         job.done(f"{len(shards)} samples, {len(rows)} steps, {trained:,} weights trained, loss {rows[-1]['loss']:.3f}")
-    if job.first:
-        files.remove(job.args.checkpoints)
 
 
 if __name__ == "__main__":

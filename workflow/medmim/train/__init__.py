@@ -4,7 +4,9 @@ order        which sample comes when: a pure function of (seed, epoch)
 history      loss, tokens and speed: the log's lines, the progress bar, rows of the loss table
 base         a tiny base: its vision tower on attributes, then projector and language model on single images and text
 tune         LoRA on the language model and the projector in full, through transformers' Trainer
-checkpoints  the newest whole checkpoint of the same work
+checkpoints  one training's: a folder a run, the newest whole one of any run, nothing written where another may write
+preempt      being told to stop: SIGTERM, and SLURM's queue
+group        the processes that train together, by torchrun or srun
 recipe       the sections of the config that the trainings read
-place        what the machine must offer: GPUs, processes, threads
+place        what a training sets before it begins: threads, seeds, the environment of its libraries
 """

@@ -106,7 +106,7 @@ def _fit(
         schedule.step()
         rows.append(row(stage, step + 1, loss.item(), learning_rate, int(tokens[step])))
         progress.step(step + 1, loss.item(), int(tokens[step]))
-    progress.close(int(tokens[-1]))
+    progress.close(steps, int(tokens[-1]))
     return rows
 
 

@@ -43,11 +43,11 @@ class Progress:
         elif self.shown and (step % self.every == 0 or step == self.steps):
             log.info("%-10s step %d of %d  loss %.3f  %s tokens/s", self.stage, step, self.steps, loss, f"{rate:,.0f}")
 
-    def close(self, tokens: int) -> str:
-        """Clear the bar; the whole in words: steps, tokens, seconds, rates."""
+    def close(self, step: int, tokens: int) -> str:
+        """Clear the bar after step `step`; the whole in words: steps, tokens, seconds, rates."""
         self.bar.close()
         seconds = max(time.monotonic() - self.begin, 1e-9)
-        steps, seen = self.steps - self.first_step, tokens - self.first_tokens
+        steps, seen = step - self.first_step, tokens - self.first_tokens
         said = f"{self.stage}: {steps} steps, {seen:,} tokens in {seconds:.1f} s: {seen / seconds:,.0f} tokens/s"
         if self.shown:
             log.info("%s, %.1f steps/s", said, steps / seconds)

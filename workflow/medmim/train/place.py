@@ -1,4 +1,4 @@
-"""What the machine must offer a training, checked before anything is read: GPUs, processes, threads."""
+"""What a training sets before it begins: threads, seeds, the environment of its libraries."""
 
 import os
 import random
@@ -10,35 +10,11 @@ import numpy as np
 import torch
 import transformers
 
-from medmim.job import UserError
 from medmim.train.recipe import Tuning
 
 
-def rank() -> int:
-    """This process's number among all of torchrun's; 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def world() -> int:
-    """Processes that train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def settle(tuning: Tuning, seed: int) -> None:
-    """Check the machine against the config, fix threads and seeds. Raises UserError where it can't do what the config asks."""
-    if tuning.gpus:
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if found < local:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-            raise UserError(
-                f"the config asks for {tuning.gpus} GPU(s), but torch {torch.__version__} finds {found} here "
-                f"(CUDA_VISIBLE_DEVICES {visible}): run where they are, or set gpus: 0"
-            )
-        if world() != tuning.gpus:
-            raise UserError(
-                f"gpus: {tuning.gpus}, but {world()} process(es) were started: start torchrun with one process for each GPU"
-            )
+    """Fix threads and seeds, and what DeepSpeed reads of its environment."""
     fix(seed, tuning.threads, tuning.gpus)
     if tuning.zero_stage:
         _deepspeed()

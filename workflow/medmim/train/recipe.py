@@ -1,6 +1,8 @@
 """The sections of the configuration that the trainings read; apart from the others, whose changes are none of theirs."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
 
 from medmim.part import Fraction, Part, Positive
 
@@ -74,7 +76,29 @@ class Tuning(Part):
     """Longest sample in tokens after image expansion; longer ones are rejected and listed, never cut."""
     checkpoint_steps: Positive = 200
     """Steps between checkpoints."""
-    gpus: int = 0
-    """GPUs of the job; 0 trains on the CPU."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of the job, over all its nodes, a process on each; 0 trains on the CPU."""
+    nodes: Positive = 1
+    """Nodes of the job, with the same number of processes on each."""
+    processes: Positive = 1
+    """Processes on the CPU, where gpus is 0: for tests, and to find faults without a GPU."""
     threads: Positive = 1
-    """CPU threads. Part of the recipe: results depend on it."""
+    """CPU threads of each process. Part of the recipe: results depend on it."""
+
+    @property
+    def world(self) -> int:
+        """Processes that train together."""
+        return self.gpus or self.processes
+
+    @property
+    def samples(self) -> int:
+        """Samples of a step, of all processes."""
+        return self.batch * self.accumulation * self.world
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Tuning":
+        if self.gpus and self.processes != 1:
+            raise ValueError("processes is for trainings without a GPU: with gpus there is one process on each, leave it out")
+        if self.world % self.nodes:
+            raise ValueError(f"nodes: {self.world} processes can't be shared evenly by {self.nodes} nodes")
+        return self

@@ -5,6 +5,9 @@ The vision tower is frozen. transformers' Trainer runs it, on one process or sev
 
 import logging
 import math
+import os
+import platform
+import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,12 +21,14 @@ from torch.utils.data import Dataset
 from transformers import LlavaForConditionalGeneration, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
-from medmim.job import UserError
+from medmim.errors import Interrupted, UserError
 from medmim.models.batch import Sample, collate
 from medmim.models.layout import Layout
-from medmim.train import checkpoints, place
+from medmim.train import checkpoints
+from medmim.train.group import TIMEOUT, Group
 from medmim.train.history import Progress, cumulated, row
 from medmim.train.order import Order
+from medmim.train.preempt import Stop
 from medmim.train.recipe import Tuning
 
 log = logging.getLogger("medmim")
@@ -33,9 +38,9 @@ PROJECTOR = "multi_modal_projector"
 BETA1 = 0.9
 
 
-def total_steps(tuning: Tuning, samples: int, world: int) -> int:
+def total_steps(tuning: Tuning, samples: int) -> int:
     """Optimizer steps: max_steps, or as many as `epochs` passes over the samples need, at least one."""
-    return tuning.max_steps or max(1, math.ceil(samples * tuning.epochs / (tuning.batch * tuning.accumulation * world)))
+    return tuning.max_steps or max(1, math.ceil(samples * tuning.epochs / tuning.samples))
 
 
 def deepspeed(tuning: Tuning) -> dict[str, Any] | None:
@@ -78,7 +83,8 @@ def arguments(tuning: Tuning, seed: int, steps: int, folder: Path) -> TrainingAr
         activation_checkpointing=tuning.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if tuning.gradient_checkpointing else None,
         deepspeed=deepspeed(tuning),
-        ddp_backend="gloo" if place.world() > 1 and not tuning.gpus else None,
+        ddp_backend="gloo" if tuning.processes > 1 else None,
+        ddp_timeout=int(TIMEOUT.total_seconds()),
         ddp_find_unused_parameters=False,
         use_cpu=not tuning.gpus,
         seed=seed,
@@ -160,7 +166,7 @@ class _History(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         assert self.progress is not None
-        self.progress.close(self._seen(state.global_step))
+        self.progress.close(state.global_step, self._seen(state.global_step))
 
     def rows(self, state: TrainerState) -> list[dict[str, object]]:
         """The loss table, steps before a resume included."""
@@ -177,11 +183,24 @@ class _Trainer(Trainer):
         self._order = order
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's loss. A batch without images still touches the projector: processes must agree on what has gradients."""
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
-        if "pixel_values" in inputs or not torch.is_tensor(loss):
-            return loss
-        return loss + 0 * sum(p.sum() for n, p in self.model.named_parameters() if PROJECTOR in n and p.requires_grad)
+        """The Trainer's loss. A batch without images still takes a blank one through tower and projector, for nothing.
+
+        Processes must agree on what has gradients, and in which order they come: ZeRO-2 adds up what comes at the same place.
+        """
+        if "pixel_values" in inputs:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        llava = self.model.get_base_model()
+        side = llava.config.vision_config.image_size
+
+        def add_nothing(module: nn.Module, given: Any, embeddings: torch.Tensor) -> torch.Tensor:
+            seen = llava.get_image_features(embeddings.new_zeros(1, 3, side, side), return_dict=True).pooler_output
+            return embeddings + 0 * sum(features.sum() for features in seen)
+
+        hook = llava.get_input_embeddings().register_forward_hook(add_nothing)
+        try:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            hook.remove()
 
     def _get_train_sampler(self, train_dataset: Dataset[Sample] | None = None) -> Order:
         return self._order
@@ -207,33 +226,51 @@ def tune(
     tuning: Tuning,
     seed: int,
     folder: Path,
+    group: Group,
+    stop: Stop,
+    superseded: Callable[[], bool],
 ) -> tuple[Trainer, list[dict[str, object]]]:
     """Train. `load` gives the base called `name`; `dataset[i]` is a Sample, `lengths` their tokens after expansion.
 
-    Checkpoints go to `folder`; the newest whole one there is gone on from, so it must hold those of this very work only.
-    Returns the Trainer with the adapted model and the rows of the loss table. Raises UserError where there is nothing to
-    learn from or the training diverges.
+    Checkpoints go to a folder of this run below `folder`, which must hold those of this very work only: the newest whole one
+    there is gone on from. Returns the Trainer with the adapted model and the rows of the loss table. Raises Interrupted where
+    `stop` was asked for, UserError where there is nothing to learn from, the training diverges, or `superseded` says that
+    another run of this work took over.
     """
     if not len(dataset):
         raise UserError("no training sample: see the shards' list of rejected questions")
-    steps = total_steps(tuning, len(dataset), place.world())
-    batch = tuning.batch * tuning.accumulation * place.world()
-    order = Order(seed, len(dataset), steps * batch)
-    made = arguments(tuning, seed, steps, folder)
-    if place.rank() == 0:
-        checkpoints.drop_torn(folder)
-    history = _History(cumulated(lengths, order.indices, batch))
+    steps = total_steps(tuning, len(dataset))
+    order = Order(seed, len(dataset), steps * tuning.samples)
+    run = group.agreed("run", lambda: f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    newest = group.agreed("newest checkpoint", lambda: str(checkpoints.newest(folder) or ""))
+    made = arguments(tuning, seed, steps, folder / run)
+    if tuning.zero_stage == 3:  # the weights are shared out as they are read
+        from deepspeed import init_distributed
+
+        init_distributed(dist_backend="nccl" if tuning.gpus else "gloo", timeout=TIMEOUT, verbose=False)
+    base = load()
+    torch.manual_seed(seed)  # as without ZeRO-3, which draws random numbers while it reads
+    history = _History(cumulated(lengths, order.indices, tuning.samples))
     trainer = _Trainer(
         order=order,
-        model=adapt(load(), tuning, name),
+        model=adapt(base, tuning, name),
         args=made,
         train_dataset=dataset,
         data_collator=_Collator(layout),
-        callbacks=[history, checkpoints.Marker()],
+        callbacks=[history, checkpoints.Keeper(stop, superseded)],
     )
     trainer.remove_callback(PrinterCallback)
-    newest = checkpoints.newest(folder)
-    if newest is not None:
-        log.info("resumes from %s", newest.name)
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if newest and group.first:
+        log.info("resumes from %s", Path(newest).name)
+    try:
+        trainer.train(resume_from_checkpoint=newest or None)
+    except RuntimeError as error:
+        if group.world > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise UserError(
+                f"process {group.rank} lost another of the {group.world}, which died or was cut off: see its own message, and "
+                "whether it was killed for its memory. Started again, the training goes on from its newest checkpoint"
+            ) from error
+        raise
+    if (step := trainer.state.global_step) < steps:
+        raise Interrupted(f"told to stop (SIGTERM) at step {step} of {steps}: started again, it goes on from checkpoint-{step}")
     return trainer, history.rows(trainer.state)
