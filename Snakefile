@@ -40,3 +40,11 @@ rule all:
 
 
 workflow.default_target = TARGET
+
+
+onsuccess:
+    tell_costs()
+
+
+onerror:
+    tell_costs()

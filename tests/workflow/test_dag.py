@@ -43,9 +43,36 @@ def test_a_target_may_follow_the_configfile(snakemake, tmp_path: Path, target: s
 def test_slurm_jobs_ask_for_what_the_config_says(snakemake, tmp_path: Path) -> None:
     """GPUs and threads of the recipe, whatever this machine has; the profile's partition."""
     said = snakemake(tmp_path, "-n", "--profile", "slurm").stdout
-    jobs = {m[1]: m[2] for m in re.finditer(r"^rule (\w+):\n((?: {4}.*\n)+)", said, re.M)}
-    assert re.search(r"\bgpu=4\b", jobs["tune"]) and "slurm_partition=gpu" in jobs["tune"] and "threads: 16" in jobs["tune"]
+    jobs = {m[1]: m[2] for m in re.finditer(r"^ *rule (\w+):\n((?: {4,}\w.*\n)+)", said, re.M)}
+    assert re.search(r"\bgpu=4\b", jobs["tune"]) and "slurm_partition=gpu" in jobs["tune"] and "threads: 32" in jobs["tune"]
     assert "slurm_partition=cpu" in jobs["score"] and not re.search(r"\bgpu=[1-9]", jobs["score"])
+
+
+def test_what_the_slurm_profile_names_is_there() -> None:
+    """Snakemake passes over a name that it does not know."""
+    from snakemake.cli import get_argument_parser
+
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    options = {name.removeprefix("--") for action in get_argument_parser()._actions for name in action.option_strings}
+    assert profile.keys() <= options
+    rules = {m for path in (ROOT / "workflow/rules").glob("*.smk") for m in re.findall(r"^ *rule (\w+):", path.read_text(), re.M)}
+    assert profile["set-resources"].keys() <= rules and profile["groups"].keys() <= rules
+
+
+def test_jobs_without_gpus_ask_slurm_for_what_other_jobs_ask(snakemake, tmp_path: Path) -> None:
+    said = snakemake(tmp_path, "-n", "--profile", "slurm", "--configfile", ROOT / "config/demo.yaml").stdout
+    asked = dict(re.findall(r"^rule (tune|predict):\n(?: {4}.*\n)*? {4}resources: (.*)$", said, re.M))
+    assert asked.keys() == {"tune", "predict"}
+    assert all("slurm_partition=cpu" in resources and "mem_mb=4000" in resources for resources in asked.values())
+
+
+def test_several_processes_are_a_step_of_their_own(snakemake, tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    values["models"]["med-mantis"]["tuning"] |= {"gpus": 8, "nodes": 2}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(values))
+    said = snakemake(tmp_path, "-n", "--profile", "slurm", "--configfile", tmp_path / "two.yaml").stdout
+    asked = next(m[1] for m in re.finditer(r"^rule tune:\n(?: {4}.*\n)*? {4}resources: (.*)$", said, re.M) if "nodes=2" in m[1])
+    assert {"gpu=8", "tasks=8", "mpi=srun", "tasks_per_gpu=0", "cpus_per_task=8"} <= set(asked.split(", "))
 
 
 def released(tmp_path: Path, **release: str) -> Path:

@@ -11,7 +11,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow")  # this checkout's library, w
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-from medmim import cache, plan
+from medmim import cache, plan, slurm
 from medmim.config import ConfigError
 from medmim.config import parse as parse_config
 from medmim.digest import digest
@@ -41,11 +41,20 @@ IMAGES = expand(f"{R}/images/{{source}}.images.parquet", source=SOURCES)
 PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
 CONDITIONS = RUN.prediction.conditions
 
+# What a SLURM profile asks for these two is for GPU jobs; where the config gives them none they ask for what other jobs ask.
+for rule, gpus in {
+    "tune": max((MODELS[name].tuning.gpus for name in TUNED), default=0),
+    "predict": RUN.prediction.gpus,
+}.items():
+    if not gpus:
+        workflow.resource_settings.overwrite_resources.pop(rule, None)
+
 # The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
 CACHE = os.environ.get(cache.FOLDER, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
 plan.install(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
+slurm.install(workflow, Path(R))
 ENVIRONMENT = {"PYTHONPATH": f"{workflow.basedir}/workflow", cache.FOLDER: CACHE, cache.LIMIT: LIMIT}
 shell.prefix(
     f"set -euo pipefail; export {' '.join(f'{name}={shlex.quote(str(value))}' for name, value in ENVIRONMENT.items())}; "
@@ -66,8 +75,10 @@ def cfg(**values):
 
 
 def program(name, python=PYTHON):
-    """Start of a shell command that runs a program of workflow/scripts."""
-    return f"{python} '{workflow.basedir}/workflow/scripts/{name}' --cfg {{params.cfg:q}} --code {{params.code}} --log {{log}} "
+    """Start of a shell command that becomes a program of workflow/scripts: no shell stays between it and SLURM's signals."""
+    return (
+        f"exec {python} '{workflow.basedir}/workflow/scripts/{name}' --cfg {{params.cfg:q}} --code {{params.code}} --log {{log}} "
+    )
 
 
 def base_of(model):
@@ -100,7 +111,25 @@ def adapter_of(model):
     return {"adapter": f"{R}/models/{model}/files.parquet"} if MODELS[model].base else {}
 
 
+def together(model, value):
+    """What to ask SLURM for where several processes train together; None, which asks for nothing, where one trains alone."""
+    return value if MODELS[model].tuning.world > 1 else None
+
+
 def launcher(model):
-    """Command that starts a training: one process, or one a GPU."""
-    gpus = MODELS[model].tuning.gpus
-    return f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {gpus}" if gpus > 1 else PYTHON
+    """Command that starts a training: one process, or several, which SLURM starts where the job is one of its."""
+    tuning = MODELS[model].tuning
+    if tuning.world == 1:
+        return PYTHON
+    if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
+        return (
+            f"srun --nodes={tuning.nodes} --ntasks={tuning.world} --ntasks-per-node={tuning.world // tuning.nodes}"
+            f" --cpus-per-task={tuning.threads} --kill-on-bad-exit=1 {PYTHON}"
+        )
+    return f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {tuning.world}"
+
+
+def tell_costs():
+    """What the run cost, also of one that failed: SLURM's queue, time, memory, and which settings to change."""
+    if TARGET == "all" and Path(R, "logs").is_dir():
+        shell(f"{PYTHON} '{workflow.basedir}/workflow/scripts/costs.py' --results '{R}'")

@@ -100,6 +100,7 @@ else:
                 f"{R}/release/files.parquet",
             log:
                 f"{R}/logs/fetch_release.log",
+            localrule: True  # a cluster's nodes mostly have no way out to the internet
             conda:
                 "../../envs/data.yaml"
             params:

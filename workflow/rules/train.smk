@@ -10,6 +10,7 @@ if FETCHED:
             f"{R}/logs/fetch_model.{{model}}.log",
         wildcard_constraints:
             model="|".join(FETCHED),
+        localrule: True  # a cluster's nodes mostly have no way out to the internet
         conda:
             "../../envs/gpu.yaml"
         params:
@@ -69,9 +70,14 @@ if TUNED:
         priority: 1
         conda:
             "../../envs/gpu.yaml"
-        threads: lambda w: MODELS[w.model].tuning.threads
+        threads: lambda w: MODELS[w.model].tuning.threads * MODELS[w.model].tuning.world
         resources:
             gpu=lambda w: MODELS[w.model].tuning.gpus,
+            mpi=lambda w: together(w.model, "srun"),  # the job starts its processes itself
+            nodes=lambda w: together(w.model, MODELS[w.model].tuning.nodes),
+            tasks=lambda w: together(w.model, MODELS[w.model].tuning.world),
+            tasks_per_gpu=lambda w: together(w.model, 0),  # or the executor would ask for as many tasks again on each GPU
+            cpus_per_task=lambda w: together(w.model, MODELS[w.model].tuning.threads),
         params:
             cfg=lambda w: cfg(
                 family=MODELS[w.model].family,
