@@ -1,4 +1,4 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and which tests run one after the other."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,20 @@ from pathlib import Path
 import pytest
 
 from medmim import cache
+from runs import MINI, ROOT, Snakemake, call_snakemake, finished
 
 os.environ.pop(cache.FOLDER, None)  # nobody's cache is used
 os.environ.pop(cache.LIMIT, None)
 
 RELEASE = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
+ONE_CLUSTER = {"slurm", "test_demo"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in parallel, those of a file share a process: a cluster a machine, and the demo it is compared with."""
+    for item in items:
+        together = ONE_CLUSTER & {item.path.parent.name, item.path.stem}
+        item.add_marker(pytest.mark.xdist_group("cluster" if together else str(item.path)))
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +34,20 @@ def release_files() -> Path:
             "Get them from github.com/Xikai97/Med-MIM and set MEDMIM_RELEASE to their folder."
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def snakemake() -> Snakemake:
+    return call_snakemake
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working directory of a finished mini run; tests leave it as they found it."""
+    return finished(tmp_path_factory, MINI, "mini")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working directory of a finished demo run."""
+    return finished(tmp_path_factory, ROOT / "config/demo.yaml", "demo")

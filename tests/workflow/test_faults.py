@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import MINI, call_snakemake, checkout, faults
 
 from medmim import cache, files, provenance
+from runs import MINI, artifacts, call_snakemake, checkout, faults, start_snakemake
 
 RUN = Path("results/mini")
 KINDS = [
@@ -37,16 +37,6 @@ KINDS = [
 KILLS_OF_A_KIND = 2
 KILLS_OF_SNAKEMAKE = 8
 FULL = Path(__file__).with_name("full_disk.py")
-
-
-def artifacts(folder: Path) -> dict[str, str]:
-    """Hash of every artifact of a run and of every file of the folders that artifacts stand for."""
-    run = folder / RUN
-    aside = {"logs", "checkpoints"}
-    paths = [p for p in run.rglob("*") if p.is_file() and p.relative_to(run).parts[0] not in aside and not p.name.startswith(".")]
-    return {
-        str(p.relative_to(run)): files.sha256(p) for p in paths if not p.name.endswith(files.SIDECAR) and p.name != "audit.json"
-    }
 
 
 def jobs(folder: Path) -> dict[str, list[provenance.Record]]:
@@ -102,22 +92,7 @@ def test_jobs_killed_at_random_leave_nothing_half_made(mini: Path, tmp_path: Pat
 
 
 def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
-    """Snakemake in a process group of its own."""
-    words = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        checkout() / "Snakefile",
-        "--directory",
-        folder,
-        "--configfile",
-        MINI,
-    ]
-    return subprocess.Popen(
-        [*words, "--cores", "2", *arguments], cwd=checkout(), env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+    return start_snakemake(folder, *arguments, "--configfile", MINI, "--cores", "2")
 
 
 def test_snakemake_killed_with_its_jobs_goes_on_where_it_was(mini: Path, tmp_path: Path) -> None:

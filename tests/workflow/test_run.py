@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import MINI, faults, finished
 
 from medmim import tables
-from medmim.audit import audit
+from medmim.audit import UNTRACKED, audit
+from runs import MINI, faults, finished
 
 RESULTS = "results/mini"
 MODELS = {"mantis", "med-mantis", "llava-med", "mim-llava-med", "chance", "majority"}
@@ -33,7 +33,8 @@ def test_a_second_run_has_nothing_to_do(snakemake, mini: Path) -> None:
 
 def test_two_folders_give_the_same_bytes(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = finished(tmp_path_factory, MINI, "again")
-    artifacts = sorted(p.relative_to(mini) for p in (mini / RESULTS).rglob("*.parquet"))
+    artifacts = sorted(p.relative_to(mini) for p in (mini / RESULTS).rglob("*.parquet") if p.name not in UNTRACKED)
+    artifacts.append(Path(RESULTS, "report.html"))
     assert len(artifacts) > 50
     assert [str(p) for p in artifacts if (mini / p).read_bytes() != (other / p).read_bytes()] == []
     weights = sorted(p.relative_to(mini) for p in (mini / RESULTS).rglob("*.safetensors"))
@@ -52,11 +53,18 @@ def test_every_artifact_has_its_provenance(mini: Path, monkeypatch: pytest.Monke
     assert "pyarrow" in record["code"]["packages"] and "torch" not in record["code"]["packages"]
 
 
+def test_what_the_run_cost_is_told_of_every_job(mini: Path) -> None:
+    costs = tables.frame(mini / RESULTS / "costs.parquet", "costs")
+    made = {path.name.removesuffix(".log") for path in (mini / RESULTS / "logs").glob("*.log")} - {"audit", "crate"}
+    assert {f"{rule}.{job}".rstrip(".") for rule, job in zip(costs["rule"], costs["job"], strict=True)} >= made
+    assert (costs["outcome"] == "done").all() and (costs["run_seconds"] > 0).all() and (costs["memory_mb"] > 50).all()
+    assert "build_images" in (mini / RESULTS / "costs.html").read_text()
+
+
 def test_a_changed_byte_of_any_artifact_is_named(mini: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(mini / RESULTS, tmp_path / RESULTS, symlinks=True)
     monkeypatch.chdir(tmp_path)
-    skipped = ("logs", "checkpoints", "ro-crate", "ro-crate-metadata.json", "audit.json", ".stamps.json")
-    paths = [p for p in sorted(Path(RESULTS).rglob("*")) if p.is_file() and p.relative_to(RESULTS).parts[0] not in skipped]
+    paths = [p for p in sorted(Path(RESULTS).rglob("*")) if p.is_file() and p.relative_to(RESULTS).parts[0] not in UNTRACKED]
     paths = [p for p in paths if not p.name.endswith(".prov.json")]
     for path in paths:
         whole = path.read_bytes()

@@ -4,18 +4,21 @@ import atexit
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from medmim.audit import audit
+from medmim import files
+from medmim.audit import UNTRACKED, audit
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 MINI = ROOT / "tests/workflow/mini.yaml"
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -56,14 +59,35 @@ def checkout() -> Path:
     return folder
 
 
-def call_snakemake(folder: Path, *arguments: str | Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    """Snakemake on our Snakefile with `folder` as the working directory."""
-    done = subprocess.run(
+def start_snakemake(
+    folder: Path, *arguments: str | Path, said: int | IO[bytes] = subprocess.PIPE, **environment: str
+) -> "subprocess.Popen[str]":
+    """Snakemake on our Snakefile with `folder` as the working directory, in a process group of its own."""
+    return subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--snakefile", checkout() / "Snakefile", "--directory", folder, *arguments],
-        cwd=checkout(), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+        cwd=checkout(), env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, text=True, start_new_session=True,
+        stdout=said, stderr=said,
     )  # fmt: skip
+
+
+def call_snakemake(folder: Path, *arguments: str | Path, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Snakemake until it ends, with what it said."""
+    run = start_snakemake(folder, *arguments, **environment)
+    try:
+        said = run.communicate()
+    except BaseException:  # the test is stopped, and so is what it started
+        os.killpg(run.pid, signal.SIGKILL)
+        raise
+    done = subprocess.CompletedProcess(run.args, run.returncode, *said)
     assert (done.returncode == 0) is ok, done.stdout[-3000:] + done.stderr[-6000:]
     return done
+
+
+def artifacts(folder: Path, run: Path = Path("results/mini")) -> dict[str, str]:
+    """Hash of every artifact of a run and of every file of the folders that artifacts stand for."""
+    found = (p for p in (folder / run).rglob("*") if p.is_file() and p.relative_to(folder / run).parts[0] not in UNTRACKED)
+    own = (p for p in found if not p.name.startswith(".") and not p.name.endswith(files.SIDECAR))
+    return {str(p.relative_to(folder / run)): files.sha256(p) for p in own}
 
 
 def faults(folder: Path, expected: Iterable[Path] = ()) -> list[dict[str, str]]:

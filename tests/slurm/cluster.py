@@ -1,0 +1,434 @@
+"""A real SLURM cluster on this machine alone: three nodes on loopback, one with two made-up GPUs.
+
+    with Cluster() as cluster:
+        subprocess.run(["srun", "hostname"])
+        cluster.kill_node("c1")
+
+SLURM's programs look for their configuration in /etc/slurm, since a job's step keeps nothing in its environment that would tell
+them another place. So the process that starts a cluster gets a mount namespace of its own, in which that folder is the cluster's:
+it and what it starts see the cluster, the rest of the machine does not. Every node is a slurmd in further namespaces: it has its
+own host name, and an /etc/hosts that knows the others. That file is bound from the cluster's folder and tells which processes are
+a node's: one can die with all that runs on it, and what was left by tests that were killed themselves is found and ended.
+
+By hand, a shell or command on a cluster: python tests/slurm/cluster.py [COMMAND ...]
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+CONFIGURATION = Path("/etc/slurm")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sbatch", "srun", "squeue", "unshare")
+PACKAGES = "slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
+NODES = ("c1", "c2", "g1")
+HEAD = "head"
+CPUS, MEMORY_MB, GPUS = 32, 512_000, 2  # claimed: jobs that ask for what real ones need find room
+PREFIX = "medmim-cluster-"
+BOUND = re.compile(rf" (\S*/{PREFIX}\w+)/hosts\.(\w+) /etc/hosts ")  # in a member's mountinfo
+NEW_MOUNTS = 0x20000  # CLONE_NEWNS
+PATIENCE, PAUSE = 60.0, 0.02  # seconds
+
+
+class ClusterError(Exception):
+    """The cluster does not do what it should."""
+
+
+def until(condition: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
+    """Wait for a condition; returns its value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise ClusterError(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(PAUSE)
+    return value
+
+
+def call(*command: str, seconds: float = 10, ok: bool = True) -> str:
+    """What one of SLURM's programs says; without a controller it would wait for ever."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        if ok:
+            raise ClusterError(f"{shlex.join(command)}: no answer in {seconds:.0f} s") from None
+        return ""
+    if ok and done.returncode:
+        raise ClusterError(f"{shlex.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def members() -> list[tuple[int, Path, str]]:
+    """Every process of any cluster here, with the folder of its cluster and its node."""
+    found = []
+    for process in (p for p in Path("/proc").iterdir() if p.name.isdigit()):
+        try:
+            bound = BOUND.search((process / "mountinfo").read_text())
+        except OSError:  # gone
+            continue
+        if bound:
+            found.append((int(process.name), Path(tempfile.gettempdir(), Path(bound[1]).name), bound[2]))
+    return found
+
+
+def of(folder: Path, *nodes: str) -> set[int]:
+    """Processes of a cluster, or of some of its nodes."""
+    return {process for process, own, node in members() if own == folder and node in (nodes or (HEAD, *NODES))}
+
+
+def end_abandoned() -> None:
+    """End the clusters of test sessions that were killed: nobody holds their locks."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            _kill(lambda folder=folder: of(folder))
+            shutil.rmtree(folder)
+
+
+def _kill(processes: Callable[[], set[int]]) -> None:
+    """End processes and those they start meanwhile."""
+
+    def gone() -> bool:
+        left = {p for p in processes() if not _zombie(p)}
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        return not left
+
+    until(gone, "processes to end")
+
+
+def _state(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def _zombie(process: int) -> bool:
+    return _state(process) == "Z"
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class Cluster:
+    """Nodes c1 and c2, node g1 with GPUs. Partitions cpu, gpu, spot (preempted by cpu) and urgent (preempts gpu)."""
+
+    def __init__(self, *, database: bool = False, min_job_age: int = 300) -> None:
+        self.database, self.min_job_age = database, min_job_age
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._shown = False
+
+    def __enter__(self) -> "Cluster":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    # Starting and stopping
+
+    def start(self) -> None:
+        if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+            raise ClusterError(f"no {', '.join(missing)} here: apt-get install --no-install-recommends {PACKAGES}")
+        if os.geteuid():
+            raise ClusterError("only root can start the cluster: it and its nodes are namespaces")
+        end_abandoned()
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._lock = (self.folder / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._configure()
+        self._show()
+        self._daemon("munged", HEAD, "munged", "--foreground", f"--key-file={self.folder}/munge/key",
+                     f"--socket={self._socket}", f"--pid-file={self.folder}/munge/pid",
+                     f"--log-file={self.folder}/log/munged.log", f"--seed-file={self.folder}/munge/seed")  # fmt: skip
+        until(self._socket.exists, f"munged; {self.said('munged')}", 10)
+        if self.database:
+            self._start_database()
+        self._daemon("slurmctld", HEAD, "slurmctld", "-D", "-i")
+        for node in NODES:
+            self._daemon(node, node, "slurmd", "-D", "-N", node)
+        self.wait_for_nodes(*NODES)
+
+    def stop(self) -> None:
+        """End every process of the cluster and leave nothing of it on this machine."""
+        if not hasattr(self, "folder"):
+            return
+        _kill(lambda: of(self.folder))
+        for daemon in self._daemons.values():
+            daemon.wait()
+        if self._shown:
+            subprocess.run(["umount", CONFIGURATION], check=True)
+        shutil.rmtree(self.folder)
+        self._lock.close()
+        del self.folder
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / "munge/socket"
+
+    def _daemon(self, name: str, node: str, *command: str) -> None:
+        """Start a daemon on a node: slave mounts, so that a disk mounted for a test is there too."""
+        hosts = self.folder / f"hosts.{node}"
+        script = f"hostname {node} && mount --bind {hosts} /etc/hosts && exec {shlex.join(command)}"
+        with (self.folder / f"log/{name}.out").open("ab") as out:
+            self._daemons[name] = subprocess.Popen(
+                ["unshare", "--uts", "--mount", "--propagation", "slave", "sh", "-c", script],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=self.folder,
+            )  # fmt: skip
+
+    def said(self, *names: str) -> str:
+        """The end of daemons' logs, for messages."""
+        logs = [p for name in names or ("",) for p in sorted((self.folder / "log").glob(f"{name}*"))]
+        return "\n".join(f"{p.name}:\n" + "\n".join(p.read_text(errors="replace").splitlines()[-8:]) for p in logs)
+
+    def _configure(self) -> None:
+        self.folder.chmod(0o755)  # jobs and munge look into it
+        for name in ("etc", "log", "munge", "state", "dev", "database", *(f"spool/{n}" for n in NODES)):
+            (self.folder / name).mkdir(parents=True)
+        key = self.folder / "munge/key"
+        key.touch(0o600)
+        key.write_bytes(os.urandom(1024))
+        known = "".join(f"127.0.0.1 {name}\n" for name in ("localhost", HEAD, *NODES))
+        for name in (HEAD, *NODES):
+            (self.folder / f"hosts.{name}").write_text(known)
+        for number in range(GPUS):
+            subprocess.run(["mknod", "-m", "666", self.folder / f"dev/nvidia{number}", "c", "1", "3"], check=True)  # as /dev/null
+        control, database, store, *ports = free_ports(3 + len(NODES))
+        self._store_port = store
+        accounting = "AccountingStorageType=accounting_storage/none"
+        if self.database:
+            accounting = f"""AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={database}
+AccountingStoragePass={self._socket}
+AccountingStorageTRES=gres/gpu
+AccountingStoreFlags=job_comment"""
+        nodes = "\n".join(
+            f"NodeName={name} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} RealMemory={MEMORY_MB}"
+            + (f" Gres=gpu:h100:{GPUS}" if name.startswith("g") else "")
+            for name, port in zip(NODES, ports, strict=True)
+        )
+        (self.folder / "etc/slurm.conf").write_text(f"""ClusterName=test
+SlurmctldHost={HEAD}(127.0.0.1)
+SlurmctldPort={control}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={self._socket},cred_expire=5
+StateSaveLocation={self.folder}/state
+SlurmdSpoolDir={self.folder}/spool/%n
+SlurmctldPidFile={self.folder}/slurmctld.pid
+SlurmdPidFile={self.folder}/slurmd.%n.pid
+SlurmctldLogFile={self.folder}/log/slurmctld.log
+SlurmdLogFile={self.folder}/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=2
+MpiDefault=none
+MailProg=/bin/true
+SwitchType=switch/none
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,batch_sched_delay=0,sched_min_interval=100000
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+GresTypes=gpu
+DefMemPerCPU=256
+MinJobAge={self.min_job_age}
+ReturnToService=2
+SlurmdTimeout=10
+MessageTimeout=5
+KillWait=5
+InactiveLimit=0
+JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+{accounting}
+{nodes}
+PartitionName=cpu Nodes=c1,c2 Default=YES LLN=YES MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
+PartitionName=gpu Nodes=g1 MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=spot Nodes=c1,c2 LLN=YES MaxTime=INFINITE PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=urgent Nodes=g1 MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
+""")
+        (self.folder / "etc/gres.conf").write_text(
+            f"AutoDetect=off\nNodeName=g1 Name=gpu Type=h100 File={self.folder}/dev/nvidia[0-{GPUS - 1}]\n"
+        )
+        configuration = self.folder / "etc/slurmdbd.conf"
+        configuration.touch(0o600)
+        configuration.write_text(f"""DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={database}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={self._socket}
+PidFile={self.folder}/slurmdbd.pid
+LogFile={self.folder}/log/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={store}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm
+""")
+
+    def _show(self) -> None:
+        """Let this process and what it starts find the cluster's configuration."""
+        CONFIGURATION.mkdir(exist_ok=True)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(NEW_MOUNTS):
+            raise ClusterError(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
+        for kind in ("rslave", "rshared"):  # what is mounted outside is seen here, what is mounted here on the nodes too
+            subprocess.run(["mount", f"--make-{kind}", "/"], check=True)
+        subprocess.run(["mount", "--bind", self.folder / "etc", CONFIGURATION], check=True)
+        self._shown = True
+
+    def _start_database(self) -> None:
+        data, sock = self.folder / "database", self.folder / "mariadb.socket"
+        call("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db", seconds=60)
+        self._daemon("mariadbd", HEAD, "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={sock}",
+                     "--bind-address=127.0.0.1", f"--port={self._store_port}", "--innodb-buffer-pool-size=64M",
+                     "--innodb-lock-wait-timeout=900", "--max-allowed-packet=16M")  # fmt: skip
+        client = ("mariadb", "--no-defaults", "-S", str(sock), "-e")
+        until(lambda: call(*client, "select 1", ok=False), "mariadbd")
+        call(*client, "create database slurm; grant all on slurm.* to slurm@'127.0.0.1' identified by 'slurm'; "
+             "grant all on slurm.* to slurm@localhost identified by 'slurm'")  # fmt: skip
+        self._daemon("slurmdbd", HEAD, "slurmdbd", "-D")
+        until(lambda: call("sacctmgr", "-n", "show", "stats", ok=False), "slurmdbd")
+        call("sacctmgr", "-i", "add", "cluster", "test")
+
+    # Faults
+
+    def kill_node(self, node: str, *, orphans: bool = False) -> None:
+        """A node loses its power; with `orphans` it is only out of reach and what runs on it goes on."""
+        if orphans:
+            self._daemons[node].kill()
+        else:
+            _kill(lambda: of(self.folder, node))
+        self._daemons[node].wait()
+
+    def start_node(self, node: str) -> None:
+        self._daemon(node, node, "slurmd", "-D", "-N", node)
+        self.wait_for_nodes(node)
+
+    def stop_controller(self, *, crash: bool = False) -> None:
+        """In order, or as when its machine dies: then it forgets the last seconds, jobs submitted meanwhile too."""
+        daemon = self._daemons["slurmctld"]
+        daemon.kill() if crash else daemon.terminate()
+        daemon.wait()
+
+    def start_controller(self) -> None:
+        """Start it again with what it knew."""
+        self._daemon("slurmctld", HEAD, "slurmctld", "-D")
+        until(lambda: "UP" in call("scontrol", "ping", ok=False), "slurmctld")
+
+    def drain(self, node: str) -> None:
+        """Let the node start no job more."""
+        call("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
+
+    def resume(self, node: str) -> None:
+        call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
+    # What there is
+
+    def wait_for_nodes(self, *nodes: str) -> None:
+        def up() -> bool:
+            ours = {name: self._daemons[name] for name in (*nodes, "slurmctld")}
+            if dead := [name for name, daemon in ours.items() if daemon.poll() is not None]:
+                raise ClusterError(f"{', '.join(dead)} ended")
+            listed = call("sinfo", "-h", "-N", "-o", "%N %t", seconds=5, ok=False).splitlines()
+            return set(nodes) <= {line.split()[0] for line in listed if line.split()[1] in ("idle", "mix", "alloc")}
+
+        try:
+            until(up, f"the nodes {', '.join(nodes)}")
+        except ClusterError as error:
+            raise ClusterError(f"{error}\n{self.said()}") from None
+
+    def node_state(self, node: str) -> str:
+        return re.findall(r"\bState=(\S+)", call("scontrol", "show", "node", node))[0]
+
+    def jobs(self) -> dict[str, dict[str, str]]:
+        """What the controller knows of every job, by its id."""
+        lines = call("scontrol", "--oneliner", "show", "jobs", seconds=20).splitlines()
+        found = [dict(re.findall(r"(\S+?)=(.*?)(?= \S+=|$)", line)) for line in lines]
+        return {job["JobId"]: job for job in found if "JobId" in job}
+
+    def state(self, job: str) -> str:
+        return self.jobs()[job]["JobState"]
+
+    def running_on(self, node: str) -> set[int]:
+        """All processes on a node, SLURM's among them."""
+        return of(self.folder, node)
+
+    def processes(self, program: str) -> list[int]:
+        """Processes on the nodes that run a program of ours."""
+        found = []
+        for process in sorted(of(self.folder, *NODES)):
+            with contextlib.suppress(OSError):  # gone
+                words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
+                if any(word.endswith(f"/{program}") for word in words[:4]):
+                    found.append(process)
+        return found
+
+    def halt(self, program: str, when: Callable[[], object] = lambda: True) -> int:
+        """Wait for a program to run, and for `when`, and halt it as a slow disk would until SIGCONT; its process."""
+        until(when, f"{program} to get to where it is halted; {self.said('slurmctld')}")
+        [process] = until(lambda: self.processes(program), f"{program} on a node; {self.said('slurmctld')}")
+        os.kill(process, signal.SIGSTOP)
+        return process
+
+    def on(self, node: str, *command: str) -> str:
+        """What a command says that runs on a node, outside any job."""
+        return call("nsenter", "--target", str(self._daemons[node].pid), "--mount", "--uts", "--", *command)
+
+    def settle(self) -> None:
+        """Back to a cluster with all nodes up, on which nothing runs."""
+        if self._daemons["slurmctld"].poll() is not None:
+            self.start_controller()
+        for node in NODES:
+            if self._daemons[node].poll() is not None:
+                self.start_node(node)
+            elif "DRAIN" in self.node_state(node):
+                self.resume(node)
+        call("scancel", "--full", f"--user={os.geteuid()}", seconds=20)
+        done = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+        until(lambda: all(job["JobState"] in done for job in self.jobs().values()), "jobs to end")
+
+
+def main() -> int:
+    with Cluster() as cluster:
+        print(f"A cluster in {cluster.folder}, until you leave this shell.", file=sys.stderr)
+        return subprocess.run(sys.argv[1:] or [os.environ.get("SHELL", "/bin/sh")], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

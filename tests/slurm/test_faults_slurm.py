@@ -1,0 +1,302 @@
+"""What clusters do to a run: what the user sees, that nothing is left half made, and that the rest completes with the same bytes.
+
+Each test begins with a finished run that lacks one small artifact. A job that is to be disturbed is halted, as a slow disk
+would halt it, so that the fault finds it at work.
+"""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster import Cluster, call, until
+from submit import RUN, Submitted, outcomes, unfinished, unlock, without
+
+from runs import MINI, artifacts, faults
+
+LOST = "scores/mantis.parquet"
+TARGET = f"{RUN}/{LOST}"
+OTHER = "scores/llava-med.parquet"
+PROGRAM = "score.py"
+
+
+@pytest.fixture
+def folder(mini: Path, tmp_path: Path) -> Path:
+    return without(mini, tmp_path, LOST)
+
+
+def configured(folder: Path, **values: dict[str, object]) -> Path:
+    """The mini config with other values."""
+    told = yaml.safe_load(MINI.read_text())
+    for name, part in values.items():
+        told[name] = told.get(name, {}) | part
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(told, sort_keys=False))
+    return config
+
+
+def as_undisturbed(folder: Path, mini: Path) -> None:
+    assert artifacts(folder) == artifacts(mini)
+    assert unfinished(folder) == [] and faults(folder) == []
+
+
+def as_before(folder: Path, mini: Path, *lost: str) -> None:
+    """What was lost is not there, nor a part of it, and all else is as it was."""
+    assert artifacts(folder) == {name: sha for name, sha in artifacts(mini).items() if name not in lost}
+
+
+def again(folder: Path, mini: Path, *arguments: str | Path) -> str:
+    """The same command once more: it does what is missing, and all is as in a run that nothing disturbed."""
+    said = Submitted(folder, *arguments).end()
+    as_undisturbed(folder, mini)
+    return said
+
+
+def halted(cluster: Cluster, folder: Path) -> tuple[int, str]:
+    """Halt the job in the middle: it has claimed its output and not written it; its process and its SLURM job."""
+    claim = (folder / TARGET).with_name(".mantis.parquet.partial-claim")
+    process = cluster.halt(PROGRAM, claim.exists)
+    [job] = [job["JobId"] for job in cluster.jobs().values() if job["JobState"] == "RUNNING"]
+    assert not (folder / TARGET).exists()
+    return process, job
+
+
+def test_a_failed_job_is_shown_with_its_error(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
+    folder = without(mini, tmp_path, "report.html")
+    (folder / "paper.csv").write_text("model,set\nmantis,odir\n")
+    config = configured(folder, report={"paper": str(folder / "paper.csv")})
+    said = Submitted(folder, "--retries", "0", config=config).end(ok=False)
+    job = next(iter(cluster.jobs()))
+    assert "Error in rule report" in said and f"SLURM jobid {job}" in said
+    assert f"{RUN}/logs/report.log" in said and "report.py: error: " in said and "paper.csv" in said
+    assert "Traceback" not in said
+    as_before(folder, mini, "report.html")
+    again(folder, mini)
+
+
+def test_scancel(cluster: Cluster, mini: Path, folder: Path) -> None:
+    run = Submitted(folder, TARGET, "--retries", "0")
+    _, job = halted(cluster, folder)
+    call("scancel", job)
+    said = run.end(ok=False)
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED'" in said and "Error in rule score" in said
+    as_before(folder, mini, LOST)
+    again(folder, mini, TARGET)
+
+
+def test_walltime(cluster: Cluster, mini: Path, folder: Path) -> None:
+    """It is tried again, with more time."""
+    run = Submitted(folder, TARGET)
+    _, job = halted(cluster, folder)
+    call("scontrol", "update", f"JobId={job}", "TimeLimit=00:00:01")  # an honest limit has a minute at least
+    said = run.end()
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'TIMEOUT'" in said and "Trying to restart" in said
+    assert sorted(j["TimeLimit"] for i, j in cluster.jobs().items() if i > job) == ["02:00:00"]
+    as_undisturbed(folder, mini)
+
+
+def test_a_wrong_partition(cluster: Cluster, mini: Path, folder: Path) -> None:
+    said = Submitted(folder, TARGET, "--retries", "0", "--set-resources", "score:slurm_partition=nosuch").end(ok=False)
+    assert "invalid partition specified: nosuch" in said and "Error in rule score" in said
+    as_before(folder, mini, LOST)
+    again(folder, mini, TARGET)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "message"),
+    [(3, "Requested node configuration is not available"), (1, "error: gpus: 1 asked for, but torch")],
+    ids=["too many", "not there"],
+)
+def test_gpus(cluster: Cluster, mini: Path, tmp_path: Path, gpus: int, message: str) -> None:
+    """More than there are: SLURM says so. As many as SLURM has, which are made up: the job says so, before it reads anything."""
+    lost = "predictions/mantis.plain.parquet"
+    folder = without(mini, tmp_path, lost)
+    config = configured(folder, prediction={"gpus": gpus})
+    said = Submitted(folder, f"{RUN}/{lost}", "--retries", "0", config=config).end(ok=False)
+    assert "Error in rule predict" in said and message in said and "Traceback" not in said
+    as_before(folder, mini, lost)
+    again(folder, mini, f"{RUN}/{lost}")
+
+
+def test_a_node_out_of_reach_computes_on(cluster: Cluster, mini: Path, folder: Path) -> None:
+    """Its slurmd is killed: SLURM queues the job again, on another node, and the first run, which goes on, leaves nothing."""
+    run = Submitted(folder, TARGET)
+    process, job = halted(cluster, folder)
+    node = cluster.jobs()[job]["NodeList"]
+    cluster.kill_node(node, orphans=True)
+    run.end()
+    known = cluster.jobs()[job]
+    assert known["JobState"] == "COMPLETED" and known["Restarts"] == "1" and known["NodeList"] != node
+    made = (folder / TARGET).stat().st_mtime_ns
+    os.kill(process, signal.SIGCONT)
+    until(lambda: not cluster.running_on(node), "the first run to end, and the Snakemake that started it there")
+    assert outcomes(folder, "score") == ["superseded", "done"]
+    assert (folder / TARGET).stat().st_mtime_ns == made
+    as_undisturbed(folder, mini)
+
+
+def test_a_node_is_lost_and_slurm_does_not_requeue(cluster: Cluster, mini: Path, folder: Path) -> None:
+    """Its power is gone: the job is failed, and Snakemake tries again, on another node."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "config.yaml").write_text("slurm-requeue: false\nslurm-no-requeue: true\n")
+    run = Submitted(folder, TARGET, site=site)
+    _, job = halted(cluster, folder)
+    node = cluster.jobs()[job]["NodeList"]
+    cluster.kill_node(node)
+    said = run.end()
+    assert cluster.state(job) == "NODE_FAIL" and f"SLURM-job '{job}' failed" in said
+    [other] = [known for i, known in cluster.jobs().items() if int(i) > int(job)]
+    assert other["JobState"] == "COMPLETED" and other["NodeList"] != node
+    assert outcomes(folder, "score") == ["killed", "done"]
+    as_undisturbed(folder, mini)
+
+
+def test_a_node_is_drained(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
+    """What runs there ends as ever; what comes goes elsewhere."""
+    folder = without(mini, tmp_path, LOST, OTHER)
+    run = Submitted(folder, TARGET)
+    process, job = halted(cluster, folder)
+    node = cluster.jobs()[job]["NodeList"]
+    cluster.drain(node)
+    os.kill(process, signal.SIGCONT)
+    run.end()
+    Submitted(folder, f"{RUN}/{OTHER}").end()
+    assert [known["NodeList"] == node for i, known in cluster.jobs().items() if int(i) >= int(job)] == [True, False]
+    as_undisturbed(folder, mini)
+
+
+def test_slurmctld_crashes_and_comes_back_while_a_job_runs(cluster: Cluster, mini: Path, folder: Path) -> None:
+    run = Submitted(folder, TARGET)
+    process, _ = halted(cluster, folder)
+    cluster.stop_controller(crash=True)
+    cluster.start_controller()
+    os.kill(process, signal.SIGCONT)
+    run.end()
+    assert outcomes(folder, "score") == ["done"]
+    as_undisturbed(folder, mini)
+
+
+def test_slurmctld_is_away_for_long_and_the_job_ends_meanwhile(cluster: Cluster, mini: Path, folder: Path) -> None:
+    """Longer than a client waits: Snakemake says that it waits, and gives up no job."""
+    run = Submitted(folder, TARGET)
+    process, _ = halted(cluster, folder)
+    cluster.stop_controller()
+    os.kill(process, signal.SIGCONT)
+    until((folder / TARGET).exists, "the job to end")
+    run.hear("SLURM does not answer: waiting for it", 90)
+    cluster.start_controller()
+    said = run.end()
+    assert "SLURM answers again" in said
+    assert outcomes(folder, "score") == ["done"]
+    as_undisturbed(folder, mini)
+
+
+def test_slurmctld_is_away_when_a_job_is_submitted(cluster: Cluster, mini: Path, folder: Path) -> None:
+    run = Submitted(folder, TARGET, "--retries", "0")
+    run.hear("SLURM run ID")
+    run.send(signal.SIGSTOP)
+    assert "submitted" not in run.said
+    cluster.stop_controller()
+    run.send(signal.SIGCONT)
+    run.hear("SLURM does not answer: waiting for it", 90)
+    cluster.start_controller()
+    run.end()
+    assert outcomes(folder, "score") == ["done"]
+    as_undisturbed(folder, mini)
+
+
+def test_sigint_cancels_the_jobs(cluster: Cluster, mini: Path, folder: Path) -> None:
+    run = Submitted(folder, TARGET)
+    _, job = halted(cluster, folder)
+    run.send(signal.SIGINT)
+    run.end(ok=False)
+    until(lambda: cluster.state(job) == "CANCELLED", "the job to be cancelled")
+    as_before(folder, mini, LOST)
+    again(folder, mini, TARGET)
+
+
+def test_sigterm_waits_for_the_jobs(cluster: Cluster, mini: Path, folder: Path) -> None:
+    run = Submitted(folder, "--retries", "0")
+    process, _ = halted(cluster, folder)
+    run.send(signal.SIGTERM)
+    run.hear("Will exit after finishing currently running jobs")
+    os.kill(process, signal.SIGCONT)
+    run.end(ok=False)
+    assert outcomes(folder, "score") == ["done"]
+    again(folder, mini)
+
+
+def test_sigkill_and_again_takes_the_running_job_over(cluster: Cluster, mini: Path, folder: Path) -> None:
+    run = Submitted(folder, TARGET)
+    process, job = halted(cluster, folder)
+    run.kill()
+    unlock(folder)
+    run = Submitted(folder, TARGET)
+    run.hear(f"is in the queue as SLURM jobid {job}")
+    os.kill(process, signal.SIGCONT)
+    run.end()
+    assert outcomes(folder, "score") == ["done"]
+    as_undisturbed(folder, mini)
+
+
+def test_sigkill_and_again_when_the_job_has_ended(cluster: Cluster, mini: Path, folder: Path) -> None:
+    run = Submitted(folder, TARGET)
+    process, job = halted(cluster, folder)
+    run.kill()
+    os.kill(process, signal.SIGCONT)
+    until(lambda: cluster.state(job) == "COMPLETED", "the job to end")
+    unlock(folder)
+    said = again(folder, mini, TARGET)
+    assert "Nothing to be done" in said
+    assert outcomes(folder, "score") == ["done"]
+
+
+def test_a_full_disk(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
+    """The disk of the results, which all nodes see."""
+    disk = tmp_path / "results"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", disk], check=True)
+    try:
+        folder = without(mini, tmp_path, "report.html")
+        used = sum(p.stat().st_blocks for p in disk.rglob("*")) * 512
+        subprocess.run(["mount", "-o", f"remount,size={used + (64 << 10)}", disk], check=True)
+        said = Submitted(folder, "--retries", "0").end(ok=False)
+        assert "no space left for results/mini/report.html" in said and "Error in rule report" in said
+        assert "Nothing is half written: make room and start again" in said
+        as_before(folder, mini, "report.html")
+        assert unfinished(folder) == []
+        subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+        again(folder, mini)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["late", "never"])
+def test_a_slow_shared_file_system(cluster: Cluster, mini: Path, folder: Path, late: bool) -> None:
+    """The nodes' folder of scores is another than Snakemake's, and what is written there comes here when the test copies it.
+
+    So files are there for a job's node and not yet for Snakemake, and the other way round, as with the caches of NFS.
+    """
+    here, there = (folder / TARGET).parent, folder / "scores of the nodes"
+    there.mkdir()
+    nodes = ("c1", "c2")
+    for node in nodes:
+        cluster.on(node, "mount", "--bind", str(there), str(here))
+    try:
+        run = Submitted(folder, TARGET, "--retries", "0")
+        run.hear("Waiting at most 10 seconds for missing files")
+        assert not (folder / TARGET).exists() and (there / here.joinpath(LOST).name).exists()
+        if late:
+            subprocess.run(["cp", "--archive", f"{there}/.", here], check=True)
+        said = run.end(ok=late)
+    finally:
+        for node in nodes:
+            cluster.on(node, "umount", "--lazy", str(here))
+    if late:
+        as_undisturbed(folder, mini)
+    else:
+        assert "latency-wait" in said and TARGET in said
+        again(folder, mini, TARGET)
