@@ -12,14 +12,13 @@ os.environ.pop(cache.FOLDER, None)  # nobody's cache is used
 os.environ.pop(cache.LIMIT, None)
 
 RELEASE = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
-ONE_CLUSTER = {"slurm", "test_demo"}
+DEMO = {"test_demo", "test_demo_slurm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in parallel, those of a file share a process: a cluster a machine, and the demo it is compared with."""
+    """Where tests run in parallel, those of a file share a process, and so do those that look at the demo."""
     for item in items:
-        together = ONE_CLUSTER & {item.path.parent.name, item.path.stem}
-        item.add_marker(pytest.mark.xdist_group("cluster" if together else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("demo" if item.path.stem in DEMO else str(item.path)))
 
 
 @pytest.fixture(scope="session")

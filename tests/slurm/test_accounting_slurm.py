@@ -39,6 +39,7 @@ def test_jobs_that_squeue_has_forgotten_are_asked_of_sacct(cluster: Cluster, min
     run.send(signal.SIGCONT)
     said = run.end()
     assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in said and f"'{other}' failed" not in said
+    assert "Falling back" not in said
     assert outcomes(folder, "score").count("done") == 2
     assert artifacts(folder) == artifacts(mini)
 

@@ -44,6 +44,7 @@ PATIENCE = 60
 """Seconds for a client's answer: a controller that is down or busy blocks them."""
 PAUSE = 5
 """Seconds between questions to a controller that does not answer."""
+FOREVER = 1 << 31
 SLOWEST = 6
 """Longest time between questions, in times of the shortest, slurm-init-seconds-before-status-checks."""
 
@@ -201,3 +202,4 @@ def install(workflow: Any, results: Path) -> None:
     executor.run_job = run_job
     executor.check_active_jobs = check_active_jobs
     plugin.get_submit_command = submit_command
+    plugin.get_min_job_age = lambda: FOREVER  # else it asks for it each time, to choose between squeue and sacct
