@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import dialogues, image_rows, questions, run, write_tables
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     Gemma3Config,
@@ -22,6 +21,7 @@ from medmim.images import ImageStore
 from medmim.models.prompter import prompter
 from medmim.models.weights import load
 from medmim.predict.replies import prompts, replies
+from small_models import dialogues, image_rows, questions, run, write_tables
 
 torch.set_num_threads(1)
 TEMPLATE = (

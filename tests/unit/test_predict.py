@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from small_models import dialogues, run, write_model, write_tables
 from transformers import GenerationConfig, LlavaForConditionalGeneration
 
 from medmim import gpus, tables
@@ -20,6 +19,7 @@ from medmim.models.layout import Layout
 from medmim.models.prompter import prompter
 from medmim.models.weights import load
 from medmim.predict.replies import batches, prompts, replies
+from small_models import dialogues, run, write_model, write_tables
 
 torch.set_num_threads(1)
 CFG = {"model": "m", "condition": "plain", "system": "", "batch": 4, "max_new_tokens": 8}

@@ -5,7 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-from small_models import image_rows, questions, run, write_model, write_tables
 from transformers import AutoConfig, AutoTokenizer
 
 from medmim import images, tables
@@ -14,6 +13,7 @@ from medmim.models import FAMILIES
 from medmim.models.layout import Layout
 from medmim.shards.build import rows_per_group, samples
 from medmim.shards.dataset import Shards
+from small_models import image_rows, questions, run, write_model, write_tables
 
 TINY = {"image_size": 56, "vision_width": 96, "vision_layers": 3, "language_width": 128, "language_layers": 3, "heads": 4}
 

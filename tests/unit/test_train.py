@@ -17,7 +17,6 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from small_models import run, write_model, write_tables
 from transformers import LlavaForConditionalGeneration
 
 from medmim import tables
@@ -28,6 +27,7 @@ from medmim.train.group import Group, of_srun
 from medmim.train.order import mixed, permutation, positions
 from medmim.train.recipe import SIZES, Tuning
 from medmim.train.tune import PROJECTOR, adapt, total_steps
+from small_models import run, write_model, write_tables
 
 FAMILIES = ["llava-med", "mantis"]
 TUNING = {

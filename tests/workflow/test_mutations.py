@@ -20,9 +20,9 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
-from runs import CHECKOUT, MINI, copy_checkout
 
 from medmim import files, provenance
+from runs import CHECKOUT, MINI, copy_checkout
 
 RUN = Path("results/mini")
 SCORED = {"score *", "leaderboard *", "report *"}
