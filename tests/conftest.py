@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and which tests run one after the other."""
+"""Fixtures for all tests."""
 
 import os
 from pathlib import Path
@@ -12,13 +12,6 @@ os.environ.pop(cache.FOLDER, None)  # nobody's cache is used
 os.environ.pop(cache.LIMIT, None)
 
 RELEASE = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
-DEMO = {"test_demo", "test_demo_slurm"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in parallel, those of a file share a process, and so do those that look at the demo."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("demo" if item.path.stem in DEMO else str(item.path)))
 
 
 @pytest.fixture(scope="session")
