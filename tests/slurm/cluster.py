@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -88,6 +88,14 @@ def members() -> list[tuple[int, Path, str]]:
 def of(folder: Path, *nodes: str) -> set[int]:
     """Processes of a cluster, or of some of its nodes."""
     return {process for process, own, node in members() if own == folder and node in (nodes or (HEAD, *NODES))}
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let one test session at a time make or remove the folder of a cluster."""
+    with Path(tempfile.gettempdir(), f"{PREFIX.rstrip('-')}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def end_abandoned() -> None:
@@ -160,10 +168,11 @@ class Cluster:
             raise ClusterError(f"no {', '.join(missing)} here: apt-get install --no-install-recommends {PACKAGES}")
         if os.geteuid():
             raise ClusterError("only root can start the cluster: it and its nodes are namespaces")
-        end_abandoned()
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = (self.folder / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with alone():
+            end_abandoned()
+            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            self._lock = (self.folder / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._configure()
         self._show()
         self._daemon("munged", HEAD, "munged", "--foreground", f"--key-file={self.folder}/munge/key",
@@ -186,8 +195,9 @@ class Cluster:
             daemon.wait()
         if self._shown:
             subprocess.run(["umount", CONFIGURATION], check=True)
-        shutil.rmtree(self.folder)
-        self._lock.close()
+        with alone():
+            shutil.rmtree(self.folder)
+            self._lock.close()
         del self.folder
 
     @property
