@@ -52,7 +52,7 @@ def command(prepared: Path, out: Path, **tuning: object) -> list[str]:
         "--cfg", json.dumps({"family": "llava-med", "seed": 3, "tuning": TUNING | tuning}),
         "--model", str(prepared / "base/files.parquet"), "--samples", str(prepared / "samples.parquet"),
         "--pixels", str(prepared / "pixels.parquet"), "--adapter", str(out / "adapter/files.parquet"),
-        "--loss", str(out / "loss.parquet"), "--checkpoints", str(out / "checkpoints"), "--log", str(out / "log"),
+        "--loss", str(out / "loss.parquet"), "--checkpoints", str(out / "checkpoints"),
     ]  # fmt: skip
 
 
@@ -63,6 +63,7 @@ class Training:
         self.cluster, self.out = cluster, out
         out.mkdir(parents=True, exist_ok=True)
         step = shlex.join(["srun", "--kill-on-bad-exit=1", *command(prepared, out, **tuning)])
+        step += f' --log {shlex.quote(str(out))}/log"$SLURM_RESTART_COUNT"'
         self.job = call(
             "sbatch", "--parsable", "--partition=spot", "--requeue", "--mem=4000", "--open-mode=append", f"--output={out}/said",
             "--export=ALL,OMP_NUM_THREADS=1,MEDMIM_CACHE=,PYTHONPATH=" + str(WORKFLOW), *options, f"--wrap=exec {step}",
@@ -70,8 +71,9 @@ class Training:
 
     @property
     def said(self) -> str:
-        found = self.out / "said"
-        return found.read_text() if found.exists() else ""
+        """What it said, and its logs: srun may lose the last words of a step that SLURM ends."""
+        places = [self.out / name for name in ("said", "log", "log1")]
+        return "".join(place.read_text() for place in places if place.exists())
 
     @property
     def known(self) -> dict[str, str]:
@@ -186,8 +188,7 @@ def test_its_node_is_lost_and_it_computes_on_there(cluster: Cluster, prepared: P
     os.kill(lost, signal.SIGCONT)
     until(lambda: not Path(f"/proc/{lost}").exists(), "the lost run to notice")
     os.kill(new, signal.SIGCONT)
-    training.end()
-    said = (training.out / "log").read_text()  # srun, which would have brought its words, knows that the node is lost
+    said = training.end()
     assert "another run of this training took over" in said and "resumes from checkpoint-" in said
     assert training.known["NodeList"] != first
     assert same(undisturbed, training.out) and not (training.out / "checkpoints").exists()

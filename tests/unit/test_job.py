@@ -110,7 +110,7 @@ def test_a_pattern_stands_for_the_files_it_matches(run, tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_is_removed(run, tmp_path: Path) -> None:
-    for name in (".t.parquet.partial-host-1", ".t.parquet.partial-claim"):
+    for name in (".t.parquet.partial-host-1", "..t.parquet.partial-host-1.partial-host-1", ".t.parquet.partial-claim"):
         (tmp_path / name).write_text("half")
     (tmp_path / ".m.partial-another-host-2").mkdir()
     run("--table", "t.parquet", "--folder", "m/files.parquet")

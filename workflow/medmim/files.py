@@ -30,9 +30,13 @@ def partial(path: Path) -> Path:
 
 
 def remove_partials(path: Path) -> None:
-    """Delete what other runs left unfinished of a file or folder; one that is still at work finds nothing to put in place."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
-        remove(left)
+    """Delete what other runs left unfinished of a file or folder; one that is still at work finds nothing to put in place.
+
+    Also what was being written to be put in such an unfinished place: it has a dot more.
+    """
+    for dots in (".", ".."):
+        for left in path.parent.glob(f"{dots}{glob.escape(path.name)}.partial-*"):
+            remove(left)
 
 
 def remove(path: Path) -> None:

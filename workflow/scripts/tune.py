@@ -22,8 +22,8 @@ def main() -> None:
     arguments.add_argument("--adapter", type=Path, required=True, help="index of the adapter's folder (written)")
     arguments.add_argument("--loss", type=Path, required=True, help="loss history (written)")
     arguments.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, deleted at the end")
-    group = Group.of_environment()
     with (
+        Group.of_environment() as group,
         stoppable(group.first) as stop,
         Job(
             arguments,

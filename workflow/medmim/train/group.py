@@ -4,10 +4,11 @@ torchrun tells them by environment variables that all libraries read; srun by it
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from medmim import gpus
 from medmim.errors import UserError
@@ -43,7 +44,7 @@ def _tasks(per_node: str) -> list[int]:
 
 
 class Group(Processes):
-    """One process and the others that it trains with."""
+    """One process and the others that it trains with. A context: on leaving it, it leaves the training's own group as well."""
 
     def __init__(self, rank: int = 0, world: int = 1, local: int = 1) -> None:
         self.rank, self.world = rank, world
@@ -57,6 +58,14 @@ class Group(Processes):
         if "RANK" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
             os.environ.update(of_srun(os.environ))
         return cls(*(int(os.environ.get(n, d)) for n, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1"))))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is not None and distributed.is_initialized():
+            distributed.destroy_process_group()  # its threads, left alone, now and then abort a process that ends
 
     def check(self, tuning: Tuning) -> None:
         """Raise UserError where this machine, or the way it was started, can't do what the config asks."""
