@@ -75,8 +75,9 @@ def replies(rng: np.random.Generator, qa: list[dict[str, Any]], model: str, cond
         reply = str(rng.choice(REPLIES)).format(L=LETTERS[pick], t=options[pick], u=options[other])
         rows.append(
             {
-                "qa_id": item["qa_id"], "model": model, "condition": condition, "prompt_sha256": "0" * 64, "reply": reply,
-                "option_logprobs": [float(x) for x in rng.normal(size=len(item["options"]))],
+                "qa_id": item["qa_id"], "model": model, "condition": condition, "rotation": 0, "prompt_sha256": "0" * 64,
+                "reply": reply, "option_logprobs": [float(x) for x in rng.normal(size=len(item["options"]))],
+                "text_logprobs": [], "failure": "",
             }
         )  # fmt: skip
     return tables.build("predictions", rows)

@@ -163,9 +163,12 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
                         "qa_id": row["qa_id"],
                         "model": model,
                         "condition": condition,
+                        "rotation": 0,
                         "prompt_sha256": "0" * 64,
                         "reply": reply,
                         "option_logprobs": [-1.0] * len(row["options"]),
+                        "text_logprobs": [],
+                        "failure": "",
                     }
                 )
                 judged = {"accuracy": float(right)} if closed else {"exact_match": 0.0, "token_f1": 0.5, "token_recall": 1 / 3}

@@ -30,7 +30,10 @@ def prediction(name: str, model: str, condition: str, reply: str, logprobs: list
         "qa_id": name,
         "model": model,
         "condition": condition,
+        "rotation": 0,
         "prompt_sha256": "0" * 64,
         "reply": reply,
         "option_logprobs": logprobs or [],
+        "text_logprobs": [],
+        "failure": "",
     }

@@ -8,11 +8,11 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from medmim.part import Fraction, Part, Positive
+from medmim.qa.conditions import CONDITIONS, Condition
 from medmim.train.recipe import TinyBase, Tuning
 
 SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
 Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
-Condition = Literal["plain", "blind"]
 ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
@@ -145,8 +145,9 @@ class Model(Part):
 class Prediction(Part):
     """Replies."""
 
-    conditions: list[Condition] = Field(default=["plain", "blind"])
-    """plain: as asked. blind: without its images."""
+    conditions: list[Condition] = Field(default=list(CONDITIONS))
+    """plain: as asked. rotated: once for each further place of the options. blind: without its images. other_patient: with
+    another patient's. reordered: its images moved on by one place."""
     batch: Positive = 8
     """Questions a batch; replies do not depend on it."""
     max_new_tokens: Positive = 64

@@ -102,9 +102,12 @@ def rows(
             "qa_id": question["qa_id"],
             "model": model,
             "condition": condition,
+            "rotation": 0,
             "prompt_sha256": sha256(prompt.text.encode()).hexdigest(),
             "reply": reply.text,
             "option_logprobs": reply.logprobs,
+            "text_logprobs": [],
+            "failure": "",
         }
         for question, prompt, reply in zip(questions, asked, given, strict=True)
     ]

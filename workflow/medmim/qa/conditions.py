@@ -1,0 +1,83 @@
+"""The ways in which a model is asked a benchmark question: as it is, and the controls that show what an answer rests on.
+
+plain           as the benchmark has it
+rotated         closed questions, once for each further place of the options: rotation k shows option (i + k) mod n at place i
+blind           without its images
+other_patient   the text as it is, the images of another question of the set: as many, and of none of its patients
+reordered       the text as it is, the images moved on by one place
+
+A condition leaves out the questions that it can't change. What is asked depends on the questions alone, in no order.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from medmim.qa.prompt import blind
+
+Condition = Literal["plain", "rotated", "blind", "other_patient", "reordered"]
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as it is put to a model."""
+
+    qa_id: str
+    rotation: int
+    """Places by which the options were moved; 0 but for condition rotated."""
+    question: str
+    """One `<image>` per image in front."""
+    options: tuple[str, ...]
+    """As shown, in order of the letters; empty where open."""
+    image_ids: tuple[str, ...]
+    """As shown."""
+
+
+def place(option: int, rotation: int, count: int) -> int:
+    """Where an option of the benchmark stands among `count` that were moved by `rotation`."""
+    return (option - rotation) % count
+
+
+def _other(question: Mapping[str, Any], pool: Sequence[Mapping[str, Any]]) -> Sequence[str] | None:
+    """Images of a question of the pool that has as many and no patient in common: of the same task where there is one."""
+    own = set(question["patient_ids"])
+    fit = [q for q in pool if not own & set(q["patient_ids"]) and len(q["image_ids"]) == len(question["image_ids"])]
+    fit = [q for q in fit if q["task"] == question["task"]] or fit
+    drawn = min(fit, key=lambda q: hashlib.sha256(f"{question['qa_id']} {q['qa_id']}".encode()).digest(), default=None)
+    return None if drawn is None else drawn["image_ids"]
+
+
+def asked(questions: Iterable[Mapping[str, Any]], condition: Condition) -> list[Asked]:
+    """What a condition asks, by the order of the questions and then by rotation.
+
+    questions: rows with the columns COLUMNS of the qa table. Raises ValueError for an unknown condition.
+    """
+    if condition not in CONDITIONS:
+        raise ValueError(f"no condition {condition!r}; there are {', '.join(CONDITIONS)}")
+    rows = list(questions)
+    pools: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        pools.setdefault(row["set"], []).append(row)
+    found = []
+    for row in rows:
+        options, images, text = tuple(row["options"]), tuple(row["image_ids"]), row["question"]
+        rotations: Iterable[int] = (0,)
+        if condition == "rotated":
+            rotations = range(1, len(options))
+        elif condition == "blind":
+            text, images = blind(text), ()
+        elif condition == "reordered":
+            rotations = (0,) if len(set(images)) > 1 else ()
+            images = (*images[1:], *images[:1])
+        elif condition == "other_patient":
+            others = _other(row, pools[row["set"]]) if images else None
+            rotations = () if others is None else (0,)
+            images = tuple(others or ())
+        found += [Asked(row["qa_id"], k, text, (*options[k:], *options[:k]), images) for k in rotations]
+    return found
+
+
+COLUMNS = ("qa_id", "set", "task", "question", "options", "image_ids", "patient_ids")
+"""Columns of the qa table that `asked` reads."""
