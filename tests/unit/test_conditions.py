@@ -24,7 +24,6 @@ def test_plain_and_blind() -> None:
         "<image><image>See ab?",
         ("x", "y", "z"),
         ("a", "b"),
-        0,
     )
     assert (blind.question, blind.options, blind.image_ids) == ("See ab?", ("x", "y", "z"), ())
 

@@ -10,8 +10,10 @@ A condition leaves out the questions that it can't change. What is asked depends
 """
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Literal, get_args
 
 from medmim.qa.prompt import blind
@@ -40,13 +42,38 @@ def place(option: int, rotation: int, count: int) -> int:
     return (option - rotation) % count
 
 
-def _other(question: Mapping[str, Any], pool: Sequence[Mapping[str, Any]]) -> Sequence[str] | None:
-    """Images of a question of the pool that has as many and no patient in common: of the same task where there is one."""
-    own = set(question["patient_ids"])
-    fit = [q for q in pool if not own & set(q["patient_ids"]) and len(q["image_ids"]) == len(question["image_ids"])]
-    fit = [q for q in fit if q["task"] == question["task"]] or fit
-    drawn = min(fit, key=lambda q: hashlib.sha256(f"{question['qa_id']} {q['qa_id']}".encode()).digest(), default=None)
-    return None if drawn is None else drawn["image_ids"]
+class _Others:
+    """Questions of one set and number of images on a ring, by the hash of their id; one is drawn by walking on from a place."""
+
+    def __init__(self, questions: Iterable[Mapping[str, Any]]) -> None:
+        self._rings: dict[tuple[Any, ...], list[tuple[bytes, Mapping[str, Any], set[str]]]] = {}
+        for row in questions:
+            entry = (_hash(row["qa_id"]), row, set(row["patient_ids"]))
+            for kind in self._kinds(row):
+                self._rings.setdefault(kind, []).append(entry)
+        for ring in self._rings.values():
+            ring.sort(key=lambda entry: entry[0])
+
+    @staticmethod
+    def _kinds(row: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        kind = (row["set"], len(row["image_ids"]))
+        return [(*kind, row["task"]), kind]  # of the same task where there is one
+
+    def images(self, question: Mapping[str, Any]) -> Sequence[str] | None:
+        """Images of another question that has as many and no patient in common."""
+        own = set(question["patient_ids"])
+        for kind in self._kinds(question):
+            ring = self._rings[kind]
+            start = bisect_left(ring, _hash(f"other {question['qa_id']}"), key=lambda entry: entry[0])
+            for _, row, patients in chain(islice(ring, start, None), islice(ring, start)):
+                if not own & patients:
+                    found: Sequence[str] = row["image_ids"]
+                    return found
+        return None
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def asked(questions: Iterable[Mapping[str, Any]], condition: Condition) -> list[Asked]:
@@ -57,9 +84,7 @@ def asked(questions: Iterable[Mapping[str, Any]], condition: Condition) -> list[
     if condition not in CONDITIONS:
         raise ValueError(f"no condition {condition!r}; there are {', '.join(CONDITIONS)}")
     rows = list(questions)
-    pools: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        pools.setdefault(row["set"], []).append(row)
+    others = _Others(rows if condition == "other_patient" else ())
     found = []
     for row in rows:
         options, images, text = tuple(row["options"]), tuple(row["image_ids"]), row["question"]
@@ -72,9 +97,9 @@ def asked(questions: Iterable[Mapping[str, Any]], condition: Condition) -> list[
             rotations = (0,) if len(set(images)) > 1 else ()
             images = (*images[1:], *images[:1])
         elif condition == "other_patient":
-            others = _other(row, pools[row["set"]]) if images else None
-            rotations = () if others is None else (0,)
-            images = tuple(others or ())
+            drawn = others.images(row) if images else None
+            rotations = () if drawn is None else (0,)
+            images = tuple(drawn or ())
         found += [Asked(row["qa_id"], k, text, (*options[k:], *options[:k]), images) for k in rotations]
     return found
 
