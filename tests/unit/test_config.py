@@ -23,6 +23,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return values
 
 
+def at(family: str = "endpoint", **settings: Any) -> dict[str, Any]:
+    """A model at an endpoint."""
+    return {"family": family, "endpoint": {"url": "https://a.example/v1", "model": "m", **settings}}
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "demo.yaml"])
 def test_shipped_configs_are_valid(name: str) -> None:
     assert config.load(ROOT / "config" / name).models
@@ -47,7 +52,31 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("models.med-mantis.tuning", {"gpus": 4, "nodes": 3}, "4 processes can't be shared evenly by 3 nodes"),
         ("models.med-mantis.tuning", {"gpus": 2, "processes": 2}, "processes is for trainings without a GPU"),
         ("models.med-mantis.tuning", None, "base and tuning belong together"),
-        ("models.mantis.hub", "a/b", "set exactly one of base, hub, path, tiny"),
+        ("models.mantis.hub", "a/b", "set exactly one of base, hub, path, tiny, endpoint"),
+        (
+            "models.mantis.endpoint",
+            {"url": "https://a.example/v1", "model": "m"},
+            "set exactly one of base, hub, path, tiny, endpoint",
+        ),
+        ("models.mantis", {"family": "endpoint", "hub": "a/b"}, "family endpoint and the section endpoint belong together"),
+        ("models.mantis", at(family="chat"), "family endpoint and the section endpoint belong together"),
+        ("models.mantis", at(urll="x"), "models.mantis.endpoint.urll: unknown key; did you mean 'url'?"),
+        ("models.mantis", at(key="sk-1"), "models.mantis.endpoint.key: unknown key; did you mean 'key_env'?"),
+        ("models.mantis", at(key_env="sk-very-secret"), "models.mantis.endpoint.key_env: "),
+        ("models.mantis", at(url="a.example/v1"), "models.mantis.endpoint.url: expected a URL that begins with https://"),
+        ("models.mantis", at(url="https://u:very-secret@a.example/v1"), "models.mantis.endpoint.url: expected a bare URL"),
+        ("models.mantis", at(url="https://a.example/v1?key=very-secret"), "models.mantis.endpoint.url: expected a bare URL"),
+        ("models.mantis", at(url="https://a.example/v1/chat/completions"), "the base URL, which ends before /chat/completions"),
+        ("models.mantis", at(url="https://[a/v1"), "models.mantis.endpoint.url: not a URL"),
+        ("models.mantis", at(url="http://gpu01:8000/v1"), "the key could be read on its way"),
+        ("models.mantis", at(concurrency=0), "models.mantis.endpoint.concurrency: "),
+        ("models.mantis", at(requests_per_minute=0), "models.mantis.endpoint.requests_per_minute: "),
+        ("models.mantis", at(parameters={"model": "x", "stream": True}), "parameters: model, stream can't be set here"),
+        (
+            "sources.embed",
+            {"origin": "local", "path": "x", "credentialed": False},
+            "sources.embed.credentialed: its owner's agreement",
+        ),
         ("qa.pretrain", 0, "tiny base models need pretraining questions"),
         ("qa.release", {"url": "https://example.org/r.zip"}, "url needs sha256"),
         ("qa.origin", "released", "the release has no such questions"),
@@ -63,6 +92,26 @@ def test_wrong_values_are_refused_with_their_path(path: str, value: Any, message
         config.parse(changed(path, value), "demo.yaml")
     assert message in str(error.value)
     assert "demo.yaml" in str(error.value)
+    assert "very-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("settings", [{"key_env": None}, {"key_env": "VLLM_KEY"}, {"url": "http://[::1]:8000/v1/"}, {}])
+def test_an_endpoint_whose_key_is_safe_is_valid(settings: dict[str, Any]) -> None:
+    url = "http://gpu01:8000/v1" if settings else "http://localhost:8000/v1"
+    found = config.parse(changed("models.served", at(**{"url": url, **settings}))).models["served"].endpoint
+    assert found is not None and found.url.endswith(":8000/v1")
+
+
+def test_which_sources_are_credentialed() -> None:
+    def credentialed(**sources: dict[str, Any]) -> list[str]:
+        return list(config.parse(changed("sources", sources)).credentialed)
+
+    local, phantom = {"origin": "local", "path": "x"}, {"origin": "phantom", "patients": 3}
+    assert config.load(ROOT / "config/config.yaml").credentialed == ["embed", "ms_cxr_t"]
+    assert config.load(ROOT / "config/demo.yaml").credentialed == []
+    assert credentialed(embed=local, lumiere=local, pmc=phantom) == ["embed"]
+    assert credentialed(embed=phantom | {"credentialed": True}, odir=local | {"credentialed": True}) == ["embed", "odir"]
+    assert credentialed(ms_cxr_t=phantom | {"credentialed": False}) == []
 
 
 def test_every_key_is_documented() -> None:

@@ -8,12 +8,15 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from medmim.part import Fraction, Part, Positive
+from medmim.predict.settings import Endpoint
 from medmim.qa.conditions import CONDITIONS, Condition
 from medmim.train.recipe import TinyBase, Tuning
 
 SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
 Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
 ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
+CREDENTIALED: tuple[SourceName, ...] = ("embed", "ms_cxr_t")
+"""Sources that their owners give under an agreement not to pass them on."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -28,6 +31,9 @@ class Source(Part):
     """Patients of a phantom cohort."""
     max_rejected: Fraction = 0.01
     """Share of files or rows that may be broken before the stage stops."""
+    credentialed: bool | None = None
+    """Whether its images and texts may only go to endpoints that say credentialed: true. By default true of embed and ms_cxr_t
+    with origin local, as their owners' agreements forbid passing them on: these can't be set to false. Else false."""
 
     @model_validator(mode="after")
     def _complete(self) -> "Source":
@@ -116,8 +122,8 @@ class QA(Part):
 class Model(Part):
     """A model to be scored."""
 
-    family: Literal["llava-med", "mantis", "chat"]
-    """Prompt layout and image preprocessing. chat: the model's own processor and chat template."""
+    family: Literal["llava-med", "mantis", "chat", "endpoint"]
+    """Prompt layout and image preprocessing. chat: the model's own processor and chat template. endpoint: a service's."""
     base: Name | None = None
     """Name of the model this one is tuned from; unset for models taken as they are."""
     hub: str | None = None
@@ -128,6 +134,8 @@ class Model(Part):
     """Local folder with the model, instead of hub."""
     tiny: TinyBase | None = None
     """Make a small synthetic base of this family here, instead of hub or path."""
+    endpoint: Endpoint | None = None
+    """Ask a service, instead of hub or path."""
     system: str = ""
     """System message; empty for none."""
     tuning: Tuning | None = None
@@ -135,8 +143,10 @@ class Model(Part):
 
     @model_validator(mode="after")
     def _complete(self) -> "Model":
-        if sum(x is not None for x in (self.base, self.hub, self.path, self.tiny)) != 1:
-            raise ValueError("set exactly one of base, hub, path, tiny")
+        if sum(x is not None for x in (self.base, self.hub, self.path, self.tiny, self.endpoint)) != 1:
+            raise ValueError("set exactly one of base, hub, path, tiny, endpoint")
+        if (self.family == "endpoint") != (self.endpoint is not None):
+            raise ValueError("family endpoint and the section endpoint belong together")
         if (self.base is None) != (self.tuning is None):
             raise ValueError("base and tuning belong together")
         return self
@@ -220,6 +230,12 @@ class Config(Part):
     def _consistent(self) -> "Config":
         if not self.sources:
             raise ValueError("sources: name at least one")
+        for held in CREDENTIALED:
+            if held in self.sources and self.sources[held].origin == "local" and self.sources[held].credentialed is False:
+                raise ValueError(
+                    f"sources.{held}.credentialed: its owner's agreement forbids passing it on, which no setting here changes; "
+                    "models.NAME.endpoint.credentialed says of an endpoint that it may have it"
+                )
         for name, model in self.models.items():
             if model.base is None:
                 continue
@@ -241,6 +257,15 @@ class Config(Part):
     def folder(self) -> str:
         """Folder of the run's artifacts."""
         return f"{self.results}/{self.run}"
+
+    @property
+    def credentialed(self) -> list[SourceName]:
+        """Sources whose images and texts may only go where that is said to be allowed."""
+        return [
+            name
+            for name, source in self.sources.items()
+            if source.credentialed or (source.credentialed is None and source.origin == "local" and name in CREDENTIALED)
+        ]
 
 
 class ConfigError(ValueError):

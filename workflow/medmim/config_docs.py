@@ -57,7 +57,8 @@ def markdown() -> str:
             kind = ", ".join(map(str, schema["enum"])) if "enum" in schema else kind
             plain = not isinstance(field.default, BaseModel)
             default = "required" if field.is_required() else f"`{json.dumps(field.default)}`" if plain else "see below"
-            lines.append(f"| `{name}` | {kind} | {default} | {(field.description or '').replace('|', ', ')} |")
+            meaning = " ".join((field.description or "").replace("|", ", ").split())
+            lines.append(f"| `{name}` | {kind} | {default} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
 

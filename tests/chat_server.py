@@ -1,0 +1,122 @@
+"""A scripted server of chat completions on loopback, for the tests of endpoints: it answers, or fails, as it is told to."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What the server does with a request."""
+
+    status: int = 200
+    body: Any = None
+    """Sent as JSON; bytes as they are."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    """Seconds before it answers."""
+    cut: int | None = None
+    """The connection ends after so many bytes of the body; all of it is announced."""
+
+
+def completion(content: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:
+    """A chat completion as vLLM and OpenAI send it."""
+    first = message.pop("first", None)
+    choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    if first is not None:
+        tops = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in first]
+        choice["logprobs"] = {"content": [{**tops[0], "top_logprobs": tops}]}
+    return {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": int(time.time()), "model": "served-2026", "choices": [choice],
+        "system_fingerprint": "fp_1", "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+    }  # fmt: skip
+
+
+def refusal(message: str, **told: Any) -> dict[str, Any]:
+    """The body of an error."""
+    return {"error": {"message": message, **told}}
+
+
+def text_of(body: dict[str, Any]) -> str:
+    """The user's words of a request."""
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(p["text"] for p in content if p["type"] == "text")
+
+
+@dataclass
+class Asked:
+    """A request that came."""
+
+    at: float
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+
+class ChatServer:
+    """A server as a context. `answer` is called with a request and how often the same one came before; it may be replaced."""
+
+    def __init__(self, answer: Callable[[dict[str, Any], int], Answer] | None = None) -> None:
+        self.answer = answer or (lambda body, before: Answer(body=completion("A")))
+        self.asked: list[Asked] = []
+        self.open, self.most_open = 0, 0
+        self._seen: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        ours = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                ours.handle(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def handle(self, connection: BaseHTTPRequestHandler) -> None:
+        raw = connection.rfile.read(int(connection.headers["Content-Length"]))
+        body = json.loads(raw)
+        with self._lock:
+            before = self._seen[raw.decode()]
+            self._seen[raw.decode()] += 1
+            headers = {name.lower(): value for name, value in connection.headers.items()}
+            self.asked.append(Asked(time.monotonic(), connection.path, headers, body))
+            self.open += 1
+            self.most_open = max(self.open, self.most_open)
+        answer = self.answer(body, before)
+        time.sleep(answer.delay)
+        with self._lock:
+            self.open -= 1
+        data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        try:
+            connection.send_response(answer.status)
+            for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **answer.headers}.items():
+                connection.send_header(name, value)
+            connection.end_headers()
+            connection.wfile.write(data[: answer.cut])
+        except OSError:  # who asked is gone
+            pass
+        if answer.cut is not None:
+            connection.close_connection = True
+
+    def __enter__(self) -> "ChatServer":
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def texts(self) -> list[str]:
+        """The user's words of every request, in order."""
+        return [text_of(a.body) for a in self.asked]

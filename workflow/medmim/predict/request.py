@@ -1,0 +1,194 @@
+"""What is to be asked of an endpoint, what of it is credentialed, and replies as rows of the predictions table.
+
+A reply is kept under a hash of all that it depends on: the endpoint's URL, and the request with image ids in place of images.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medmim import tables
+from medmim.errors import UserError
+from medmim.images import RELEASE
+from medmim.predict.settings import Endpoint
+from medmim.predict.store import Store
+from medmim.qa.conditions import CONDITIONS, Asked, Condition, asked
+from medmim.qa.prompt import IMAGE, LETTERS, prompt_text
+
+Row = dict[str, Any]
+
+
+def messages(system: str, text: str, images: Sequence[str]) -> list[dict[str, Any]]:
+    """A question as chat messages: its images, by URL, where its placeholders stand, and the words between them."""
+    content: list[dict[str, Any]] = []
+    for url, words in zip(("", *images), text.split(IMAGE), strict=True):
+        if url:
+            content.append({"type": "image_url", "image_url": {"url": url}})
+        if words.strip():
+            content.append({"type": "text", "text": words})
+    user = {"role": "user", "content": content if images else text}  # plain where it can be, as not all services know parts
+    return [{"role": "system", "content": system}, user] if system else [user]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question under one condition, and the request that asks it."""
+
+    asked: Asked
+    condition: Condition
+    system: str
+    parameters: Mapping[str, Any]
+    """All of the request but its messages."""
+    prompt_sha256: str
+    """Of the messages without their images."""
+    key: str
+    """Of all that the reply depends on."""
+
+    def body(self, url: Callable[[str], str]) -> dict[str, Any]:
+        """The request's JSON; `url` makes one of an image's name in the question."""
+        text = prompt_text(self.asked.question, self.asked.options)
+        return {**self.parameters, "messages": messages(self.system, text, [url(i) for i in self.asked.image_ids])}
+
+
+def requests(
+    questions: Sequence[Mapping[str, Any]],
+    conditions: Collection[str],
+    endpoint: Endpoint,
+    *,
+    system: str,
+    max_new_tokens: int,
+    seed: int,
+    image_ids: Mapping[str, str],
+) -> list[Request]:
+    """What is to be asked, by condition in the order of CONDITIONS, then as `asked` gives it.
+
+    `image_ids`: image_id of every image by the names that questions have for it. Raises UserError where an image is absent or
+    there is not one placeholder for each.
+    """
+    parameters: dict[str, Any] = {"model": endpoint.model, "temperature": 0, "max_tokens": max_new_tokens, "seed": seed}
+    parameters |= {"logprobs": True, "top_logprobs": 20} if endpoint.logprobs else {}
+    parameters = {name: value for name, value in (parameters | endpoint.parameters).items() if value is not None}
+    found = []
+    for condition in (c for c in CONDITIONS if c in conditions):
+        for one in asked(questions, condition):
+            text, count = prompt_text(one.question, one.options), len(one.image_ids)
+            if text.count(IMAGE) != count:
+                raise UserError(f"question {one.qa_id} has {text.count(IMAGE)} placeholders for {count} images")
+            if absent := [i for i in one.image_ids if i not in image_ids]:
+                raise UserError(f"question {one.qa_id} shows {absent[0]}, which is in none of the images tables")
+            prompt = messages(system, text, ["image"] * count)
+            shown = messages(system, text, [image_ids[i] for i in one.image_ids])
+            key = _hash({**parameters, "url": endpoint.url, "messages": shown})
+            found.append(Request(one, condition, system, parameters, _hash(prompt), key))
+    return found
+
+
+def images(paths: Iterable[Path]) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """(image_id, sources) of every image of the tables, by each name that questions have for it.
+
+    Of the same pixels several sources may have an image.
+    """
+    ids: dict[str, str] = {}
+    sources: dict[str, set[str]] = {}
+    for path in paths:
+        for row in tables.read(path, "images", ["image_id", "source", "release_path"]).to_pylist():
+            for name in (row["image_id"], *([RELEASE + row["release_path"]] if row["release_path"] else [])):
+                ids.setdefault(name, row["image_id"])
+                sources.setdefault(name, set()).add(row["source"])
+    return ids, sources
+
+
+def check_credentialed(
+    requests: Iterable[Request],
+    of_question: Mapping[str, str],
+    of_image: Mapping[str, Collection[str]],
+    credentialed: Collection[str],
+    endpoint: Endpoint,
+    model: str,
+) -> dict[str, dict[str, int]]:
+    """How many questions and images of each credentialed source go to the endpoint.
+
+    `of_question`: source by qa_id; `of_image`: sources by the images' names. Raises UserError where there are any and the
+    endpoint's config does not say that they may be sent there.
+    """
+    questions: dict[str, set[str]] = {}
+    shown: dict[str, set[str]] = {}
+    for request in requests:
+        questions.setdefault(of_question[request.asked.qa_id], set()).add(request.asked.qa_id)
+        for image in request.asked.image_ids:
+            for source in of_image[image]:
+                questions.setdefault(source, set()).add(request.asked.qa_id)
+                shown.setdefault(source, set()).add(image)
+    found = {
+        source: {"questions": len(questions[source]), "images": len(shown.get(source, ()))}
+        for source in sorted(questions.keys() & {*credentialed})
+    }
+    if found and not endpoint.credentialed:
+        counts = "; ".join(f"{source}: {n['questions']} questions, {n['images']} images" for source, n in found.items())
+        raise UserError(
+            f"data of credentialed sources would go to {endpoint.url} ({counts}): nothing was sent. Their owners' agreements "
+            "forbid passing them on; PhysioNet's rules forbid sending credentialed data to third parties that may keep it. "
+            "Where this endpoint is your own, or its operator is bound to keep nothing, set "
+            f"models.{model}.endpoint.credentialed: true; else leave these sources out"
+        )
+    return found
+
+
+def _option_logprobs(first: Iterable[tuple[str, float]], options: int) -> list[float]:
+    """Log-likelihood of each option's letter as the first token, with or without a space; empty where one is not told."""
+    found: dict[str, float] = {}
+    for token, logprob in first:
+        letter = token.strip()
+        found[letter] = float(np.logaddexp(found.get(letter, -np.inf), logprob))
+    letters = LETTERS[:options]
+    return [found[letter] for letter in letters] if all(letter in found for letter in letters) else []
+
+
+def rows(requests: Iterable[Request], store: Store, failures: Mapping[str, str], model: str) -> list[Row]:
+    """Rows of the predictions table, in the order of the requests. `failures`: why one could not be asked, by key."""
+    made = []
+    for request in requests:
+        kept = store.get(request.key) or {"content": "", "refusal": "", "first": []}
+        made.append(
+            {
+                "qa_id": request.asked.qa_id,
+                "model": model,
+                "condition": request.condition,
+                "rotation": request.asked.rotation,
+                "prompt_sha256": request.prompt_sha256,
+                "reply": (kept["content"] or kept["refusal"] or "").strip(),
+                "option_logprobs": _option_logprobs(kept["first"], len(request.asked.options)),
+                "text_logprobs": [],
+                "failure": failures.get(request.key, ""),
+            }
+        )
+    return made
+
+
+def account(requests: Iterable[Request], store: Store) -> dict[str, Any]:
+    """What the service said of its replies, summed up: how they ended, by what model, and the tokens it counted."""
+    told = [kept for key in sorted({r.key for r in requests}) if (kept := store.get(key))]
+    tokens: Counter[str] = Counter()
+    for kept in told:
+        tokens.update({name: n for name, n in (kept["usage"] or {}).items() if isinstance(n, int)})
+
+    def counted(name: str) -> dict[str, int]:
+        return dict(sorted(Counter(str(kept[name]) for kept in told).items()))
+
+    return {
+        "replies": len(told),
+        "finish_reasons": counted("finish_reason"),
+        "models": counted("model"),
+        "system_fingerprints": counted("system_fingerprint"),
+        "tokens": dict(sorted(tokens.items())),
+    }
