@@ -37,6 +37,7 @@ MODELS = RUN.models
 TINY = [name for name, model in MODELS.items() if model.tiny]
 TUNED = [name for name, model in MODELS.items() if model.base]
 FETCHED = [name for name, model in MODELS.items() if model.hub or model.path]
+ENDPOINTS = [name for name, model in MODELS.items() if model.endpoint]
 IMAGES = expand(f"{R}/images/{{source}}.images.parquet", source=SOURCES)
 PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
 CONDITIONS = RUN.prediction.conditions

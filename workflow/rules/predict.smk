@@ -12,6 +12,8 @@ rule predict:
         f"{R}/predictions/{{model}}.{{condition}}.parquet",
     log:
         f"{R}/logs/predict.{{model}}.{{condition}}.log",
+    wildcard_constraints:
+        model="|".join(m for m in MODELS if m not in ENDPOINTS),
     conda:
         "../../envs/gpu.yaml"
     threads: RUN.prediction.threads
