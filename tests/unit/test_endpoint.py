@@ -177,8 +177,9 @@ def test_rows_are_by_condition_then_as_asked_whatever_comes_first(world: World, 
     tables.build("predictions", rows)
 
     server.answer = lambda body, before: Answer(500)
-    again = world.ask(server, CONDITIONS, concurrency=1)
-    assert again == rows and world.sent == 0
+    assert world.ask(server, CONDITIONS) == rows and world.sent == 0
+    server.answer, world.store = slowly, world.folder / "others"
+    assert world.ask(server, CONDITIONS, concurrency=1) == rows and world.sent == len(rows)
 
 
 def test_prompt_hashes_tell_prompts_apart_and_not_their_images(world: World, server: ChatServer) -> None:
@@ -303,8 +304,9 @@ def test_requests_are_spaced_as_the_limit_says(world: World, server: ChatServer)
         (completion("A: le", "length"), "A: le"),
         (completion("", "content_filter"), ""),
         (completion(" B\n"), "B"),
+        (completion("B \ud83d", "length"), "B ?"),
     ],
-    ids=["empty", "refusal", "nothing but thought", "length", "content_filter", "spaces"],
+    ids=["empty", "refusal", "nothing but thought", "length", "content_filter", "spaces", "half a character"],
 )
 def test_what_the_model_says_is_its_answer(world: World, server: ChatServer, answer: dict[str, Any], reply: str) -> None:
     server.answer = lambda body, before: Answer(body=answer)
@@ -398,10 +400,14 @@ def test_replies_on_their_way_are_kept_when_another_question_fails(world: World,
 
 
 def test_a_key_that_is_not_there_is_named(world: World, server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    with pytest.raises(UserError, match=r"the environment variable NO_SUCH_KEY, which endpoint\.key_env names, holds no key"):
-        world.ask(server, key_env="NO_SUCH_KEY")
-    assert server.asked == []
+    for value in ("", " \n", f"{SECRET}\n{SECRET}", f"{SECRET}’"):
+        monkeypatch.setenv("PLANTED_KEY", value)
+        with pytest.raises(UserError) as error:
+            world.ask(server, key_env="PLANTED_KEY")
+        assert str(error.value) == "the environment variable PLANTED_KEY, which endpoint.key_env names, holds no key"
+    monkeypatch.setenv("PLANTED_KEY", f"{SECRET}\n")
+    assert server.asked == [] and len(world.ask(server, key_env="PLANTED_KEY")) == len(server.asked)
+    assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {SECRET}"}
 
 
 def test_no_credential_of_another_service_is_sent(world: World, server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,11 @@ def _unaskable(error: APIStatusError) -> str | None:
     return None
 
 
+def _whole(text: str | None) -> str | None:
+    """Text without halves of surrogate pairs, which are left where a reply ends within a character."""
+    return None if text is None else text.encode(errors="replace").decode()
+
+
 def _reply(content: bytes) -> dict[str, Any]:
     """What is kept of a chat completion. Raises _Malformed."""
     try:
@@ -112,8 +117,8 @@ def _reply(content: bytes) -> dict[str, Any]:
         choice = found["choices"][0]
         message = choice["message"]
         kept = {
-            "content": message.get("content"),
-            "refusal": message.get("refusal"),
+            "content": _whole(message.get("content")),
+            "refusal": _whole(message.get("refusal")),
             "finish_reason": choice.get("finish_reason"),
             "first": [],
             "model": found.get("model"),
@@ -121,11 +126,11 @@ def _reply(content: bytes) -> dict[str, Any]:
             "usage": found.get("usage"),
         }
         if first := (choice.get("logprobs") or {}).get("content"):
-            kept["first"] = [[top["token"], top["logprob"]] for top in first[0]["top_logprobs"]]
+            kept["first"] = [[_whole(top["token"]), float(top["logprob"])] for top in first[0]["top_logprobs"]]
     except (ValueError, LookupError, TypeError, AttributeError):
         start = " ".join(content[:SAID].decode(errors="replace").split())
         raise _Malformed(f"no chat completion: {start or 'nothing'}") from None
-    if kept["finish_reason"] == "error" or not isinstance(kept["content"], str | None):
+    if kept["finish_reason"] == "error":
         raise _Malformed(f"no chat completion: {json.dumps(choice)[:SAID]}")
     return kept
 
@@ -139,8 +144,14 @@ class _Asking:
         self, endpoint: Endpoint, key: str | None, store: Store, url: Callable[[str], str], bar: "tqdm[NoReturn]"
     ) -> None:
         self.endpoint, self.store, self.url, self.bar = endpoint, store, url, bar
-        self.secret = key or "EMPTY"  # vLLM's word for none
-        self.client = AsyncOpenAI(base_url=endpoint.url, api_key=self.secret, admin_api_key="", max_retries=0, timeout=None)
+        self.secret = key
+        self.client = AsyncOpenAI(
+            base_url=endpoint.url,
+            api_key=key or "EMPTY",  # vLLM's word for none
+            admin_api_key="",
+            max_retries=0,
+            timeout=None,
+        )
         rate = endpoint.requests_per_minute
         self.limiter = AsyncLimiter(1, 60 / rate) if rate else None
         self.failures: dict[str, str] = {}
@@ -153,7 +164,7 @@ class _Asking:
 
     def clean(self, text: str) -> str:
         """A service's message, which may repeat the key, without it."""
-        return text.replace(self.secret, "(the key)")
+        return text.replace(self.secret, "(the key)") if self.secret else text
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -270,8 +281,8 @@ def ask(requests: Sequence[Request], endpoint: Endpoint, store: Store, png: Call
     missing = {r.key: r for r in requests if r.key not in store}
     if not missing:
         return {}, 0
-    key = os.environ.get(endpoint.key_env) if endpoint.key_env else None
-    if endpoint.key_env and not key:
+    key = os.environ.get(endpoint.key_env, "").strip() if endpoint.key_env else None
+    if key is not None and not re.fullmatch(r"[!-~]+", key):  # else errors would show it, with what can't be sent
         raise UserError(f"the environment variable {endpoint.key_env}, which endpoint.key_env names, holds no key")
     os.environ.pop("OPENAI_CUSTOM_HEADERS", None)  # the client would send them to any service: they may hold another's key
 
