@@ -58,7 +58,7 @@ def _message(error: APIStatusError) -> str:
     told = error.body
     if isinstance(told, dict):
         told = told.get("message") or told.get("detail") or json.dumps(told)
-    return f"{error.status_code}: {' '.join(str(told or 'no message').split())[:SAID]}"
+    return f"{error.status_code}: {' '.join(str(told or 'no message').split())}"
 
 
 def _said(error: BaseException | None) -> str:
@@ -123,15 +123,14 @@ def _reply(content: bytes) -> dict[str, Any]:
             "first": [],
             "model": found.get("model"),
             "system_fingerprint": found.get("system_fingerprint"),
-            "usage": found.get("usage"),
+            "usage": dict(found.get("usage") or {}),
         }
         if first := (choice.get("logprobs") or {}).get("content"):
             kept["first"] = [[_whole(top["token"]), float(top["logprob"])] for top in first[0]["top_logprobs"]]
     except (ValueError, LookupError, TypeError, AttributeError):
-        start = " ".join(content[:SAID].decode(errors="replace").split())
-        raise _Malformed(f"no chat completion: {start or 'nothing'}") from None
+        raise _Malformed(f"no chat completion: {' '.join(content.decode(errors='replace').split()) or 'nothing'}") from None
     if kept["finish_reason"] == "error":
-        raise _Malformed(f"no chat completion: {json.dumps(choice)[:SAID]}")
+        raise _Malformed(f"no chat completion: {json.dumps(choice)}")
     return kept
 
 
@@ -163,8 +162,8 @@ class _Asking:
         self._stopped = False
 
     def clean(self, text: str) -> str:
-        """A service's message, which may repeat the key, without it."""
-        return text.replace(self.secret, "(the key)") if self.secret else text
+        """The beginning of a service's message, which may repeat the key, without it."""
+        return (text.replace(self.secret, "(the key)") if self.secret else text)[:SAID]
 
     def stop(self) -> None:
         """Begin nothing more."""

@@ -180,7 +180,7 @@ def account(requests: Iterable[Request], store: Store) -> dict[str, Any]:
     told = [kept for key in sorted({r.key for r in requests}) if (kept := store.get(key))]
     tokens: Counter[str] = Counter()
     for kept in told:
-        tokens.update({name: n for name, n in (kept["usage"] or {}).items() if isinstance(n, int)})
+        tokens.update({name: n for name, n in kept["usage"].items() if isinstance(n, int)})
 
     def counted(name: str) -> dict[str, int]:
         return dict(sorted(Counter(str(kept[name]) for kept in told).items()))
