@@ -38,6 +38,7 @@ rule all:
     input:
         f"{R}/leaderboard.parquet",
         f"{R}/report.html",
+        f"{R}/tables/leaderboard.md",
 
 
 workflow.default_target = TARGET

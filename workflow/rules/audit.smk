@@ -8,7 +8,7 @@ rule audit:
     conda:
         "../../envs/data.yaml"
     params:
-        cfg=cfg(expected=[f"{R}/leaderboard.parquet", f"{R}/report.html"]),
+        cfg=cfg(expected=[f"{R}/leaderboard.parquet", f"{R}/report.html", f"{R}/tables/leaderboard.md"]),
         code=digest("audit.py"),
         results=R,
         cache=["--cache", CACHE] if CACHE else [],

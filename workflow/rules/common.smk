@@ -14,7 +14,7 @@ from snakemake_interface_executor_plugins.settings import DeploymentMethod
 from medmim import cache, plan, slurm
 from medmim.config import ConfigError
 from medmim.config import parse as parse_config
-from medmim.digest import digest
+from medmim.digest import HERE, digest
 from medmim.models import FAMILIES
 from medmim.models import module as family_module
 from medmim.train.recipe import SIZES

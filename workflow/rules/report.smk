@@ -39,3 +39,33 @@ rule report:
         program("report.py") + "--leaderboard {input.leaderboard} --answers {input.answers} --predictions {input.predictions}"
         " --train {input.train} --benchmark {input.benchmark} --images {input.images} --loss {input.loss}"
         " --benchmark-audit {input.audit} {params.paper} --report {output}"
+
+
+rule print_leaderboard:
+    """The leaderboard for papers: CSV, Markdown, LaTeX."""
+    input:
+        leaderboard=f"{R}/leaderboard.parquet",
+        qa=f"{R}/qa/benchmark.parquet",
+        predictions=expand(f"{R}/predictions/{{model}}.parquet", model=MODELS),
+        weights=expand(f"{R}/models/{{model}}/files.parquet", model=[*FETCHED, *TINY, *TUNED]),
+        paper=RUN.report.paper or [],
+    output:
+        csv=f"{R}/tables/leaderboard.csv",
+        markdown=f"{R}/tables/leaderboard.md",
+        latex=f"{R}/tables/leaderboard.tex",
+    log:
+        f"{R}/logs/print_leaderboard.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        cfg=cfg(
+            models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
+            min_open_ranked=RUN.scoring.min_open_ranked,
+            precision=RUN.prediction.precision,
+            versions={name: HERE.locked[name] for name in ("torch", "transformers", "peft")},
+        ),
+        code=digest("print_leaderboard.py"),
+        paper=f"--paper {RUN.report.paper}" if RUN.report.paper else "",
+    shell:
+        program("print_leaderboard.py") + "--leaderboard {input.leaderboard} --qa {input.qa} --predictions {input.predictions}"
+        " --weights {input.weights} {params.paper} --csv {output.csv} --markdown {output.markdown} --latex {output.latex}"
