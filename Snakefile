@@ -17,6 +17,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/images.smk"
 include: "workflow/rules/qa.smk"
+include: "workflow/rules/heldout.smk"
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"
@@ -25,12 +26,14 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/crate.smk"
+include: "workflow/rules/export.smk"
 
 
 localrules:
     all,
     audit,
     crate,
+    export,
 
 
 rule all:

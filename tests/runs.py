@@ -33,6 +33,7 @@ CHECKOUT = (
     "slurm",
     "audit",
     "crate",
+    "export",
     "README.md",
     "CITATION.cff",
 )

@@ -17,6 +17,7 @@ Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
 ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
 CREDENTIALED: tuple[SourceName, ...] = ("embed", "ms_cxr_t")
 """Sources that their owners give under an agreement not to pass them on."""
+HeldOutName = Literal["medframeqa", "medxpertqa"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
@@ -32,8 +33,9 @@ class Source(Part):
     max_rejected: Fraction = 0.01
     """Share of files or rows that may be broken before the stage stops."""
     credentialed: bool | None = None
-    """Whether its images and texts may only go to endpoints that say credentialed: true. By default true of embed and ms_cxr_t
-    with origin local, as their owners' agreements forbid passing them on: these can't be set to false. Else false."""
+    """Whether its images and texts may only go where it is said that they may: to endpoints with credentialed: true, and into
+    exports with export.credentialed: true. By default true of embed and ms_cxr_t with origin local, as their owners' agreements
+    forbid passing them on: these can't be set to false. Else false."""
 
     @model_validator(mode="after")
     def _complete(self) -> "Source":
@@ -119,6 +121,29 @@ class QA(Part):
         return self
 
 
+class HeldOut(Part):
+    """A published benchmark to ask beside ours."""
+
+    path: str | None = None
+    """Folder that holds it as its authors publish it."""
+    hub: str | None = None
+    """Repository on the hub, used where path is not set."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Commit of that repository, 40 hex digits."""
+    limit: Positive | None = None
+    """At most so many questions, by a hash of their ids; null takes all."""
+    max_rejected: Fraction = 0.01
+    """Share of questions that may be broken before the stage stops."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "HeldOut":
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("set exactly one of path, a folder you have, and hub, a repository to fetch")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub and revision belong together: a repository's content changes, that of a commit does not")
+        return self
+
+
 class Model(Part):
     """A model to be scored."""
 
@@ -200,6 +225,13 @@ class Report(Part):
     """File with the paper's own figures, as you filled it in; without it the report says "not available"."""
 
 
+class Export(Part):
+    """The benchmark for others' tools."""
+
+    credentialed: bool = False
+    """Write questions and images of credentialed sources too, for those who may have them: the export is not to be passed on."""
+
+
 class Config(Part):
     """One run. Artifacts go to <results>/<run>."""
 
@@ -215,6 +247,8 @@ class Config(Part):
     """Image normalisation."""
     qa: QA = QA()
     """Questions."""
+    heldout: dict[HeldOutName, HeldOut] = Field(default={})
+    """Further held-out sets, by name: medframeqa, medxpertqa. They are asked and shown on their own, in no sum."""
     models: dict[Name, Model]
     """The models to score, by name."""
     prediction: Prediction = Prediction()
@@ -223,6 +257,8 @@ class Config(Part):
     """How scores are made."""
     report: Report = Report()
     """The report."""
+    export: Export = Export()
+    """The benchmark for others' tools."""
     cache: Cache = Cache()
     """What is kept of jobs for other runs."""
 

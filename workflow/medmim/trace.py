@@ -17,7 +17,7 @@ from medmim import provenance
 from medmim.errors import SidecarError, UserError
 from medmim.files import sha256
 
-LEADERBOARD, BENCHMARK = "leaderboard.parquet", "qa/benchmark.parquet"
+LEADERBOARD = "leaderboard.parquet"
 SPLITS = ("benchmark", "train", "pretrain")
 IMAGE = [
     *("image_id", "source", "study_id", "day", "view", "laterality", "modality", "width", "height"),
@@ -75,6 +75,11 @@ class Run:
         found: list[Row] = self.table(name, columns, where).to_pylist()
         return found
 
+    def questions(self, split: str) -> str:
+        """Name of the table of a split's questions; of the benchmark, that which was scored."""
+        record = self.record(LEADERBOARD) if split == "benchmark" else None
+        return str(record["inputs"]["qa"][0]["path"]) if record else f"qa/{split}.parquet"
+
     def raw(self, source: str) -> str:
         """Name of the index of a source's files, as its images table records it."""
         record = self.record(f"images/{source}.images.parquet")
@@ -114,11 +119,12 @@ def cell(results: Path, model: str, set_: str, metric: str, *, kind: str | None 
         raise UserError(f"no {metric} of {', '.join(given.values())}: there is {there}")
 
     sums = {"held_in", "held_out"}
-    of_sum = {r["set"] for r in board if set_ == ("held_out" if r["ability"] == "held_out" else "held_in")} - sums
+    apart = ("held_out", "further")
+    of_sum = {r["set"] for r in board if set_ == (r["ability"] if r["ability"] in apart else "held_in")} - sums
     sets = sorted(of_sum if set_ in sums else {set_})
     kinds = sorted({row["kind"] for row in cells})
     where = [("set", "in", sets), ("kind", "in", kinds)]
-    sources = Counter(row["source"] for row in run.rows(BENCHMARK, ["source"], where))
+    sources = Counter(row["source"] for row in run.rows(run.questions("benchmark"), ["source"], where))
 
     scored, _, less = metric.partition("_minus_")
     sides = {(model, condition)}
@@ -167,11 +173,15 @@ def _rests(run: Run, name: str, record: provenance.Record, sides: set[tuple[str,
     """Inputs that a file rests on, with the sha256 they were read with."""
     merges, shows = record["program"] == "merge_qa.py", "images" in record["inputs"] and "qa" in record["inputs"]
     asked = [name] if merges else [entry["path"] for entry in record["inputs"]["qa"]] if shows else []
-    held = [sources if n == BENCHMARK else set(run.table(n, ["source"])[0].unique().to_pylist()) for n in asked]
+    scored = {run.questions("benchmark"), "qa/benchmark.parquet"}
+    held = [sources if n in scored else set(run.table(n, ["source"])[0].unique().to_pylist()) for n in asked]
     here = set().union(*held)
     keep = {"answers": {model for model, _ in sides}, "predictions": {f"{model}.{condition}" for model, condition in sides}}
     if merges:
         keep |= {"qa": here}
+    elif record["program"] == "join_benchmark.py":
+        further = {PurePosixPath(entry["path"]).stem for entry in record["inputs"]["heldout"]}
+        keep |= {"heldout": sources, "benchmark": {"benchmark"} if sources - further else set()}
     elif shows:  # blind replies rest on no image
         keep |= {"images": set() if record["cfg"].get("condition") == "blind" else {f"{source}.images" for source in here}}
     return {
@@ -194,8 +204,8 @@ def question(results: Path, qa_id: str) -> Row:
         raise UserError(f"qa id {qa_id!r}: give 6 of its digits at least")
     ids: dict[str, list[str]] = {}
     for split in SPLITS:
-        if (results / f"qa/{split}.parquet").is_file():
-            for found in run.table(f"qa/{split}.parquet", ["qa_id"])[0].to_pylist():
+        if (results / run.questions(split)).is_file():
+            for found in run.table(run.questions(split), ["qa_id"])[0].to_pylist():
                 ids.setdefault(found, []).append(split)
     fitting = sorted(i for i in ids if i.startswith(start))
     if len(fitting) != 1:
@@ -205,7 +215,7 @@ def question(results: Path, qa_id: str) -> Row:
         hint = f"did you mean {' or '.join(near)}?" if near else "none is near it" if ids else "is the run finished?"
         raise UserError(f"qa id {start} {what}: {hint}")
     name, splits = fitting[0], ids[fitting[0]]
-    asked = run.rows(f"qa/{splits[0]}.parquet", None, [("qa_id", "=", name)])[0]
+    asked = run.rows(run.questions(splits[0]), None, [("qa_id", "=", name)])[0]
     asked.pop("split")
     return {
         "question": asked,

@@ -39,6 +39,12 @@ TUNED = [name for name, model in MODELS.items() if model.base]
 FETCHED = [name for name, model in MODELS.items() if model.hub or model.path]
 ENDPOINTS = [name for name, model in MODELS.items() if model.endpoint]
 IMAGES = expand(f"{R}/images/{{source}}.images.parquet", source=SOURCES)
+HELDOUT = list(RUN.heldout)
+HUB_SETS = [name for name in HELDOUT if RUN.heldout[name].hub]
+LOCAL_SETS = [name for name in HELDOUT if RUN.heldout[name].path]
+HELDOUT_QA = expand(f"{R}/qa/heldout/{{name}}.parquet", name=HELDOUT)
+BENCHMARK = f"{R}/qa/benchmark.heldout.parquet" if HELDOUT else f"{R}/qa/benchmark.parquet"  # what models are asked
+SHOWN = [*IMAGES, *expand(f"{R}/images/{{name}}.images.parquet", name=HELDOUT)]  # images that it shows
 PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
 CONDITIONS = RUN.prediction.conditions
 
@@ -95,6 +101,11 @@ def raw_root(source):
 def raw_index(source):
     """Table of a source's files."""
     return f"{R}/raw/{source}/files.parquet" if source in PHANTOMS else f"{R}/sources/{source}.parquet"
+
+
+def heldout_index(name):
+    """Table of the files of a further held-out set."""
+    return f"{R}/raw/{name}/files.parquet" if name in HUB_SETS else f"{R}/sources/{name}.parquet"
 
 
 def layout_of(model):

@@ -6,8 +6,8 @@ rule predict:
     input:
         unpack(lambda w: adapter_of(w.model)),
         model=lambda w: f"{R}/models/{base_of(w.model)}/files.parquet",
-        qa=f"{R}/qa/benchmark.parquet",
-        images=IMAGES,
+        qa=BENCHMARK,
+        images=SHOWN,
     output:
         f"{R}/predictions/{{model}}.{{condition}}.parquet",
     log:

@@ -57,7 +57,7 @@ if RUN.qa.origin == "generated":
         """List the faults of the benchmark against the training questions."""
         input:
             train=f"{R}/qa/train.parquet",
-            benchmark=f"{R}/qa/benchmark.parquet",
+            benchmark=BENCHMARK,
         output:
             json=f"{R}/benchmark_audit.json",
             html=f"{R}/benchmark_audit.html",
@@ -135,6 +135,7 @@ else:
         """List the faults of the released benchmark, as published."""
         input:
             index=RELEASE_INDEX,
+            heldout=HELDOUT_QA,
         output:
             json=f"{R}/benchmark_audit.json",
             html=f"{R}/benchmark_audit.html",
@@ -148,5 +149,5 @@ else:
             train=f"{RELEASE}/*train*.json",
             benchmark=f"{RELEASE}/*benchmark*.json",
         shell:
-            program("audit_release.py") + "--train {params.train:q} --benchmark {params.benchmark:q}"
+            program("audit_release.py") + "--train {params.train:q} --benchmark {params.benchmark:q} {input.heldout}"
             " --json {output.json} --html {output.html}"

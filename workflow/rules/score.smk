@@ -4,7 +4,7 @@
 rule score:
     """Read one model's replies and score each item."""
     input:
-        qa=f"{R}/qa/benchmark.parquet",
+        qa=BENCHMARK,
         predictions=expand(
             f"{R}/predictions/{{{{model}}}}.{{condition}}.parquet",
             condition=CONDITIONS,
@@ -25,7 +25,7 @@ rule score:
 rule leaderboard:
     """Means, intervals over patients and paired differences of all models."""
     input:
-        qa=f"{R}/qa/benchmark.parquet",
+        qa=BENCHMARK,
         answers=expand(f"{R}/scores/{{model}}.parquet", model=MODELS),
     output:
         f"{R}/leaderboard.parquet",
@@ -38,6 +38,7 @@ rule leaderboard:
             seed=RUN.seed,
             resamples=RUN.scoring.resamples,
             pairs={name: MODELS[name].base for name in TUNED},
+            further=HELDOUT,
         ),
         code=digest("leaderboard.py"),
     shell:

@@ -12,25 +12,18 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--model", type=Path, required=True, help="index of the model's folder (written)")
     with Job(arguments, outputs=["model"], cached=False) as job:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+        from medmim import hub
 
-        hub, revision, path = job.cfg["hub"], job.cfg["revision"], job.cfg["path"]
+        repository, revision, path = job.cfg["hub"], job.cfg["revision"], job.cfg["path"]
         if path:
             folder = Path(path).resolve()
         else:
-            try:
-                folder = Path(snapshot_download(hub, revision=revision, ignore_patterns=["*.bin", "*.pth", "*.gguf"]))
-            except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError, HfHubHTTPError) as error:
-                raise UserError(f"{hub} at {revision or 'its newest revision'} can't be fetched: {error}") from None
+            folder = hub.snapshot(repository, revision, ignore_patterns=["*.bin", "*.pth", "*.gguf"])
             job.extra["revision"] = folder.name
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} holds no model: it has no config.json")
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            link = job.out["model"] / file.relative_to(folder)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file.resolve())
-        job.done(f"{path or hub}{f' at {folder.name}' if hub else ''}")
+        hub.link(folder, job.out["model"])
+        job.done(f"{path or repository}{f' at {folder.name}' if repository else ''}")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,12 @@ SETS = {
 }
 
 
-def problems(row: Mapping[str, Any], known_images: Collection[str] | None = None) -> list[str]:
+def problems(
+    row: Mapping[str, Any], known_images: Collection[str] | None = None, sets: Mapping[str, Collection[str]] = SETS
+) -> list[str]:
     """Why a row of the qa table can't be used, in words for a person; empty where it can.
 
-    `known_images`: the image references there are; without it they are not looked up.
+    `known_images`: the image references there are; without it they are not looked up. `sets`: those of each split.
     An option text given twice passes in a released question: the release has them, and its audit counts them.
     """
     found = []
@@ -38,7 +40,7 @@ def problems(row: Mapping[str, Any], known_images: Collection[str] | None = None
         found += _options(options, row["answer"], row["answer_index"], repeats=str(row["generator"]).startswith("released/"))
     elif options or row["answer_index"] is not None:
         found.append("an open question has options or an answer index")
-    if row["set"] not in SETS.get(row["split"], ()):
+    if row["set"] not in sets.get(row["split"], ()):
         found.append(f"set {row['set']!r} does not belong to split {row['split']!r}")
     if known_images is not None:
         found += [f"no image {i}" for i in dict.fromkeys(images) if i not in known_images]

@@ -21,9 +21,14 @@ LABELS = {
     "rad": "RAD",
     "odir": "ODIR",
     "held_out": "Held-out",
+    "medframeqa": "MedFrameQA",
+    "medxpertqa": "MedXpertQA MM",
+    "further": "Further held-out",
 }
 """Names of the sets for people, in the order of the tables; a set that is not named here comes before the held-out sum."""
 SUMS = ("held_in", "held_out")
+FURTHER = "further"
+"""Ability of the sets that are in no sum."""
 BASELINES = ("chance", "majority")
 
 
@@ -72,15 +77,14 @@ class Board:
     def __init__(self, frame: pd.DataFrame) -> None:
         self.rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
         self._cells: dict[tuple[str, str, str, str, str], Cell] = {}
-        self._held_out = set()
+        self._group: dict[str, str] = {}
         for row in self.rows:
             key = (row["model"], row["set"], row["metric"], row["kind"], row["condition"])
             if key in self._cells:
                 raise TableError(f"leaderboard: two rows for {', '.join(key)}")
             low, high = (None if math.isnan(row[c]) else float(row[c]) for c in ("ci_low", "ci_high"))
             self._cells[key] = Cell(float(row["value"]), low, high, int(row["n"]), int(row["n_patients"]))
-            if row["ability"] == "held_out":
-                self._held_out.add(row["set"])
+            self._group[row["set"]] = row["ability"] if row["ability"] in ("held_out", FURTHER) else "held_in"
 
     def get(self, model: str, set_: str, metric: str, kind: str = "closed", condition: str = "plain") -> Cell | None:
         """The cell, or None where the leaderboard has no such row."""
@@ -92,9 +96,9 @@ class Board:
         return list(dict.fromkeys(key[position] for key in self._cells if all(key[i] == v for i, v in wanted)))
 
     def groups(self, metric: str, kind: str = "closed") -> list[tuple[str, list[str]]]:
-        """(sum, the sum followed by its sets) for held-in, then held-out, where the metric has values."""
+        """(sum, the sum followed by its sets) for held-in, then held-out, then those in no sum, where the metric has values."""
         sets = ordered(self._distinct(1, metric=metric, kind=kind))
-        split = {s: [t for t in sets if (t in self._held_out) == (s == "held_out")] for s in SUMS}
+        split = {s: [t for t in sets if self._group[t] == s] for s in (*SUMS, FURTHER)}
         split = {s: sorted(members, key=lambda t: t != s) for s, members in split.items()}
         return [(s, members) for s, members in split.items() if members]
 

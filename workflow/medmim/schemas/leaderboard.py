@@ -4,8 +4,12 @@ from medmim.column import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("model", TEXT, "name in the config, or chance, majority"),
-    Column("set", TEXT, "temporal, reasoning, comparison, coreference, rad, odir, or the sums held_in, held_out"),
-    Column("ability", TEXT, "ability of the set; held_out or held_in for sums and held-out sets"),
+    Column(
+        "set",
+        TEXT,
+        "temporal, reasoning, comparison, coreference, rad, odir, a further held-out set, or the sums held_in, held_out",
+    ),
+    Column("ability", TEXT, "ability of the set; held_out or held_in for sums and held-out sets; further for sets in no sum"),
     Column("kind", TEXT, "closed or open"),
     Column("condition", TEXT, "plain or blind"),
     Column("metric", TEXT, "as in answers; *_minus_base, *_minus_blind: paired differences; unparsed_rate, refused_rate ..."),

@@ -105,16 +105,18 @@ def leaderboard(
     pairs: Mapping[str, str],
     held_in: Sequence[str] = HELD_IN,
     held_out: Sequence[str] = HELD_OUT,
+    further: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Rows of the leaderboard table; the same for any order of questions, answers and files.
 
-    pairs: tuned model -> its base. held_in, held_out: names of the sets that make each sum; those without questions are left
-    out. resamples: at least 1. Raises TableError where answers and questions do not match one to one, a set is in neither list,
-    or a pair's model has no answers.
+    pairs: tuned model -> its base. held_in, held_out: names of the sets that make each sum; further: of those that are in none.
+    Sets without questions are left out. resamples: at least 1. Raises TableError where answers and questions do not match one to
+    one, a set is in no list, or a pair's model has no answers.
     """
     items = questions(qa)
-    if stray := sorted({item["set"] for item in items.values()} - {*held_in, *held_out}):
-        raise TableError(f"sets {stray} of the benchmark are neither held_in {list(held_in)} nor held_out {list(held_out)}")
+    if stray := sorted({item["set"] for item in items.values()} - {*held_in, *held_out, *further}):
+        lists = f"neither held_in {list(held_in)} nor held_out {list(held_out)} nor further {list(further)}"
+        raise TableError(f"sets {stray} of the benchmark are {lists}")
     frame = pd.concat(answers, ignore_index=True)
     models = set(frame["model"])
     for model in sorted({*pairs.keys(), *pairs.values()} - models):
@@ -135,6 +137,7 @@ def leaderboard(
         for title, members, ability in [
             *((name, (name,), name) for name in held_in),
             *((name, (name,), "held_out") for name in held_out),
+            *((name, (name,), "further") for name in further),
             *((name, sets, name) for name, sets in sums.items()),
         ]:
             chosen = [i for i, item in enumerate(here) if item["set"] in members]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,14 @@ class Rendered:
 
 def render(root: Path, picture: Picture, size: int) -> Rendered | str:
     """Read, normalise and encode one picture; the reason, where that can't be done. A pure function of the file."""
+    return rendered(partial(payload, root, picture.file), picture.read, size)
+
+
+def rendered(load: Callable[[], bytes], read: Reader, size: int) -> Rendered | str:
+    """`render` for bytes that `load` gives."""
     try:
-        data = payload(root, picture.file)
-        pixels = picture.read(data)
+        data = load()
+        pixels = read(data)
         if pixels.min() == pixels.max():
             return f"the image is blank: every value is {pixels.min()}"
         pixels = downscale(pixels, size)

@@ -1,0 +1,96 @@
+"""A folder of tasks for EvolvingLMMs-Lab/lmms-eval (0.7): a task a set and kind, groups, and the functions that they name.
+
+Its task files are YAML (docs/guides/task_guide.md); `include` and `!function` are resolved beside the file, and so is data_files
+where dataset_path is the name of a local builder, such as parquet: the folder works wherever it lies.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medmim.export import card, lmms_utils, parquet
+from medmim.export.benchmark import Benchmark, group
+from medmim.score import extract, openended
+
+COMMON = "_medmim"  # no .yaml: lmms-eval takes every *.yaml for a task or a group
+TEMPLATE = """\
+dataset_path: parquet
+test_split: test
+output_type: generate_until
+doc_to_visual: !function utils.doc_to_visual
+doc_to_text: !function utils.doc_to_text
+doc_to_target: !function utils.doc_to_target
+generation_kwargs:
+  max_new_tokens: {max_new_tokens}
+  temperature: 0
+  do_sample: false
+  num_beams: 1
+  until: []
+lmms_eval_specific_kwargs:  # put around the question; empty, it is what the Med-MIM pipeline asks
+  default:
+    pre_prompt: ""
+    post_prompt: ""
+metadata:
+  version: 1.0
+"""
+TASK = """\
+include: {common}
+task: {task}
+dataset_kwargs:
+  data_files:
+    test: data/{task}.parquet
+process_results: !function utils.{kind}_results
+metric_list:
+"""
+METRIC = """\
+  - metric: {metric}
+    aggregation: mean
+    higher_is_better: {better}
+"""
+METRICS = {
+    "closed": {"accuracy": True, **{f"{rate}_rate": False for rate in lmms_utils.RATES}},
+    "open": {"exact_match": True, "token_recall": True, "token_f1": True},
+}
+"""By kind: whether more is better, by metric."""
+USE = """
+```bash
+python -m lmms_eval --model qwen2_5_vl --model_args pretrained=Qwen/Qwen2.5-VL-7B-Instruct \\
+  --include_path path/to/this/folder --tasks medmim --batch_size 1
+```
+
+`medmim` is all of it; `medmim_held_in` and `medmim_held_out` are the closed sets' sums, each question counting once,
+`medmim_open` the open questions, and each set is a task of its own: {tasks}.
+
+Replies are read by a strict grammar that never guesses: what can't be read counts as wrong, and its rate stands beside the
+accuracy.
+"""
+
+
+def write(folder: Path, benchmark: Benchmark, cfg: dict[str, Any]) -> str:
+    """Fill `folder`; says in a few words what was made. cfg: max_new_tokens."""
+    groups: dict[str, list[str]] = {}
+    for set_, kind, rows in benchmark.parts():
+        task = f"medmim_{set_}" + ("_open" if kind == "open" else "")
+        parquet.write(folder / "data" / f"{task}.parquet", benchmark, rows)
+        metrics = (METRIC.format(metric=m, better=str(more).lower()) for m, more in METRICS[kind].items())
+        (folder / f"{task}.yaml").write_text(TASK.format(common=COMMON, task=task, kind=kind) + "".join(metrics))
+        groups.setdefault("open" if kind == "open" else group(set_), []).append(task)
+    tasks = [task for members in groups.values() for task in members]
+    top = groups.pop("further", [])
+    for name, members in groups.items():
+        summed = [{"metric": "accuracy", "aggregation": "mean", "weight_by_size": True}] if name != "open" else None
+        _group(folder, f"medmim_{name}", members, summed)
+    _group(folder, "medmim", [*(f"medmim_{name}" for name in groups), *top])
+    (folder / COMMON).write_text(TEMPLATE.format(max_new_tokens=cfg["max_new_tokens"]))
+    for name, module in {"utils": lmms_utils, "extract": extract, "openended": openended}.items():
+        (folder / f"{name}.py").write_text(inspect.getsource(module), encoding="utf-8")
+    use = USE.format(tasks=", ".join(f"`{task}`" for task in tasks))
+    (folder / "README.md").write_text(card.text(benchmark, use), encoding="utf-8")
+    return f"{len(tasks)} tasks, {len(benchmark.rows)} questions"
+
+
+def _group(folder: Path, name: str, members: list[str], summed: list[dict[str, Any]] | None = None) -> None:
+    told = {"group": name, "task": members, **({"aggregate_metric_list": summed} if summed else {}), "metadata": {"version": 1.0}}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(told, sort_keys=False))

@@ -1,0 +1,28 @@
+"""Bring a published held-out set to its place, from the hub at its commit.
+
+cfg: hub, the repository, and revision, its commit. The files are linked, not copied: the hub's cache keeps the bytes.
+"""
+
+from pathlib import Path
+
+from medmim.job import Job, UserError, parser
+
+WANTED = ["*.parquet", "MM/test.jsonl", "images.zip", "README.md"]
+"""Files that the adapters read, and the card with the licence."""
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--index", type=Path, required=True, help="files.parquet of the folder to fill (written)")
+    with Job(arguments, outputs=["index"], cached=False) as job:
+        from medmim import hub
+
+        repository, revision = job.cfg["hub"], job.cfg["revision"]
+        folder = hub.snapshot(repository, revision, repo_type="dataset", allow_patterns=WANTED)
+        if folder.name != revision:
+            raise UserError(f"{repository}: the hub gave commit {folder.name}, not {revision}")
+        job.done(f"{hub.link(folder, job.out['index'])} files of {repository} at {revision}")
+
+
+if __name__ == "__main__":
+    main()
