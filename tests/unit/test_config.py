@@ -85,6 +85,13 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("run", "De mo", "run: "),
         ("cache", {"foldr": "x"}, "cache.foldr: unknown key; did you mean 'folder'?"),
         ("cache", {"limit_gb": 0}, "cache.limit_gb: "),
+        ("heldout", {"medframe": {"path": "x"}}, "heldout.medframe: "),
+        ("heldout", {"medframeqa": {"path": "x", "hub": "a/b"}}, "heldout.medframeqa: set exactly one of path"),
+        ("heldout", {"medframeqa": {"hub": "a/b"}}, "heldout.medframeqa: hub and revision belong together"),
+        ("heldout", {"medframeqa": {"hub": "a/b", "revision": "main"}}, "heldout.medframeqa.revision: "),
+        ("heldout", {"medframeqa": {"path": "x", "limt": 3}}, "heldout.medframeqa.limt: unknown key; did you mean 'limit'?"),
+        ("export", {"credentialled": True}, "export.credentialled: unknown key; did you mean 'credentialed'?"),
+        ("sources.embed", {"path": "x", "credentialed": False}, "sources.embed.credentialed: its owner's agreement forbids"),
     ],
 )
 def test_wrong_values_are_refused_with_their_path(path: str, value: Any, message: str) -> None:
@@ -112,6 +119,14 @@ def test_which_sources_are_credentialed() -> None:
     assert credentialed(embed=local, lumiere=local, pmc=phantom) == ["embed"]
     assert credentialed(embed=phantom | {"credentialed": True}, odir=local | {"credentialed": True}) == ["embed", "odir"]
     assert credentialed(ms_cxr_t=phantom | {"credentialed": False}) == []
+
+
+def test_what_is_credentialed_follows_from_source_and_origin() -> None:
+    local = {name: {"path": "data"} for name in ("embed", "ms_cxr_t", "lumiere", "odir")} | {
+        "odir": {"path": "x", "credentialed": True}
+    }
+    assert config.parse(changed("sources", local)).credentialed == ["embed", "ms_cxr_t", "odir"]
+    assert config.parse(DEMO).credentialed == []
 
 
 def test_every_key_is_documented() -> None:

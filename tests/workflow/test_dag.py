@@ -40,6 +40,33 @@ def test_a_target_may_follow_the_configfile(snakemake, tmp_path: Path, target: s
     assert planned == {target: 1}
 
 
+def test_the_export_target_may_follow_the_configfile(snakemake, tmp_path: Path) -> None:
+    planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml", "export").stdout)
+    assert (planned["export"], planned["export_benchmark"]) == (1, 3)
+    assert not {"all", "report", "predict"} & planned.keys()
+
+
+def test_further_held_out_sets_join_the_benchmark(snakemake, tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    values["heldout"] = {
+        "medframeqa": {"hub": "SuhaoYu1020/MedFrameQA", "revision": "96083ae9405b2fdb687005c65902f2ee3d7c9f12"},
+        "medxpertqa": {"path": "data/medxpertqa", "limit": 100},
+    }
+    (tmp_path / "further.yaml").write_text(yaml.safe_dump(values))
+    said = snakemake(tmp_path, "-n", "--configfile", tmp_path / "further.yaml").stdout
+    planned = jobs(said)
+    assert {name: planned[name] for name in ("fetch_heldout", "index_heldout", "import_heldout", "join_benchmark")} == {
+        "fetch_heldout": 1, "index_heldout": 1, "import_heldout": 2, "join_benchmark": 1,
+    }  # fmt: skip
+    read = {rule: set(re.split(", ", found)) for rule, found in re.findall(r"^rule (\w+):\n    input: (.*)$", said, re.M)}
+    further = {f"results/paper/images/{name}.images.parquet" for name in ("medframeqa", "medxpertqa")}
+    for rule in ("predict", "report"):
+        assert further < read[rule]
+    for rule in ("predict", "score", "leaderboard", "audit_benchmark", "report"):
+        assert "results/paper/qa/benchmark.heldout.parquet" in read[rule]
+    assert not further & read["build_shards"]
+
+
 def test_slurm_jobs_ask_for_what_the_config_says(snakemake, tmp_path: Path) -> None:
     """GPUs and threads of the recipe, whatever this machine has; the profile's partition."""
     said = snakemake(tmp_path, "-n", "--profile", "slurm").stdout

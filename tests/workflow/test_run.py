@@ -1,12 +1,16 @@
 """What a finished run leaves behind: complete, repeatable, auditable. Nothing is learned in a mini run."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 
-from medmim import tables
+import heldout_made
+from medmim import tables, trace
 from medmim.audit import UNTRACKED, audit
 from runs import MINI, faults, finished
 
@@ -102,8 +106,6 @@ def test_the_report_says_that_it_is_synthetic(mini: Path) -> None:
 
 def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tmp_path: Path) -> None:
     """Questions in the authors' format about the phantoms' images, named as the release names them."""
-    import yaml
-
     images = tables.frame(mini / RESULTS / "images/ms_cxr_t.images.parquet", "images", ["release_path", "patient_id"])
     pairs = images.groupby("patient_id").release_path.agg(list)
     pairs = [paths[:2] for paths in pairs if len(paths) >= 2]
@@ -146,3 +148,67 @@ def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tm
         ]
         == 4
     )
+
+
+@pytest.fixture(scope="module")
+def with_further_sets(snakemake, mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working directory of a run with two further held-out sets, exported; what it has of the mini run comes from its cache."""
+    folder = tmp_path_factory.mktemp("further")
+    shutil.copytree(mini / "results/.cache", folder / "cache", copy_function=os.link)
+    videos = [heldout_made.video_question(n, question="Which image shows the lesion?") for n in range(4)]
+    exams = [heldout_made.exam_question(n, images) for n, images in enumerate((2, 1, 3, 2))]
+    heldout_made.medframeqa(folder / "data/medframeqa", videos)
+    heldout_made.medxpertqa(folder / "data/medxpertqa", exams)
+    values = yaml.safe_load(MINI.read_text())
+    values["heldout"] = {name: {"path": f"data/{name}"} for name in ("medframeqa", "medxpertqa")}
+    values["models"] = {name: values["models"][name] for name in ("mantis", "med-mantis")}
+    values["prediction"]["conditions"] = ["plain"]
+    config = folder / "further.yaml"
+    config.write_text(yaml.safe_dump(values))
+    arguments = ("all", "export", "--configfile", config, "--cores", "2")
+    said = snakemake(folder, *arguments, MEDMIM_CACHE=str(folder / "cache")).stderr
+    assert "tune med-mantis: not made yet: taken from the cache" in said
+    return folder
+
+
+def test_further_held_out_sets_reach_the_leaderboard(with_further_sets: Path) -> None:
+    results = with_further_sets / RESULTS
+    board = tables.frame(results / "leaderboard.parquet", "leaderboard")
+    cells = board[(board.metric == "accuracy") & (board.model == "med-mantis")].set_index("set")
+    assert set(cells.index) == SETS | {"medframeqa", "medxpertqa"}
+    assert cells.n[["medframeqa", "medxpertqa"]].tolist() == [4, 3]  # one exam question shows a single image
+    assert cells.n["held_out"] == cells.n["rad"] + cells.n["odir"]
+    counts = json.loads((results / "benchmark_audit.json").read_text())
+    assert {name: counts[name]["shares_image_with_train"] for name in ("medframeqa", "medxpertqa")} == {
+        "medframeqa": 0,
+        "medxpertqa": 0,
+    }
+    assert "MedXpertQA MM" in (results / "report.html").read_text()
+    assert faults(with_further_sets, [Path(RESULTS, "leaderboard.parquet"), Path(RESULTS, "export/hf/files.parquet")]) == []
+
+
+def test_a_further_set_is_traced_to_its_files_and_to_nothing_else(with_further_sets: Path) -> None:
+    results = with_further_sets / RESULTS
+    found = trace.cell(results, "med-mantis", "medframeqa", "accuracy")
+    assert found["sets"] == ["medframeqa"] and found["sources"] == {"medframeqa": 4} and len(found["items"]) == 4
+    rests = set(found["nodes"])
+    assert {"qa/heldout/medframeqa.parquet", "images/medframeqa.images.parquet", "sources/medframeqa.parquet"} <= rests
+    assert not {name for name in rests if "medxpertqa" in name} and "qa/benchmark.parquet" not in rests
+    assert "medframeqa" not in trace.cell(results, "med-mantis", "held_in", "accuracy")["sets"]
+    rests = set(trace.cell(results, "med-mantis", "odir", "accuracy")["nodes"])
+    assert "qa/benchmark.parquet" in rests and not {name for name in rests if "medframeqa" in name or "medxpertqa" in name}
+    asked = trace.question(results, str(found["items"][0]["qa_id"]))
+    assert asked["splits"] == ["benchmark"] and len(asked["replies"]) == 2
+    assert all(image["origin_file"].startswith("data/test-0000") and image["index_sha256"] for image in asked["images"])
+
+
+def test_every_tool_gets_all_questions(with_further_sets: Path) -> None:
+    export = with_further_sets / RESULTS / "export"
+    benchmark = tables.frame(with_further_sets / RESULTS / "qa/benchmark.heldout.parquet", "qa")
+    parts = [pd.read_csv(path, sep="\t") for path in (export / "vlmevalkit").glob("*.tsv")]
+    assert sorted(pd.concat(parts).qa_id) == sorted(benchmark.qa_id)
+    for folder in ("hf", "lmms-eval"):
+        held = [
+            q for path in (export / folder / "data").glob("*.parquet") for q in pd.read_parquet(path, columns=["qa_id"]).qa_id
+        ]
+        assert sorted(held) == sorted(benchmark.qa_id)

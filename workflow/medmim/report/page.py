@@ -178,6 +178,7 @@ def _score_table(board: Board, models: Sequence[Model], metric: str, sum_: str, 
     for s in sets:
         found = {(c.n, c.patients) for line in lines if (c := line["cells"][s])}
         counts[s] = found.pop() if len(found) == 1 else None  # None: said in each cell
+    rates = rates if sum_ in sets else []  # they are of the sum
     return {"metric": metric, "sum": sum_, "sets": sets, "lines": lines, "counts": counts, "rates": rates}
 
 
