@@ -164,7 +164,7 @@ def with_further_sets(snakemake, mini: Path, tmp_path_factory: pytest.TempPathFa
     values["models"] = {name: values["models"][name] for name in ("mantis", "med-mantis")}
     values["prediction"]["conditions"] = ["plain"]
     config = folder / "further.yaml"
-    config.write_text(yaml.safe_dump(values))
+    config.write_text(yaml.safe_dump(values, sort_keys=False))  # the sources' order is that in which their tables are read
     arguments = ("all", "export", "--configfile", config, "--cores", "2")
     said = snakemake(folder, *arguments, MEDMIM_CACHE=str(folder / "cache")).stderr
     assert "tune med-mantis: not made yet: taken from the cache" in said

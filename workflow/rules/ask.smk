@@ -5,8 +5,8 @@ if ENDPOINTS:
     rule ask:
         """Replies of one model at an endpoint, under every condition."""
         input:
-            qa=f"{R}/qa/benchmark.parquet",
-            images=IMAGES,
+            qa=BENCHMARK,
+            images=SHOWN,
         output:
             f"{R}/predictions/{{model}}.parquet",
         log:

@@ -45,7 +45,7 @@ rule print_leaderboard:
     """The leaderboard for papers: CSV, Markdown, LaTeX."""
     input:
         leaderboard=f"{R}/leaderboard.parquet",
-        qa=f"{R}/qa/benchmark.parquet",
+        qa=BENCHMARK,
         predictions=expand(f"{R}/predictions/{{model}}.parquet", model=MODELS),
         weights=expand(f"{R}/models/{{model}}/files.parquet", model=[*FETCHED, *TINY, *TUNED]),
         paper=RUN.report.paper or [],

@@ -21,20 +21,19 @@ LABELS = {
     "rad": "RAD",
     "odir": "ODIR",
     "held_out": "Held-out",
-    "medframeqa": "MedFrameQA",
-    "medxpertqa": "MedXpertQA MM",
-    "further": "Further held-out",
 }
 """Names of the sets for people, in the order of the tables; a set that is not named here comes before the held-out sum."""
 SUMS = ("held_in", "held_out")
 FURTHER = "further"
 """Ability of the sets that are in no sum."""
+NAMES = LABELS | {FURTHER: "Further held-out", "medframeqa": "MedFrameQA", "medxpertqa": "MedXpertQA MM"}
+"""Names of those sets too."""
 BASELINES = ("chance", "majority")
 
 
 def label(name: str) -> str:
     """Name of a set for people."""
-    return LABELS.get(name, name)
+    return NAMES.get(name, name)
 
 
 def ordered(sets: Iterable[str]) -> list[str]:
