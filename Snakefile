@@ -23,12 +23,14 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/ask.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/crate.smk"
 
 
 localrules:
     all,
+    plan,
     audit,
     crate,
 

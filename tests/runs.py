@@ -33,6 +33,7 @@ CHECKOUT = (
     "slurm",
     "audit",
     "crate",
+    "plan",
     "README.md",
     "CITATION.cff",
 )

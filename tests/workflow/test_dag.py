@@ -34,7 +34,7 @@ def test_the_demo_plans_both_bases_and_both_tunings(snakemake, tmp_path: Path) -
     assert (planned["make_base"], planned["tune"], planned["predict"], planned["score"]) == (2, 2, 8, 4)
 
 
-@pytest.mark.parametrize("target", ["audit", "crate"])
+@pytest.mark.parametrize("target", ["audit", "crate", "plan"])
 def test_a_target_may_follow_the_configfile(snakemake, tmp_path: Path, target: str) -> None:
     planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml", target).stdout)
     assert planned == {target: 1}
