@@ -25,8 +25,8 @@ class Source(Part):
     """One source of images and facts."""
 
     origin: Literal["phantom", "local", "download"] = "local"
-    """phantom: drawn here, synthetic. local: a folder in the owner's layout that you have. download: the owner's server, with your
-    credentials; what is in the folder already is not fetched again."""
+    """phantom: drawn here, synthetic. local: a folder in the owner's layout that you have. download: the owner's server, with
+    your credentials; what is in the folder already is not fetched again."""
     path: str | None = None
     """Folder of a local or downloaded source, shared by runs; by default of a downloaded one data/NAME."""
     patients: Positive | None = None

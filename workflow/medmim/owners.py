@@ -51,9 +51,9 @@ OWNERS = {
         terms="https://physionet.org/content/mimic-cxr-jpg/view-license/2.1.0/",
         access="application",
         credentialed=True,
-        apply="Become a credentialed user of PhysioNet, sign the agreements of ms-cxr-t 1.0.0 and mimic-cxr-jpg 2.1.0, and put your"
-        " login into ~/.netrc (machine physionet.org) or PHYSIONET_USERNAME and PHYSIONET_PASSWORD",
-        published="1,326 pairs of images; bytes are not published",
+        apply="Become a credentialed user of PhysioNet, sign the agreements of ms-cxr-t 1.0.0 and mimic-cxr-jpg 2.1.0, and put"
+        " your login into ~/.netrc (machine physionet.org) or PHYSIONET_USERNAME and PHYSIONET_PASSWORD",
+        published="1,326 labels of pairs of images; bytes are not published",
     ),
     "pmc": Owner(
         name="LLaVA-Med and PubMed Central",

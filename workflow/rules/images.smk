@@ -23,5 +23,6 @@ rule build_images:
         root=lambda w: raw_root(w.source),
         missing=lambda w: [f"--missing {path}" for path in missing(w.source)],
     shell:
-        program("build_images.py") + "--source {wildcards.source} --root {params.root:q} --raw {input.raw} {params.missing} --threads {threads}"
+        program("build_images.py")
+        + "--source {wildcards.source} --root {params.root:q} --raw {input.raw} {params.missing} --threads {threads}"
         " --images {output.images} --findings {output.findings} --rejected {output.rejected}"

@@ -1,7 +1,8 @@
 """Read one source in its owner's layout and write its images, what is stated of them, and what could not be used.
 
 cfg: size (longest side in pixels; larger images are shrunk), max_rejected (share of images and rows that may be broken
-before it stops, default 0.01), limit (patients; unset takes all). The source's adapter, medmim.sources.<source>, says what is read and how.
+before it stops, default 0.01), limit (patients; unset takes all). The source's adapter, medmim.sources.<source>, says what
+is read and how.
 """
 
 import importlib

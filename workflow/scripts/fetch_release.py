@@ -1,6 +1,7 @@
 """Download the authors' released question files: an archive (zip or tar) at a pinned URL, checked against its hash.
 
-cfg: url; sha256, the expected hash of the archive; rules (of use, as medmim.rules records them). Only its *.json files are kept, beside the index.
+cfg: url; sha256, the expected hash of the archive; rules (of use, as medmim.rules records them). Only its *.json files are
+kept, beside the index.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""Say what a run needs of the outside, before anything starts: licences, credentials and whether they work, bytes, disk, questions.
+"""Say what a run needs of the outside before it starts: licences, credentials and whether they work, bytes, disk, questions.
 
-cfg: sources (of each: origin, root, limit), download (settings.Download), models (of each from the hub: hub, revision), questions (of
-each split: how many of a kind). Exits with 1 where something is missing. It asks each server a little, and writes nothing.
+cfg: sources (of each: origin, root, limit), download (settings.Download), models (of each from the hub: hub, revision),
+questions (of each split: how many of a kind). Exits with 1 where something is missing. It asks each server a little, and
+writes nothing.
 """
 
 from medmim.download.settings import SERVERS

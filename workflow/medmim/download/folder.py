@@ -71,7 +71,7 @@ class Folder:
     def ask(self, question: Callable[[], T]) -> T:
         """An answer of a server, asked again while its faults may pass."""
         try:
-            return self.patience.call(question)  # type: ignore[no-any-return]
+            return self.patience.call(question)
         except Passing as error:
             raise Unreachable(f"{error}, after {self.patience.retries} attempts") from None
 
@@ -222,6 +222,6 @@ class Folder:
             shown = [f"\n  {path}: {why}" for path, why in sorted(self.missing.items())[:5]]
             more = f"\n  and {len(self.missing) - 5} more, all in {self.ledger.path}" if len(self.missing) > 5 else ""
             raise UserError(
-                f"{self.name}: {len(self.missing)} of {len(self.wanted)} files are missing at the owner's, more than the share {limit:g}"
-                f" that max_missing allows{''.join(shown)}{more}"
+                f"{self.name}: {len(self.missing)} of {len(self.wanted)} files are missing at the owner's, more than the share"
+                f" {limit:g} that max_missing allows{''.join(shown)}{more}"
             )

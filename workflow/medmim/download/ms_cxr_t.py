@@ -1,7 +1,7 @@
 """MS-CXR-T from PhysioNet: its table, then the images of MIMIC-CXR-JPG that the table names, with the user's login.
 
-Files and SHA256SUMS.txt: https://physionet.org/content/ms-cxr-t/1.0.0/, https://physionet.org/content/mimic-cxr-jpg/2.1.0/. Every file
-is checked against its sha256 there.
+Files and SHA256SUMS.txt: https://physionet.org/content/ms-cxr-t/1.0.0/, https://physionet.org/content/mimic-cxr-jpg/2.1.0/. Every
+file is checked against its sha256 there.
 """
 
 from collections.abc import Collection
@@ -70,8 +70,8 @@ def login(settings: Download) -> str:
     return found.where if found else ""
 
 
-PAIRS = 1326
-"""Of images, as the owner's page states."""
+LABELS = 1326
+"""Of pairs of images, as the owner's page states."""
 
 
 def estimate(settings: Download, limit: int | None) -> Estimate:
@@ -79,4 +79,4 @@ def estimate(settings: Download, limit: int | None) -> Estimate:
     server = _server(settings)
     for project in (PROJECT, IMAGES):
         server.size(f"{server.base}/{project}/{SUMS}")
-    return Estimate(None, None, f"not stated: at most {2 * PAIRS} images, of some MB each")
+    return Estimate(None, None, f"not stated: at most {2 * LABELS} images, of some MB each")

@@ -1,7 +1,7 @@
 """ODIR-5K from Kaggle: its table and photographs, out of the data set's archive.
 
-API: https://github.com/Kaggle/kaggle-api (datasets/download, datasets/view), with the user's token. The storage behind it states the
-archive's md5 (X-Goog-Hash).
+API: https://github.com/Kaggle/kaggle-api (datasets/download), with the user's token. The storage behind it states the archive's
+md5 (X-Goog-Hash).
 """
 
 from pathlib import PurePosixPath

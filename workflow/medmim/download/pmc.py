@@ -1,9 +1,10 @@
 """The PMC-15M subset: LLaVA-Med's conversations and list of figures, then each figure out of its paper's archive, or by itself.
 
-Lists: https://github.com/microsoft/LLaVA-Med (data download). Archives are read as they come, each once, and kept nowhere: of all papers
-together they are terabytes. NCBI has moved them and announced to remove them in August 2026 (https://pmc.ncbi.nlm.nih.gov/tools/cloud/);
-what is in no archive is looked for in PubMed Central's own bucket (https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/), in which the files of
-an article's version are at PMC<id>.<version>/<file>. Nothing states hashes of figures.
+Lists: https://github.com/microsoft/LLaVA-Med (data download). Archives are read as they come, each once, and kept nowhere: of all
+papers together they are terabytes. NCBI has moved them in April 2026 and announced to remove them in August
+(https://pmc.ncbi.nlm.nih.gov/tools/cloud/); what is in no archive is looked for in PubMed Central's own bucket
+(https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/), in which the files of an article's version are at PMC<id>.<version>/<file>. Nothing
+states hashes of figures.
 """
 
 import re
@@ -49,7 +50,7 @@ class _Papers:
             self._of_cloud(left, why)
 
     def _of_archive(self, url: str, figures: Figures) -> str:
-        """Read a paper's archive as it comes, as far as it has what is wanted; returns what to say of a figure that is not in it."""
+        """Read a paper's archive as it comes, until all that is wanted came; returns why something may not have."""
         left = {m: p for m, p in figures.items() if not self.folder.has(p)}
         remote = self.http.file("", url)
         try:
@@ -118,8 +119,8 @@ def fetch(folder: Folder, settings: Download, limit: int | None) -> None:
     at = adapter.places(folder.root)
     papers: dict[str, Figures] = defaultdict(dict)
     for path in folder.lacking(studies):
-        place = at[studies[path]]
-        papers[_at(str(place["pmc_tar_url"]), settings.pmc)][str(place["image_file_path"])] = path
+        told = at[studies[path]]
+        papers[_at(str(told["pmc_tar_url"]), settings.pmc)][str(told["image_file_path"])] = path
     folder.meter.expect(sum(map(len, papers.values())), 0)
     folder.each(papers.items(), _Papers(folder, settings).fetch)
 

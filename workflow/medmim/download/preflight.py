@@ -1,4 +1,4 @@
-"""What a run will need of the outside before it begins: credentials, agreements, bytes and disk, each with what to do about a gap."""
+"""What a run will need of the outside: credentials, agreements, bytes and disk, each with what to do about a gap."""
 
 import shutil
 from collections import defaultdict
@@ -109,18 +109,20 @@ def model(name: str, hub: str, revision: str | None) -> Need:
         if found.gated:
             HfApi(token=token).auth_check(hub)
     except GatedRepoError:
-        need.login = "refused" if token else "missing"
         need.gaps.append(f"{hub} is gated: {terms}")
     except (RepositoryNotFoundError, RevisionNotFoundError):
         need.gaps.append(f"the hub has no {hub}{f' at {revision}' if revision else ''} that you may see: {terms}")
     except HfHubHTTPError as error:
-        need.gaps.append(f"{hub}: the hub says {getattr(error.response, 'status_code', 'no more')}")
+        status = error.response.status_code
+        need.gaps.append(f"{hub} is not given to you: {terms}" if status in (401, 403) else f"{hub}: the hub says {status}")
     except Exception as error:  # the hub's client lets through what its transport raises
         if not isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str):
             need.login += " (not reachable)"
             need.gaps.append(f"{hub}: the hub is not reachable from here ({type(error).__name__})")
         else:
             need.fetch, need.disk, need.how = 0, 0, "is in the hub's cache"
+    if need.gaps and "reachable" not in need.login:
+        need.login = "token: refused" if token else "missing"
     return need
 
 

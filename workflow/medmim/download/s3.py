@@ -1,4 +1,4 @@
-"""Files of a bucket of S3, or of another server that speaks its protocol, by AWS's own client and the user's own settings of it."""
+"""Files of a bucket of S3, or of another server that speaks its protocol, by AWS's own client and the user's settings of it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event
 
@@ -18,6 +18,7 @@ from medmim.download.errors import Passing
 from medmim.errors import UserError
 
 log = logging.getLogger("medmim")
+T = TypeVar("T")
 CHUNK = 1 << 20
 MARGIN = 1 << 28
 """Bytes of the disk that downloads leave free."""
@@ -49,7 +50,8 @@ class Answer:
 class Open(Protocol):
     """Asks for a file from a byte on, if it is still that of the validator."""
 
-    def __call__(self, start: int, validator: str) -> AbstractContextManager[Answer]: ...
+    def __call__(self, start: int, validator: str) -> AbstractContextManager[Answer]:
+        """The answer, as long as the context lasts."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,11 @@ class Patience:
             reraise=True,
         )
 
-    def call(self, ask: Callable[[], Any]) -> Any:
+    def call(self, ask: Callable[[], T]) -> T:
         """What `ask` gives, tried again while its faults are passing ones. Raises the last of these."""
         count = 0
 
-        def once() -> Any:
+        def once() -> T:
             nonlocal count
             count += 1
             return ask()
@@ -180,7 +182,8 @@ def room(folder: Path, wanted: int) -> None:
     free = shutil.disk_usage(folder).free - MARGIN
     if wanted > free:
         raise UserError(
-            f"{folder}: {wanted / 1e9:.1f} GB are to come and {max(free, 0) / 1e9:.1f} GB are free: make room, or set the source's path"
+            f"{folder}: {wanted / 1e9:.1f} GB are to come and {max(free, 0) / 1e9:.1f} GB are free: make room, or set the"
+            " source's path to another disk"
         )
 
 

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -23,6 +24,7 @@ RATIO = 200
 """Bytes out for a byte in that no honest archive of images or tables reaches; deflate makes a thousand of zeros."""
 SMALL = 1 << 24
 """Bytes that may come out at any ratio."""
+COMPRESSED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 Member = tuple[str, Callable[[], IO[bytes] | None] | None]
@@ -85,15 +87,13 @@ def tar_members(read: Callable[[int], bytes]) -> Iterator[Member]:
     source = _Counted(read)
     with faults():
         file = io.BufferedReader(source, CHUNK)
-        start, plain = file.peek(6), file
-        for magic, opened in ((b"\x1f\x8b", gzip.GzipFile), (b"\xfd7zXZ", lzma.LZMAFile), (b"BZh", bz2.BZ2File)):
-            if start.startswith(magic):
-                plain = opened(file) if opened is not gzip.GzipFile else gzip.GzipFile(fileobj=file)  # type: ignore
+        start = file.peek(6)
+        plain: Any = next((opened(file) for magic, opened in COMPRESSED.items() if start.startswith(magic)), file)
         with tarfile.open(fileobj=_Bounded(plain, source), mode="r|") as archive:  # type: ignore[call-overload]
             for info in archive:
                 if not info.isdir():
                     regular = info.isreg() and not info.issparse()
-                    yield info.name, (lambda info=info: archive.extractfile(info)) if regular else None
+                    yield info.name, partial(archive.extractfile, info) if regular else None
 
 
 def members(archive: Path) -> Iterator[Member]:
@@ -107,7 +107,7 @@ def members(archive: Path) -> Iterator[Member]:
             for info in opened.infolist():
                 if not info.is_dir():
                     regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-                    yield info.orig_filename, (lambda info=info: _of_zip(opened, info)) if regular else None
+                    yield info.orig_filename, partial(_of_zip, opened, info) if regular else None
 
 
 def _of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:

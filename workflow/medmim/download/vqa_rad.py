@@ -3,6 +3,7 @@
 API: https://developer.osf.io (List all node files); entries of a folder in pages, with size, md5 and sha256 of each file.
 """
 
+from functools import partial
 from typing import Any
 
 from medmim.download.estimate import Estimate
@@ -29,7 +30,7 @@ class _Storage:
         found: list[dict[str, Any]] = []
         following: str | None = f"{url}?page%5Bsize%5D={PAGE}"
         while following:
-            told = self._patience.call(lambda: self.server.json(following))
+            told = self._patience.call(partial(self.server.json, following))
             found += told["data"]
             following = told["links"].get("next")
         return found

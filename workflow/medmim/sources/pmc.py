@@ -1,9 +1,9 @@
 """The PMC-15M subset of LLaVA-Med's instruction data: figures of papers, each with a conversation about it.
 
-Pictures: the figure of every record: images/<image>, as LLaVA-Med's own download lays them out, where there is that folder, else a
-member of its paper's tar in tars/. The paper is the patient: no split parts its
-figures. Findings of each image: domain (chest_xray, mri, histology, gross, ct_scan; one for each that is true) and the
-turns of its conversation, qa:<n>:question and qa:<n>:answer, n counted from 0.
+Pictures: the figure of every record: images/<image>, as LLaVA-Med's own download lays them out, where there is that folder,
+else a member of its paper's tar in tars/. The paper is the patient: no split parts its figures. Findings of each image:
+domain (chest_xray, mri, histology, gross, ct_scan; one for each that is true) and the turns of its conversation,
+qa:<n>:question and qa:<n>:answer, n counted from 0.
 """
 
 from collections import Counter
