@@ -24,6 +24,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/ask.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/crate.smk"
 include: "workflow/rules/export.smk"
@@ -31,6 +32,7 @@ include: "workflow/rules/export.smk"
 
 localrules:
     all,
+    plan,
     audit,
     crate,
     export,

@@ -34,6 +34,7 @@ CHECKOUT = (
     "audit",
     "crate",
     "export",
+    "plan",
     "README.md",
     "CITATION.cff",
 )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from medmim.download.settings import Download
 from medmim.part import Fraction, Part, Positive
 from medmim.predict.settings import Endpoint
 from medmim.qa.conditions import CONDITIONS, Condition
@@ -24,17 +25,22 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 class Source(Part):
     """One source of images and facts."""
 
-    origin: Literal["phantom", "local"] = "local"
-    """phantom: drawn here, synthetic. local: a folder in the owner's layout that you have."""
+    origin: Literal["phantom", "local", "download"] = "local"
+    """phantom: drawn here, synthetic. local: a folder in the owner's layout that you have. download: the owner's server, with
+    your credentials; what is in the folder already is not fetched again."""
     path: str | None = None
-    """Folder of a local source."""
+    """Folder of a local or downloaded source, shared by runs; by default of a downloaded one data/NAME."""
     patients: Positive | None = None
     """Patients of a phantom cohort."""
+    limit: Positive | None = None
+    """At most so many patients of a local or downloaded source, by a hash of their ids; null takes all."""
     max_rejected: Fraction = 0.01
     """Share of files or rows that may be broken before the stage stops."""
+    max_missing: Fraction = 0.01
+    """Share of the files of a downloaded source that the owner may no longer have before the stage stops."""
     credentialed: bool | None = None
     """Whether its images and texts may only go where it is said that they may: to endpoints with credentialed: true, and into
-    exports with export.credentialed: true. By default true of embed and ms_cxr_t with origin local, as their owners' agreements
+    exports with export.credentialed: true. By default true of embed and ms_cxr_t unless phantom, as their owners' agreements
     forbid passing them on: these can't be set to false. Else false."""
 
     @model_validator(mode="after")
@@ -43,6 +49,8 @@ class Source(Part):
             raise ValueError("origin local needs path: the folder that holds the source in its owner's layout")
         if self.origin == "phantom" and self.patients is None:
             raise ValueError("origin phantom needs patients: how many to draw")
+        if self.origin == "phantom" and self.limit is not None:
+            raise ValueError("limit is for real sources; a phantom cohort has as many patients as patients says")
         return self
 
 
@@ -243,6 +251,8 @@ class Config(Part):
     """Seed of everything drawn by chance."""
     sources: dict[SourceName, Source]
     """The sources to use, by name: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir."""
+    download: Download = Download()
+    """Where sources of origin download come from."""
     images: Images = Images()
     """Image normalisation."""
     qa: QA = QA()
@@ -267,7 +277,7 @@ class Config(Part):
         if not self.sources:
             raise ValueError("sources: name at least one")
         for held in CREDENTIALED:
-            if held in self.sources and self.sources[held].origin == "local" and self.sources[held].credentialed is False:
+            if held in self.sources and self.sources[held].origin != "phantom" and self.sources[held].credentialed is False:
                 raise ValueError(
                     f"sources.{held}.credentialed: its owner's agreement forbids passing it on, which no setting here changes; "
                     "models.NAME.endpoint.credentialed says of an endpoint that it may have it"
@@ -300,7 +310,7 @@ class Config(Part):
         return [
             name
             for name, source in self.sources.items()
-            if source.credentialed or (source.credentialed is None and source.origin == "local" and name in CREDENTIALED)
+            if source.credentialed or (source.credentialed is None and source.origin != "phantom" and name in CREDENTIALED)
         ]
 
 

@@ -5,12 +5,14 @@ import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 SIDECAR = ".prov.json"
 INDEX = "files.parquet"
+ASIDE = ".download"
+"""Folder at the top of a downloaded source: what is not whole yet, and what is known of what is."""
 
 
 def sha256(path: Path) -> str:
@@ -83,18 +85,18 @@ def tree(root: Path) -> str:
 
 
 def _ours(path: Path) -> bool:
-    return path.name == INDEX or path.name.endswith(SIDECAR) or ".partial-" in path.as_posix()
+    return path.name == INDEX or path.name.endswith(SIDECAR) or ".partial-" in path.as_posix() or path.parts[0] == ASIDE
 
 
-def index(root: Path) -> list[dict[str, object]]:
-    """Rows of the `files` table for every file under `root`.
+def index(root: Path, known: Callable[[Path], str | None] = lambda path: None) -> list[dict[str, object]]:
+    """Rows of the `files` table for every file under `root`; those whose sha256 `known` has need not be read.
 
     Raises FileNotFoundError where the folder is absent, ValueError where it holds no file.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     rows: list[dict[str, object]] = [
-        {"path": p.relative_to(root).as_posix(), "bytes": p.stat().st_size, "sha256": sha256(p)} for p in walk(root)
+        {"path": p.relative_to(root).as_posix(), "bytes": p.stat().st_size, "sha256": known(p) or sha256(p)} for p in walk(root)
     ]
     if not rows:
         raise ValueError(f"{root}: the folder holds no files")

@@ -13,6 +13,7 @@ What computes is imported inside the `with`: where the cache has the outputs, th
 Every output gets a sidecar `<output>.prov.json`. An output named files.parquet stands for its folder: job.out gives
 the folder to fill, and the index of its files is written here. Outputs depend on the content and the file names of the
 inputs, on cfg, on options other than paths and --threads, and on the code; on nothing else, or the cache would lie.
+Outputs are under the rules of use (medmim.rules) of all inputs, and those that the program adds with `job.hold`.
 """
 
 import argparse
@@ -31,12 +32,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medmim import cache, digest, files
+from medmim import cache, digest, files, rules
 from medmim.cache import Cache
 from medmim.errors import Interrupted, TableError
 from medmim.errors import UserError as UserError
 from medmim.journal import Journal
 from medmim.outputs import Attempt, Described, Folders, target
+from medmim.rules import Rules
 
 log = logging.getLogger("medmim")
 
@@ -120,6 +122,7 @@ class Job:
         self._attempt: Attempt | None = None
         self.extra: dict[str, object] = {}
         self._folders: list[dict[str, str]] = []
+        self.rules = Rules()
         self._summary = ""
         self.first = self._processes.first
         self._journal = Journal(self.args.log if self.first else None, getattr(self.args, "threads", None))
@@ -142,6 +145,11 @@ class Job:
     def watch(self, folder: Path, index: str) -> None:
         """Say that the output `index` lists the files of a folder: a change there makes it anew. To be called before reading."""
         self._folders.append({"index": index, "path": folder.as_posix(), "tree": files.tree(folder)})
+
+    def hold(self, added: Rules) -> None:
+        """Put the outputs under further rules of use. To be called before writing."""
+        self.rules |= added
+        rules.hold(self.rules)
 
     @property
     def inputs(self) -> dict[str, list[dict[str, object]]]:
@@ -190,6 +198,7 @@ class Job:
             self._read[name] = [files.described(p) for p in paths]
 
     def _begin(self) -> None:
+        self.hold(rules.union(Path(str(read["path"])) for group in self._read.values() for read in group))
         places = self._places()
         if self.first:
             self._attempt = Attempt(places)
@@ -228,6 +237,7 @@ class Job:
                 self._finish() if self.first else self._discard()
             except Exception as late:
                 error = late
+        rules.hold(Rules())
         if error is None and self.first:
             self._journal.end("done")
             self._clear()
@@ -327,6 +337,7 @@ class Job:
             "inputs": self._read,
             "outputs": written,
             "folders": [*self._folders, *folders],
+            "rules": self.rules.record(),
             "code": self.code,
             "git": {"commit": commit, "clean": bool(commit) and not _git("status", "--porcelain", "--untracked-files=no")},
             "machine": {

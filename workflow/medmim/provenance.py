@@ -2,10 +2,10 @@
 
 A record holds program, command (arguments that matter to the result), cfg, options, key (hash of all an output depends
 on), inputs {option: [{path, bytes, sha256}]}, outputs {option: {path, bytes, sha256}}, folders [{index, path, tree}]
-(those whose files an output lists, `tree` as `files.tree`), code as `digest.code`, git, machine, summary, start, end
-(UTC, ISO 8601), peak_memory_bytes, what the program adds, and for outputs taken from the cache `restored` {at, host}:
-all else then speaks of the job that computed them, only the paths being those of this run. `seal` is the sha256 of the
-rest, so that a change of any byte shows.
+(those whose files an output lists, `tree` as `files.tree`), rules of use {licence, credentialed} (medmim.rules), code as
+`digest.code`, git, machine, summary, start, end (UTC, ISO 8601), peak_memory_bytes, what the program adds, and for outputs
+taken from the cache `restored` {at, host}: all else then speaks of the job that computed them, only the paths being those of
+this run. `seal` is the sha256 of the rest, so that a change of any byte shows.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""Every table that passes between stages: its columns, their meaning and unit, checked on write and on read."""
+"""Every table that passes between stages: its columns, their meaning and unit, checked on write and on read.
+
+A table's own metadata has its schema's name (`table`) and the rules of use that hold while it is written (medmim.rules).
+"""
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -9,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medmim import rules
 from medmim.column import Column
 from medmim.errors import TableError as TableError
 from medmim.files import whole
@@ -20,11 +24,15 @@ def columns(name: str) -> tuple[Column, ...]:
     return found
 
 
+def metadata(name: str) -> dict[str, str]:
+    """What a table of that name tells of itself, written now."""
+    return {"table": name, **rules.current().metadata()}
+
+
 def schema(name: str) -> pa.Schema:
     """Arrow schema of the named table, meanings kept as field metadata."""
-    return pa.schema(
-        [pa.field(c.name, c.type, c.nullable, metadata={"meaning": c.meaning}) for c in columns(name)], metadata={"table": name}
-    )
+    fields = [pa.field(c.name, c.type, c.nullable, metadata={"meaning": c.meaning}) for c in columns(name)]
+    return pa.schema(fields, metadata=metadata(name))
 
 
 def _check(table: pa.Table, name: str, where: object) -> None:
@@ -77,7 +85,7 @@ def write(path: Path | str, name: str, rows: Rows | pa.Table, *, row_group: int 
     """
     table = rows if isinstance(rows, pa.Table) else build(name, rows)
     _check(table, name, path)
-    table = table.select(schema(name).names).replace_schema_metadata({"table": name})
+    table = table.select(schema(name).names).replace_schema_metadata(metadata(name))
     with whole(Path(path)) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=row_group)
     return table.num_rows

@@ -11,10 +11,11 @@ sys.path.insert(0, f"{workflow.basedir}/workflow")  # this checkout's library, w
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-from medmim import cache, plan, slurm
+from medmim import cache, owners, plan, slurm
 from medmim.config import ConfigError
 from medmim.config import parse as parse_config
 from medmim.digest import HERE, digest
+from medmim.download.settings import SERVERS
 from medmim.models import FAMILIES
 from medmim.models import module as family_module
 from medmim.train.recipe import SIZES
@@ -33,6 +34,7 @@ R = RUN.folder
 SOURCES = list(RUN.sources)
 PHANTOMS = [s for s in SOURCES if RUN.sources[s].origin == "phantom"]
 LOCAL = [s for s in SOURCES if RUN.sources[s].origin == "local"]
+DOWNLOADED = [s for s in SOURCES if RUN.sources[s].origin == "download"]
 MODELS = RUN.models
 TINY = [name for name, model in MODELS.items() if model.tiny]
 TUNED = [name for name, model in MODELS.items() if model.base]
@@ -95,7 +97,7 @@ def base_of(model):
 
 def raw_root(source):
     """Folder of a source's files in their owner's layout."""
-    return RUN.sources[source].path or f"{R}/raw/{source}"
+    return RUN.sources[source].path or (f"{R}/raw/{source}" if source in PHANTOMS else f"data/{source}")
 
 
 def raw_index(source):
@@ -106,6 +108,11 @@ def raw_index(source):
 def heldout_index(name):
     """Table of the files of a further held-out set."""
     return f"{R}/raw/{name}/files.parquet" if name in HUB_SETS else f"{R}/sources/{name}.parquet"
+
+
+def missing(source):
+    """Table of what a source's owner no longer has, for those that were downloaded."""
+    return [f"{R}/sources/{source}.missing.parquet"] if source in DOWNLOADED else []
 
 
 def layout_of(model):

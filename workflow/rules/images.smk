@@ -5,6 +5,7 @@ rule build_images:
     """Read a source in its owner's layout."""
     input:
         raw=lambda w: raw_index(w.source),
+        missing=lambda w: missing(w.source),
     output:
         images=f"{R}/images/{{source}}.images.parquet",
         findings=f"{R}/images/{{source}}.findings.parquet",
@@ -15,9 +16,13 @@ rule build_images:
         "../../envs/data.yaml"
     threads: lambda w: 1 if w.source in PHANTOMS else 16  # a full-size mammogram takes half a second; the result is the same
     params:
-        cfg=lambda w: cfg(size=RUN.images.size, max_rejected=RUN.sources[w.source].max_rejected),
+        cfg=lambda w: cfg(
+            size=RUN.images.size, max_rejected=RUN.sources[w.source].max_rejected, limit=RUN.sources[w.source].limit
+        ),
         code=lambda w: digest("build_images.py", f"medmim.sources.{w.source}"),
         root=lambda w: raw_root(w.source),
+        missing=lambda w: [f"--missing {path}" for path in missing(w.source)],
     shell:
-        program("build_images.py") + "--source {wildcards.source} --root {params.root:q} --raw {input.raw} --threads {threads}"
+        program("build_images.py")
+        + "--source {wildcards.source} --root {params.root:q} --raw {input.raw} {params.missing} --threads {threads}"
         " --images {output.images} --findings {output.findings} --rejected {output.rejected}"

@@ -86,7 +86,7 @@ else:
             conda:
                 "../../envs/data.yaml"
             params:
-                cfg=cfg(),
+                cfg=cfg(rules=owners.RELEASE.record()),
                 code=digest("index_files.py"),
                 root=RELEASE,
             shell:
@@ -104,7 +104,7 @@ else:
             conda:
                 "../../envs/data.yaml"
             params:
-                cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256),
+                cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256, rules=owners.RELEASE.record()),
                 code=digest("fetch_release.py"),
             shell:
                 program("fetch_release.py") + "--index {output}"

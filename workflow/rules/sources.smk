@@ -1,4 +1,4 @@
-"""The sources' files: drawn here, or indexed where the user keeps them."""
+"""The sources' files: drawn here, indexed where the user keeps them, or fetched from their owners; and what that will take."""
 
 if PHANTOMS:
 
@@ -32,8 +32,37 @@ if LOCAL:
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=cfg(),
+            cfg=lambda w: cfg(rules=owners.rules(w.source, w.source in RUN.credentialed).record()),
             code=digest("index_files.py"),
             root=lambda w: raw_root(w.source),
         shell:
             program("index_files.py") + "--root {params.root:q} --index {output}"
+
+
+if DOWNLOADED:
+
+    rule fetch_source:
+        """Fetch a source from its owner's server, as far as it is not there, and list and hash its files."""
+        output:
+            index=f"{R}/sources/{{source}}.parquet",
+            missing=f"{R}/sources/{{source}}.missing.parquet",
+        log:
+            f"{R}/logs/fetch_source.{{source}}.log",
+        wildcard_constraints:
+            source="|".join(DOWNLOADED),
+        localrule: True  # a cluster's nodes mostly have no way out to the internet
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=lambda w: cfg(
+                limit=RUN.sources[w.source].limit,
+                max_missing=RUN.sources[w.source].max_missing,
+                download=RUN.download.part(w.source),
+                rules=owners.rules(w.source, w.source in RUN.credentialed).record(),
+            ),
+            code=lambda w: digest("fetch_source.py", f"medmim.download.{w.source}"),
+            root=lambda w: raw_root(w.source),
+            parallel=RUN.download.parallel,
+        shell:
+            program("fetch_source.py") + "--source {wildcards.source} --root {params.root:q} --threads {params.parallel}"
+            " --index {output.index} --missing {output.missing}"

@@ -1,7 +1,8 @@
 """Read one source in its owner's layout and write its images, what is stated of them, and what could not be used.
 
 cfg: size (longest side in pixels; larger images are shrunk), max_rejected (share of images and rows that may be broken
-before it stops, default 0.01). The source's adapter, medmim.sources.<source>, says what is read and how.
+before it stops, default 0.01), limit (patients; unset takes all). The source's adapter, medmim.sources.<source>, says what
+is read and how.
 """
 
 import importlib
@@ -15,12 +16,13 @@ def main() -> None:
     arguments.add_argument("--source", required=True, help="name of the source: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir")
     arguments.add_argument("--root", type=Path, required=True, help="folder that holds the source in its owner's layout")
     arguments.add_argument("--raw", type=Path, required=True, help="index of that folder, a files table")
+    arguments.add_argument("--missing", type=Path, help="table of what its owner no longer has, where it was downloaded")
     arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected"]
-    with Job(arguments, inputs=["raw"], outputs=outputs, modules=["medmim.sources.{source}"]) as job:
+    with Job(arguments, inputs=["raw", "missing"], outputs=outputs, modules=["medmim.sources.{source}"]) as job:
         from medmim import images, tables
         from medmim.sources import Build
 
@@ -29,7 +31,10 @@ def main() -> None:
             raise UserError(f"--root: {args.root} is no folder")
         adapter = importlib.import_module(f"medmim.sources.{args.source}")
         index = dict(zip(*(c.to_pylist() for c in tables.read(args.raw, "files", ["path", "sha256"]).columns), strict=True))
-        build = Build(args.source, args.root, adapter.plan(args.root), job.cfg["size"], args.threads, index)
+        plan = adapter.plan(args.root).limited(job.cfg.get("limit"))
+        if args.missing:
+            plan = plan.without(tables.read(args.missing, "rejected", ["item"])["item"].to_pylist())
+        build = Build(args.source, args.root, plan, job.cfg["size"], args.threads, index)
         count = images.write(job.out["images"], build.images())
         build.check(job.cfg.get("max_rejected", 0.01))
         findings = tables.write(job.out["findings"], "findings", build.findings())

@@ -1,11 +1,13 @@
 """Download the authors' released question files: an archive (zip or tar) at a pinned URL, checked against its hash.
 
-cfg: url, and sha256, the expected hash of the archive. Only its *.json files are kept, beside the index.
+cfg: url; sha256, the expected hash of the archive; rules (of use, as medmim.rules records them). Only its *.json files are
+kept, beside the index.
 """
 
 from pathlib import Path
 
 from medmim.job import Job, UserError, parser
+from medmim.rules import Rules
 
 
 def main() -> None:
@@ -14,6 +16,7 @@ def main() -> None:
     with Job(arguments, outputs=["index"]) as job:
         from medmim.release.download import fetch
 
+        job.hold(Rules.told(job.cfg.get("rules", {})))
         url, sha256 = job.cfg.get("url"), job.cfg.get("sha256")
         if not url or not sha256:
             raise UserError("qa.release needs url and sha256: where the archive is, and the hash it must have")

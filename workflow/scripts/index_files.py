@@ -1,8 +1,12 @@
-"""List and hash the files of a folder that the user has."""
+"""List and hash the files of a folder that the user has.
+
+cfg: rules (their rules of use, as medmim.rules records them; unset where nothing is known).
+"""
 
 from pathlib import Path
 
 from medmim.job import Job, UserError, parser
+from medmim.rules import Rules
 
 
 def main() -> None:
@@ -12,6 +16,7 @@ def main() -> None:
     with Job(arguments, outputs=["index"], cached=False) as job:
         from medmim import files, tables
 
+        job.hold(Rules.told(job.cfg.get("rules", {})))
         job.watch(job.args.root, job.args.index.as_posix())
         try:
             rows = files.index(job.args.root)

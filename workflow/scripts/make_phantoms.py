@@ -7,6 +7,7 @@ import importlib
 from pathlib import Path
 
 from medmim.job import Job, UserError, parser
+from medmim.rules import SYNTHETIC
 
 SOURCES = ("embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir")
 
@@ -18,6 +19,7 @@ def main() -> None:
     with Job(arguments, outputs=["raw"], modules=["medmim.phantoms.{source}"]) as job:
         if job.cfg.keys() != {"patients", "seed"} or job.cfg["patients"] < 1:
             raise UserError(f"--cfg needs patients (at least 1) and seed, got {job.cfg}")
+        job.hold(SYNTHETIC)
         source = importlib.import_module(f"medmim.phantoms.{job.args.source}")
         source.write(job.out["raw"], patients=job.cfg["patients"], seed=job.cfg["seed"])
         job.done(f"{job.args.source}: {job.cfg['patients']} synthetic patients")

@@ -70,7 +70,7 @@ def write(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     Returns the number of rows. Raises TableError, and what `rows` raises.
     """
     schema = tables.schema("images")
-    bare = schema.empty_table().replace_schema_metadata({"table": "images"}).schema
+    bare = schema.empty_table().replace_schema_metadata(tables.metadata("images")).schema
     count, rows = 0, iter(rows)
     with whole(Path(path)) as temporary, pq.ParquetWriter(temporary, bare, compression="zstd", use_dictionary=False) as writer:
         while group := list(islice(rows, ROW_GROUP)):

@@ -8,7 +8,7 @@ pictures and yields the rows. Where the folder came from (phantom, local, downlo
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,11 +67,15 @@ class Fact:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Something turned away. `broken` counts towards max_rejected; a duplicate of an accepted image does not."""
+    """Something turned away. `broken` counts towards max_rejected; a duplicate of an accepted image does not.
+
+    `patient` is whose it is, where that is known.
+    """
 
     item: str
     reason: str
     broken: bool = True
+    patient: str = ""
 
 
 @dataclass
@@ -99,6 +103,23 @@ class Plan:
                     row=row,
                 )
             )
+
+    def limited(self, limit: int | None) -> "Plan":
+        """The plan for `limit` patients, those with the least hashes: fewer are among more, whatever the order of the tables."""
+        patients = sorted({p.patient for p in self.pictures}, key=lambda p: hashlib.sha256(f"limit|{p}".encode()).digest())
+        if limit is None or len(patients) <= limit:
+            return self
+        kept = set(patients[:limit])
+        rejected = [r for r in self.rejected if r.patient in kept]
+        skipped = Counter({f"patients beyond the limit of {limit}": len(patients) - limit})
+        skipped["broken rows that are none of theirs"] = len(self.rejected) - len(rejected)
+        return Plan([p for p in self.pictures if p.patient in kept], self.facts, rejected, self.skipped + skipped)
+
+    def without(self, missing: Collection[str]) -> "Plan":
+        """The plan without the pictures that their owner no longer has, by file."""
+        kept = [p for p in self.pictures if p.file not in missing]
+        skipped = Counter({"missing at the owner's": len(self.pictures) - len(kept)})
+        return Plan(kept, self.facts, self.rejected, self.skipped + skipped)
 
 
 @dataclass(frozen=True)

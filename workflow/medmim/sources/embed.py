@@ -27,6 +27,9 @@ METADATA = (
     "ViewPosition",
     "FinalImageType",
 )
+METADATA_TABLE = "tables/EMBED_OpenData_metadata_reduced.csv", "tables/EMBED_OpenData_metadata*.csv"
+CLINICAL_TABLE = "tables/EMBED_OpenData_clinical_reduced_anon.csv", "tables/EMBED_OpenData_clinical*.csv"
+"""Where the tables are, the first that is there."""
 CLINICAL = ("empi_anon", "acc_anon", "side", "asses", "path_severity")
 
 
@@ -60,7 +63,8 @@ def _pictures(root: Path, metadata: Path, plan: Plan) -> set[str]:
             try:
                 dates[number] = day(row["study_date_anon"])
             except ValueError:
-                plan.rejected.append(Rejection(f"{name} row {number}", f"study_date_anon {row['study_date_anon']!r} is no date"))
+                reason = f"study_date_anon {row['study_date_anon']!r} is no date"
+                plan.rejected.append(Rejection(f"{name} row {number}", reason, patient=whole_number(row["empi_anon"])))
                 continue
             patient = whole_number(row["empi_anon"])
             first[patient] = min(dates[number], first.get(patient, dates[number]))
@@ -72,7 +76,7 @@ def _pictures(root: Path, metadata: Path, plan: Plan) -> set[str]:
         if row["study_date_anon"] and number not in dates:
             continue  # rejected above
         if not patient or not study:
-            plan.rejected.append(Rejection(item, "empi_anon or acc_anon is empty"))
+            plan.rejected.append(Rejection(item, "empi_anon or acc_anon is empty", patient=patient))
             continue
         studies.add(study)
         if reason := _skip(row):
@@ -80,11 +84,13 @@ def _pictures(root: Path, metadata: Path, plan: Plan) -> set[str]:
             continue
         path = re.search(r"cohort_\d+/.+\.dcm$", row["anon_dicom_path"])
         if not path:
-            plan.rejected.append(Rejection(item, f"anon_dicom_path {row['anon_dicom_path']!r} has no cohort_1/….dcm in it"))
+            reason = f"anon_dicom_path {row['anon_dicom_path']!r} has no cohort_1/….dcm in it"
+            plan.rejected.append(Rejection(item, reason, patient=patient))
         elif row["ImageLateralityFinal"] not in SIDES:
-            plan.rejected.append(Rejection(item, f"ImageLateralityFinal is {row['ImageLateralityFinal']!r}, neither L nor R"))
+            reason = f"ImageLateralityFinal is {row['ImageLateralityFinal']!r}, neither L nor R"
+            plan.rejected.append(Rejection(item, reason, patient=patient))
         elif path[0] in seen:
-            plan.rejected.append(Rejection(item, f"same file as row {seen[path[0]]}", broken=False))
+            plan.rejected.append(Rejection(item, f"same file as row {seen[path[0]]}", broken=False, patient=patient))
         else:
             seen[path[0]] = number
             file = (place / path[0]).as_posix()
@@ -123,7 +129,7 @@ def _clinical(root: Path, clinical: Path, studies: set[str], plan: Plan) -> None
         if not odd and study not in studies:
             odd.append(f"study {study} has no images")
         if odd:
-            plan.rejected.append(Rejection(item, "; ".join(odd)))
+            plan.rejected.append(Rejection(item, "; ".join(odd), patient=whole_number(row["empi_anon"])))
             continue
         pictures = [p for p in shown[study] if side in ("", "B", p.laterality)]
         if not pictures:
@@ -141,7 +147,7 @@ def _clinical(root: Path, clinical: Path, studies: set[str], plan: Plan) -> None
 def plan(root: Path) -> Plan:
     """Pictures and facts of an EMBED folder: tables/ and images/cohort_*/. Raises UserError for missing tables or columns."""
     made = Plan()
-    metadata = one(root, "tables/EMBED_OpenData_metadata_reduced.csv", "tables/EMBED_OpenData_metadata*.csv")
-    clinical = one(root, "tables/EMBED_OpenData_clinical_reduced_anon.csv", "tables/EMBED_OpenData_clinical*.csv")
+    metadata = one(root, *METADATA_TABLE)
+    clinical = one(root, *CLINICAL_TABLE)
     _clinical(root, clinical, _pictures(root, metadata, made), made)
     return made

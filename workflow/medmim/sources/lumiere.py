@@ -41,9 +41,8 @@ def _visit(root: Path, visit: Path, level: tuple[int, float], plan: Plan) -> Non
     volumes = {s: visit / f"{s}.nii.gz" for s in SEQUENCES}
     there = {s: v for s, v in volumes.items() if v.is_file()}
     if not there:
-        plan.rejected.append(
-            Rejection(visit.relative_to(root).as_posix(), f"a visit without images: none of {', '.join(SEQUENCES)}")
-        )
+        reason = f"a visit without images: none of {', '.join(SEQUENCES)}"
+        plan.rejected.append(Rejection(visit.relative_to(root).as_posix(), reason, patient=patient))
     for sequence, path in volumes.items():
         if sequence not in there:
             plan.skipped[f"visits without {sequence}"] += bool(there)
@@ -76,10 +75,11 @@ def _ratings(root: Path, plan: Plan) -> None:
             plan.skipped["visits without a rating"] += 1
             continue
         if rating not in RANO:
-            plan.rejected.append(Rejection(item, f"rating {rating!r} is none of {', '.join(RANO)}"))
+            plan.rejected.append(Rejection(item, f"rating {rating!r} is none of {', '.join(RANO)}", patient=patient))
             continue
         if study not in shown:
-            plan.rejected.append(Rejection(item, f"a study without images: no folder {study} with volumes"))
+            reason = f"a study without images: no folder {study} with volumes"
+            plan.rejected.append(Rejection(item, reason, patient=patient))
             continue
         stated = {"rano": rating}
         if rating == "Post-Op":
@@ -101,12 +101,14 @@ def plan(root: Path) -> Plan:
     for patient in sorted(imaging.glob("Patient-*")):
         visits = sorted(v for v in patient.iterdir() if v.is_dir())
         for odd in [v for v in visits if not WEEK.fullmatch(v.name)]:
-            made.rejected.append(Rejection(odd.relative_to(root).as_posix(), "a visit's folder is not named week-YYY"))
+            reason = "a visit's folder is not named week-YYY"
+            made.rejected.append(Rejection(odd.relative_to(root).as_posix(), reason, patient=patient.name))
             visits.remove(odd)
         level = _level(visits)
         if level is None:
             reason = "no visit of this patient has a readable CT1 volume to choose the slice from"
-            made.rejected += [Rejection(v.relative_to(root).as_posix(), reason) for v in visits or [patient]]
+            broken = [v.relative_to(root).as_posix() for v in visits or [patient]]
+            made.rejected += [Rejection(item, reason, patient=patient.name) for item in broken]
             continue
         for visit in visits:
             _visit(root, visit, level, made)

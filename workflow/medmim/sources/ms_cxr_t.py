@@ -35,7 +35,7 @@ def plan(root: Path) -> Plan:
         if ids["dicom_id"] == ids["previous_dicom_id"]:
             odd.append("dicom_id and previous_dicom_id are the same")
         if odd:
-            made.rejected.append(Rejection(item, "; ".join(odd)))
+            made.rejected.append(Rejection(item, "; ".join(odd), patient=ids["subject_id"]))
             continue
         subject = ids["subject_id"]
         pair = []

@@ -34,7 +34,7 @@ def plan(root: Path) -> Plan:
         odd += [f"{c} is empty" for c in ("ID", *EYE) if not row[c]]
         odd += [f"{c} is {row[c]!r}, but {before[c]!r} in row {number_before}" for c in COLUMNS if row[c] != before[c]]
         if odd:
-            made.rejected.append(Rejection(item, "; ".join(odd)))
+            made.rejected.append(Rejection(item, "; ".join(odd), patient=person))
             continue
         if number_before:
             continue  # the other eye's row of the same person, which says the same

@@ -38,7 +38,7 @@ def plan(root: Path) -> Plan:
         if qid in asked:
             odd.append(f"qid {qid} is that of record {asked[qid]}")
         if odd:
-            made.rejected.append(Rejection(item, "; ".join(odd)))
+            made.rejected.append(Rejection(item, "; ".join(odd), patient=PurePosixPath(image).stem))
             continue
         asked[qid] = number
         file = f"{FOLDER}/{image}"

@@ -1,0 +1,23 @@
+"""What can go wrong between us and a server, by what is to be done about it."""
+
+from medmim.errors import UserError
+
+
+class Passing(Exception):
+    """A fault that may be over when one tries again. `wait`: seconds that the server asks for."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class Missing(Exception):
+    """The owner does not have the file."""
+
+
+class Refused(UserError):
+    """The server wants other credentials, or has not been told by its owner to let this user in."""
+
+
+class Unreachable(UserError):
+    """No answer from the server."""

@@ -1,0 +1,19 @@
+"""What the run will need of the outside."""
+
+
+rule plan:
+    """Say what is missing before anything starts. It has no input and makes nothing; it asks the owners' servers a little."""
+    log:
+        f"{R}/logs/plan.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        cfg=cfg(
+            sources={s: {"origin": RUN.sources[s].origin, "root": raw_root(s), "limit": RUN.sources[s].limit} for s in SOURCES},
+            download=RUN.download,
+            models={name: {"hub": model.hub, "revision": model.revision} for name, model in MODELS.items() if model.hub},
+            questions={"train": RUN.qa.train.model_dump(), "benchmark": RUN.qa.benchmark.model_dump()},
+        ),
+        code=digest("plan.py", *(f"medmim.download.{source}" for source in SERVERS)),
+    shell:
+        program("plan.py")
