@@ -33,7 +33,7 @@ def made(clean: int = 50) -> list[Table]:
 def test_sets_stand_in_the_order_of_the_paper_further_ones_last() -> None:
     closed = made()[0].cells
     assert list(closed.columns) == [
-        ("Held-in", "Temporal"), ("Held-in", "all"), ("Held-out", "RAD"), ("Held-out", "all"), ("Held-out", "medframeqa"),
+        ("Held-in", "Temporal"), ("Held-in", "all"), ("Held-out", "RAD"), ("Held-out", "all"), ("Held-out", "MedFrameQA"),
     ]  # fmt: skip
     assert list(closed.index) == [SIZE, "a_b", "a_b, in the paper", "tuned", "tuned, in the paper", "chance"]
 
