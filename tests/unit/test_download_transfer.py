@@ -88,6 +88,15 @@ def test_a_file_that_changed_at_its_owners_starts_again(site: Site, tmp_path: Pa
     assert (tmp_path / "here/file").read_bytes() == new
 
 
+def test_a_kill_as_it_starts_again_mixes_no_two_files(site: Site, tmp_path: Path) -> None:
+    site.fail("/file", CUT, *[500] * 4)
+    with pytest.raises(Passing):
+        fetch(site, tmp_path)
+    partial = transfer.Partial(tmp_path, "here/file")
+    partial.begin(transfer.Answer(iter(()), 0, len(DATA), "of another", None), {"sha256"})  # and then it is killed
+    assert transfer.Partial(tmp_path, "here/file").size == 0
+
+
 def test_wrong_bytes_are_fetched_again_and_never_kept(site: Site, tmp_path: Path) -> None:
     site.fail("/file", WRONG)
     assert fetch(site, tmp_path, checksum=Checksum("md5", hashlib.md5(DATA).hexdigest())) == GOOD

@@ -129,8 +129,8 @@ class Partial:
             if answer.start:
                 self.drop()
                 raise Passing("the file changed at its owner's while it was fetched")
-            self.size = 0
-            self._hashed = -1
+            self.file.unlink(missing_ok=True)  # before the note says that it is of the new file
+            self.size, self._hashed = 0, -1
         self.validator, self.total = answer.validator, answer.total
         with files.whole(self._note) as temporary:
             temporary.write_text(json.dumps({"validator": self.validator, "total": self.total}))
