@@ -6,7 +6,7 @@ import pytest
 from score_made import prediction, question
 
 from medmim import tables
-from medmim.score.answers import answers, likeliest
+from medmim.score.answers import answers
 
 DRUSEN = ["cataract", "drusen", "Drusen", "glaucoma"]
 QA = [
@@ -88,8 +88,9 @@ def test_likelihood_ties_are_wrong_and_need_no_reply() -> None:
         1,
         "B",
     )
-    assert likeliest(DRUSEN, [-2, -1, -1, -3]) == 1
-    assert likeliest(DRUSEN, [-1, -1, -1, -3]) is None
+    found = score([GOOD[0], prediction("q2", "m", "plain", "", [-1, -1, -1, -3]), GOOD[2]])  # of different texts
+    row = found["q2", "plain", "loglikelihood_accuracy"]
+    assert (row["value"], row["read"], row["option"]) == (0, "", None)
 
 
 def test_rotated_replies_are_read_as_shown_and_told_as_the_benchmarks_own_options() -> None:
@@ -192,7 +193,7 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ),
     ([*GOOD, *ROTATED[1:]], r"m, rotated: no prediction for question q1, rotation 1 \(1 missing\); predict again"),
     ([*GOOD, *ROTATED, ROTATED[2]], "m, rotated: two predictions for question q2, rotation 1"),
-    ([*GOOD, prediction("q1", "m", "sideways", "A")], "predictions of m: no condition 'sideways'; there are plain, rotated"),
+    ([*GOOD, prediction("q1", "m", "sideways", "A")], "predictions of m, sideways: no condition 'sideways'; there are plain, rotated"),
 ]
 
 

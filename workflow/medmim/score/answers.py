@@ -1,12 +1,13 @@
 """Scores of single items: one model's predictions in all its conditions against the benchmark's questions."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from medmim import tables
 from medmim.qa import conditions
@@ -14,103 +15,211 @@ from medmim.score import extract, openended
 from medmim.score.items import METRICS, NOT_ASKED, questions
 from medmim.tables import TableError
 
-Row = tuple[int, int, str, float, str, str, int | None]  # question, rotation, metric, value, status, letter read, its option
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 LIKELIHOODS = {"option_logprobs": "loglikelihood_accuracy", "text_logprobs": "text_loglikelihood_accuracy"}
+ALL = tuple(metric for metrics in METRICS.values() for metric in metrics)
+STATUSES = ("", "ok", "ambiguous", "unparsed", "refused", NOT_ASKED)
 
 
-def likeliest(options: Sequence[str], logprobs: Sequence[float]) -> int | None:
-    """Index of the likeliest option; None where options of different text tie."""
-    best = max(logprobs)
-    first = logprobs.index(best)
-    if logprobs.count(best) > 1:
-        ties = [i for i, value in enumerate(logprobs) if value == best]
-        return first if all(extract.same_option(options, first, i) for i in ties) else None
-    return first
+class _Benchmark:
+    """The questions in order, and what is asked of them."""
+
+    def __init__(self, qa: pa.Table) -> None:
+        self.items = questions(qa)
+        self.names = list(self.items)
+        self.questions = list(self.items.values())
+        self.place = {name: number for number, name in enumerate(self.names)}
+        self.closed = np.array([item["kind"] == "closed" for item in self.questions])
+        self.options = np.array([len(item["options"]) for item in self.questions])
+        self._rows = qa.select(conditions.COLUMNS).to_pylist()
+
+    def asked(self, condition: str) -> list[tuple[str, int]]:
+        """Question and rotation of each thing that a condition asks. ValueError for an unknown condition."""
+        return [(one.qa_id, one.rotation) for one in conditions.asked(self._rows, condition)]  # type: ignore[arg-type]
 
 
+class _Lists:
+    """Lists of log-likelihoods, one for each prediction."""
+
+    def __init__(self, column: pa.ListArray) -> None:
+        offsets = column.offsets.to_numpy()
+        self.lengths: Ints = np.diff(offsets).astype(np.int64)
+        self._values = column.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]].astype(np.float64)
+        self._starts = offsets[:-1] - offsets[0]
+
+    def of(self, row: int) -> list[float]:
+        """The list of one prediction."""
+        start = int(self._starts[row])
+        given: list[float] = self._values[start : start + int(self.lengths[row])].tolist()
+        return given
+
+    def broken(self) -> NDArray[np.bool_]:
+        """Whether a list holds what is no number."""
+        found = np.zeros(len(self.lengths), bool)
+        found[np.repeat(np.arange(len(self.lengths)), self.lengths)[np.isnan(self._values)]] = True
+        return found
+
+    def likeliest(self, rows: Ints) -> tuple[Ints, list[tuple[int, list[int]]]]:
+        """Place of the greatest value of each list, the first of equal ones; which lists have several, and where."""
+        lengths, ends = self.lengths[rows], np.cumsum(self.lengths[rows])
+        starts = ends - lengths
+        within = np.arange(ends[-1]) - np.repeat(starts, lengths)
+        values = self._values[np.repeat(self._starts[rows], lengths) + within]
+        best = np.flatnonzero(values == np.repeat(np.maximum.reduceat(values, starts), lengths))
+        row = np.repeat(np.arange(len(rows)), lengths)[best]
+        _, first, times = np.unique(row, return_index=True, return_counts=True)
+        ties = [(int(i), within[best[first[i] : first[i] + times[i]]].tolist()) for i in np.flatnonzero(times > 1)]
+        return within[best[first]], ties
+
+
+@dataclass
 class _Condition:
-    """One model's predictions under one condition, of which each thing asked has one."""
+    """One model's predictions under one condition: one of each thing that it asks, in order."""
 
-    def __init__(self, model: str, condition: str, rows: Sequence[dict[str, Any]], qa: Sequence[dict[str, Any]]) -> None:
-        self.where = f"{model}, {condition}"
+    where: str
+    question: Ints
+    rotation: Ints
+    reply: list[str]
+    failed: NDArray[np.bool_]
+    likelihoods: dict[str, _Lists]
+    """By column of the predictions: those that hold log-likelihoods."""
+
+    @classmethod
+    def of(cls, where: str, condition: str, rows: pa.Table, benchmark: _Benchmark) -> "_Condition":
+        """Raises TableError for an unknown condition, and where something asked has no prediction, or two, or one too many."""
         try:
-            asked = [(one.qa_id, one.rotation) for one in conditions.asked(qa, condition)]  # type: ignore[arg-type]
+            asked = benchmark.asked(condition)
         except ValueError as error:
-            raise TableError(f"predictions of {model}: {error}") from None
-        given = {(row["qa_id"], row["rotation"]): row for row in rows}
-        if len(given) < len(rows):
-            name, rotation = next(key for key, n in Counter((r["qa_id"], r["rotation"]) for r in rows).items() if n > 1)
-            raise TableError(f"{self.where}: two predictions for question {name}{_rotated(rotation)}")
+            raise TableError(f"predictions of {where}: {error}") from None
+        keys = list(zip(rows["qa_id"].to_pylist(), rows["rotation"].to_pylist(), strict=True))
+        given = {key: row for row, key in enumerate(keys)}
+        if len(given) < len(keys):
+            name, rotation = next(key for key, times in Counter(keys).items() if times > 1)
+            raise TableError(f"{where}: two predictions for question {name}{_rotated(rotation)}")
         if extra := given.keys() - set(asked):
             name, rotation = min(extra)
-            known = name in {question["qa_id"] for question in qa}
-            why = "which this condition does not ask" if known else "which the benchmark does not hold"
-            raise TableError(f"{self.where}: prediction for {name}{_rotated(rotation)}, {why}")
+            why = "this condition does not ask" if name in benchmark.place else "the benchmark does not hold"
+            raise TableError(f"{where}: prediction for {name}{_rotated(rotation)}, which {why}")
         if missing := [key for key in asked if key not in given]:
             name, rotation = missing[0]
             raise TableError(
-                f"{self.where}: no prediction for question {name}{_rotated(rotation)} ({len(missing)} missing); predict again"
+                f"{where}: no prediction for question {name}{_rotated(rotation)} ({len(missing)} missing); predict again"
             )
-        self.rows = [given[key] for key in asked]
-
-    def likelihoods(self, items: dict[str, dict[str, Any]]) -> dict[str, str]:
-        """Columns that hold log-likelihoods, of every closed question that was asked or of none, with their metrics."""
-        asked = [(row, items[row["qa_id"]]) for row in self.rows if not row["failure"] and items[row["qa_id"]]["options"]]
-        found = {}
-        for column, metric in LIKELIHOODS.items():
-            if not any(row[column] for row, _ in asked):
-                continue
-            for row, item in asked:
-                given, count = row[column], len(item["options"])
-                if len(given) != count or any(x is None or x != x for x in given):
-                    raise TableError(
-                        f"prediction for {row['qa_id']}{_rotated(row['rotation'])} ({self.where}): {column} {given}, expected"
-                        f" {count} numbers, as others of the condition have them"
-                    )
-            found[column] = metric
+        rows = rows.take(np.array([given[key] for key in asked], np.int64))
+        found = cls(
+            where,
+            np.array([benchmark.place[name] for name, _ in asked], np.int64),
+            np.array([rotation for _, rotation in asked], np.int64),
+            rows["reply"].to_pylist(),
+            np.array(rows["failure"].to_pylist(), object) != "",
+            {},
+        )
+        for column in LIKELIHOODS:
+            found._take(column, _Lists(rows[column].combine_chunks()), benchmark)
         return found
+
+    def _take(self, column: str, lists: _Lists, benchmark: _Benchmark) -> None:
+        """Keep a column of log-likelihoods where the closed questions asked have them. TableError where only some do."""
+        wanted = benchmark.options[self.question]
+        ours = (wanted > 0) & ~self.failed
+        if not lists.lengths[ours].any():
+            return
+        wrong = np.flatnonzero(ours & ((lists.lengths != wanted) | lists.broken()))
+        if len(wrong):
+            row = int(wrong[0])
+            raise TableError(
+                f"prediction for {benchmark.names[self.question[row]]}{_rotated(int(self.rotation[row]))} ({self.where}):"
+                f" {column} {lists.of(row)}, expected {wanted[row]} numbers, as others of the condition have them"
+            )
+        self.likelihoods[column] = lists
 
 
 def _rotated(rotation: int) -> str:
     return f", rotation {rotation}" if rotation else ""
 
 
-def _closed(number: int, question: dict[str, Any], row: dict[str, Any], likelihoods: dict[str, str]) -> list[Row]:
-    """The rows of one asking. What is shown at place i is the question's own option (i + rotation) mod their number."""
-    options, rotation = question["options"], row["rotation"]
-    shown, count = [*options[rotation:], *options[:rotation]], len(options)
-    gold = conditions.place(question["answer_index"], rotation, count)
+@dataclass
+class _Scored:
+    """Columns of answers, in pieces: questions, rotations, and for one metric values, statuses, and options (-1: none)."""
 
-    def scored(metric: str, index: int | None, status: str) -> Row:
-        if index is None:
-            return number, rotation, metric, 0.0, status, "", None
-        right = index == gold or extract.same_option(shown, index, gold)
-        return number, rotation, metric, float(right), status, extract.LETTERS[index], (index + rotation) % count
+    pieces: list[tuple[Ints, Ints, Ints, Floats, Ints, Ints]] = field(default_factory=list)
 
-    if row["failure"]:
-        return [scored(metric, None, NOT_ASKED) for metric in ("accuracy", *likelihoods.values())]
-    reading = extract.read(row["reply"], shown)
-    return [
-        scored("accuracy", reading.index, reading.status),
-        *(scored(metric, likeliest(shown, row[column]), "") for column, metric in likelihoods.items()),
-    ]
+    def add(
+        self, metric: str, question: Ints, rotation: Ints, value: Floats, status: Ints | None = None, option: Ints | None = None
+    ) -> None:
+        """Add what one metric gave."""
+        nothing, none = np.zeros(len(question), np.int64), np.full(len(question), -1, np.int64)
+        code = np.full(len(question), ALL.index(metric), np.int64)
+        self.pieces.append(
+            (question, rotation, code, value, nothing if status is None else status, none if option is None else option)
+        )
 
-
-def _open(number: int, question: dict[str, Any], row: dict[str, Any]) -> list[Row]:
-    if row["failure"]:
-        return [(number, 0, metric, 0.0, NOT_ASKED, "", None) for metric in METRICS["open"]]
-    values = openended.scores(row["reply"], question["answer"])
-    return [(number, 0, metric, value, "", "", None) for metric, value in values.items()]
+    def columns(self) -> list[NDArray[Any]]:
+        """All of it by question, rotation and metric."""
+        whole = [np.concatenate(parts) for parts in zip(*self.pieces, strict=True)]
+        order = np.lexsort(whole[2::-1])
+        return [column[order] for column in whole]
 
 
-def _circular(rows: Iterable[Row], plain: Iterable[Row]) -> list[Row]:
+def _right(question: Mapping[str, Any], option: int) -> bool:
+    gold = question["answer_index"]
+    return option == gold or extract.same_option(question["options"], option, gold)
+
+
+def _closed(asked: _Condition, benchmark: _Benchmark, found: _Scored) -> None:
+    """What is shown at place i is the question's own option (i + rotation) mod their number: all is told as the latter."""
+    rows = np.flatnonzero(benchmark.closed[asked.question])
+    question, rotation, failed = asked.question[rows], asked.rotation[rows], asked.failed[rows]
+    value, option = np.zeros(len(rows)), np.full(len(rows), -1, np.int64)
+    status = np.full(len(rows), STATUSES.index(NOT_ASKED), np.int64)
+    for i, (row, number, turned) in enumerate(zip(rows.tolist(), question.tolist(), rotation.tolist(), strict=True)):
+        if not failed[i]:
+            item = benchmark.questions[number]
+            reading = extract.read(asked.reply[row], item["options"], turned)
+            status[i] = STATUSES.index(reading.status)
+            if reading.index is not None:
+                option[i], value[i] = reading.index, _right(item, reading.index)
+    found.add("accuracy", question, rotation, value, status, option)
+    for column, lists in asked.likelihoods.items():
+        value, option = np.zeros(len(rows)), np.full(len(rows), -1, np.int64)
+        status = np.where(failed, STATUSES.index(NOT_ASKED), 0)
+        ran = np.flatnonzero(~failed)
+        likely, ties = lists.likeliest(rows[ran])
+        likely = (likely + rotation[ran]) % benchmark.options[question[ran]]
+        for i, places in ties:
+            options = benchmark.questions[question[ran[i]]]["options"]
+            tied = [(place + int(rotation[ran[i]])) % len(options) for place in places]
+            if not all(extract.same_option(options, tied[0], other) for other in tied):
+                likely[i] = -1
+        option[ran] = likely
+        golds = np.array([item["answer_index"] if item["options"] else -1 for item in benchmark.questions])[question]
+        value[option >= 0] = (option == golds)[option >= 0]
+        for other in np.flatnonzero((option >= 0) & (option != golds)):  # of the gold's text, perhaps
+            value[other] = _right(benchmark.questions[question[other]], int(option[other]))
+        found.add(LIKELIHOODS[column], question, rotation, value, status, option)
+
+
+def _open(asked: _Condition, benchmark: _Benchmark, found: _Scored) -> None:
+    rows = np.flatnonzero(~benchmark.closed[asked.question])
+    question, failed = asked.question[rows], asked.failed[rows]
+    values = {metric: np.zeros(len(rows)) for metric in METRICS["open"]}
+    for i in np.flatnonzero(~failed):
+        for metric, value in openended.scores(asked.reply[rows[i]], benchmark.questions[question[i]]["answer"]).items():
+            values[metric][i] = value
+    for metric, column in values.items():
+        found.add(metric, question, asked.rotation[rows], column, np.where(failed, STATUSES.index(NOT_ASKED), 0))
+
+
+def _circular(plain: _Scored, rotated: _Scored) -> None:
     """For each question that was rotated, whether it was right as asked and under every rotation."""
-    right = {row[0]: row[3] for row in plain if row[2] == "accuracy"}
+    (asked, _, _, right, *_), (question, _, _, turned, *_) = plain.pieces[0], rotated.pieces[0]  # accuracy
+    always = dict(zip(asked.tolist(), right.tolist(), strict=True))
     circular: dict[int, float] = {}
-    for row in rows:
-        if row[2] == "accuracy":
-            circular[row[0]] = min(row[3], circular.get(row[0], right[row[0]]))
-    return [(number, 0, "circular_accuracy", value, "", "", None) for number, value in circular.items()]
+    for number, value in zip(question.tolist(), turned.tolist(), strict=True):
+        circular[number] = min(value, circular.get(number, always[number]))
+    numbers = np.array(list(circular), np.int64)
+    rotated.add("circular_accuracy", numbers, np.zeros(len(numbers), np.int64), np.array(list(circular.values()), np.float64))
 
 
 def answers(qa: pa.Table, predictions: Iterable[pa.Table], wanted: Iterable[str] = ()) -> pa.Table:
@@ -122,50 +231,45 @@ def answers(qa: pa.Table, predictions: Iterable[pa.Table], wanted: Iterable[str]
     condition are not one for each thing it asks (`medmim.qa.conditions`), or where some of its questions have likelihoods and
     others none.
     """
-    items = questions(qa)
-    place = {name: number for number, name in enumerate(items)}
-    asked = qa.select(conditions.COLUMNS).to_pylist()
-    given: dict[str, list[dict[str, Any]]] = {condition: [] for condition in wanted}
-    models: set[str] = set()
-    for table in predictions:
-        for row in table.drop_columns("prompt_sha256").to_pylist():
-            models.add(row["model"])
-            given.setdefault(row["condition"], []).append(row)
+    benchmark = _Benchmark(qa)
+    given = pa.concat_tables([*predictions, tables.schema("predictions").empty_table()]).combine_chunks()
+    models = given["model"].unique().to_pylist()
     if len(models) != 1:
         raise TableError(f"predictions of {len(models)} models {sorted(models)}, expected of one")
-    model = models.pop()
-    found: dict[str, list[Row]] = {}
-    for condition, rows in sorted(given.items()):  # plain before rotated
-        one = _Condition(model, condition, rows, asked)
-        likelihoods = one.likelihoods(items)
-        found[condition] = []
-        for row in one.rows:
-            question, number = items[row["qa_id"]], place[row["qa_id"]]
-            if question["kind"] == "closed":
-                found[condition] += _closed(number, question, row, likelihoods)
-            else:
-                found[condition] += _open(number, question, row)
+    of_row = np.array(given["condition"].to_pylist(), object)
+    found: dict[str, _Scored] = {}
+    for condition in sorted({*of_row, *wanted}):  # plain before rotated
+        rows = given.take(np.flatnonzero(of_row == condition))
+        asked = _Condition.of(f"{models[0]}, {condition}", condition, rows, benchmark)
+        found[condition] = _Scored()
+        _closed(asked, benchmark, found[condition])
+        _open(asked, benchmark, found[condition])
         if condition == "rotated" and "plain" in found:
-            found[condition] += _circular(found[condition], found["plain"])
-    return _table(items, model, found)
+            _circular(found["plain"], found["rotated"])
+    return _table(benchmark, models[0], found)
 
 
-def _table(items: dict[str, dict[str, Any]], model: str, found: dict[str, list[Row]]) -> pa.Table:
-    order = {metric: i for i, metric in enumerate(m for metrics in METRICS.values() for m in metrics)}
-    names = ("condition", "number", "rotation", "metric", "value", "status", "read", "option")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    for condition, rows in found.items():
-        rows.sort(key=lambda row: (row[0], row[1], order[row[2]]))
-        columns["condition"] += [condition] * len(rows)
-        for name, values in zip(names[1:], zip(*rows, strict=True), strict=False):  # none of a condition that asks nothing
-            columns[name] += values
-    number = pa.array(np.array(columns.pop("number"), np.int64))
-    arrays = {
-        "model": pa.repeat(model, len(number)),
-        "qa_id": pc.take(pa.array(list(items)), number),
-        "cluster": pc.take(pa.array(["+".join(sorted(item["patient_ids"])) for item in items.values()]), number),
-        **{name: pc.take(pa.array([item[name] for item in items.values()]), number) for name in ("set", "ability", "kind")},
-        **columns,
-    }
+def _table(benchmark: _Benchmark, model: str, found: Mapping[str, _Scored]) -> pa.Table:
     schema = tables.schema("answers")
-    return pa.table([pa.array(arrays[name], schema.field(name).type) for name in schema.names], schema=schema)
+    letters = pa.array([*extract.LETTERS, ""])  # the last for -1
+    per_item: dict[str, Sequence[str]] = {
+        name: [item[name] for item in benchmark.questions] for name in ("qa_id", "set", "ability", "kind")
+    }
+    per_item["cluster"] = ["+".join(sorted(item["patient_ids"])) for item in benchmark.questions]
+    parts = []
+    for condition, scored in found.items():
+        question, rotation, metric, value, status, option = scored.columns()
+        shown = np.where(option < 0, -1, (option - rotation) % np.maximum(benchmark.options[question], 1))
+        columns = {
+            **{name: pa.array(values).take(pa.array(question)) for name, values in per_item.items()},
+            "model": pa.repeat(model, len(question)),
+            "condition": pa.repeat(condition, len(question)),
+            "rotation": rotation,
+            "metric": pa.array(ALL).take(pa.array(metric)),
+            "value": value,
+            "status": pa.array(STATUSES).take(pa.array(status)),
+            "read": letters.take(pa.array(shown % len(letters))),
+            "option": pa.array(option, mask=option < 0),
+        }
+        parts.append(pa.table([pa.array(columns[name], schema.field(name).type) for name in schema.names], schema=schema))
+    return pa.concat_tables(parts).combine_chunks()

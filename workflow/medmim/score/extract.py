@@ -30,16 +30,15 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reply says: index of the option (None unless status is ok), the rule that decided, and the status."""
+    """What a reply says: index of the option (None unless status is ok), the rule that decided, and the status.
+
+    letter: the one at which that option was shown, or empty.
+    """
 
     index: int | None
     rule: str
     status: Status
-
-    @property
-    def letter(self) -> str:
-        """Letter of the option read, or empty."""
-        return "" if self.index is None else LETTERS[self.index]
+    letter: str = ""
 
 
 # Symbols: T an option's text, W a text too short or common to be read in running prose, L a letter. Private-use characters,
@@ -203,7 +202,8 @@ def _elided(flat: str, at: int, end: int, options: _Options) -> Iterator[tuple[i
         yield match.start(1), -end, _T0 + options.tails[match[1]]
 
 
-def _lex(s: str, options: _Options) -> str:
+def _texts(s: str, options: _Options) -> str:
+    """The reply with a symbol in place of each option's text."""
     flat, spans = s.replace("\n", " "), []
     for text, index in options.texts:
         at = flat.find(text.core)
@@ -223,19 +223,23 @@ def _lex(s: str, options: _Options) -> str:
             continue  # inside a longer option's text
         out += [s[at : max(start, at)], chr(symbol)]  # of texts that overlap both are named
         at = -minus_end
-    lexed = "".join(out) + s[at:]
+    return "".join(out) + s[at:]
+
+
+def _letters(s: str, count: int) -> str:
+    """The same with a symbol in place of each letter that may be one of so many options'."""
 
     def letter(match: re.Match[str]) -> str:
         index = ord(match["letter"] or match["named"]) - ord("a")
-        if match["slash"] and not all("a" <= c < chr(ord("a") + len(options.canon)) for c in re.findall("[a-z]", match["slash"])):
+        if match["slash"] and not all("a" <= c < chr(ord("a") + count) for c in re.findall("[a-z]", match["slash"])):
             return match.group()  # "b/l"
         # where "a" and "i" may be article and pronoun: "a <text>", "i, as an ai", "i would"
         word = match["letter"] == "a" and match["text"]
         if match["letter"] == "i" and match["mark"] is None:
             word = not _NOT_I.match(match.string, match.end())
-        return match.group() if word or index >= len(options.canon) else chr(_L0 + index)
+        return match.group() if word or index >= count else chr(_L0 + index)
 
-    return _LETTER.sub(letter, lexed)
+    return _LETTER.sub(letter, s)
 
 
 # Claims
@@ -446,8 +450,12 @@ def _plain(reply: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
-def _claimed(s: str) -> tuple[str, str]:
-    """The rule that decides what a lexed reply names, and the symbols that it names; none where nothing is named."""
+def _claimed(texts: str, count: int) -> tuple[str, str]:
+    """The rule that decides what a reply names, texts being symbols, and the symbols that it names; none where nothing is named.
+
+    Replies repeat each other in all but the option's text, so most are found in the cache.
+    """
+    s = _letters(texts, count)
     if not s:
         return "empty", ""
     first, last = _ends(s)
@@ -465,20 +473,25 @@ def _claimed(s: str) -> tuple[str, str]:
     return rule, "".join(re.findall(_X, "".join(claims)))
 
 
-def read(reply: str, options: Sequence[str]) -> Reading:
+def read(reply: str, options: Sequence[str], rotation: int = 0) -> Reading:
     """Read which of an item's options (1 to 26 texts, lettered A, B, ...) a reply names.
 
-    Where options share a text, the text alone gives the first of them, a letter the one it says.
-    Raises ValueError for no option or more than 26.
+    rotation: the letter at place i stood at option (i + rotation) mod their number when the model was asked; `index` is the
+    option's place in `options` all the same. Where options share a text, the text alone gives the first of them, a letter the one
+    it says. Raises ValueError for no option or more than 26.
     """
     known = _prepare(tuple(options))
-    rule, claimed = _claimed(_lex(_plain(reply), known))
+    count = len(known.canon)
+    rule, claimed = _claimed(_texts(_plain(reply), known), count)
     if not claimed:
         return Reading(None, rule, "refused" if rule == "refusal" else "unparsed")
     symbols = [ord(c) for c in claimed]
     letters = [c - _L0 for c in symbols if c >= _L0]
-    named = {known.canon[i] for i in letters} | {c - (_W0 if c >= _W0 else _T0) for c in symbols if c < _L0}
-    named |= {known.letters[text] for i in letters if (text := LETTERS[i].lower()) in known.letters}
+    named = {known.canon[(i + rotation) % count] for i in letters}
+    named |= {c - (_W0 if c >= _W0 else _T0) for c in symbols if c < _L0}
+    if known.letters:
+        named |= {known.letters[text] for i in letters if (text := LETTERS[i].lower()) in known.letters}
     if len(named) > 1:
         return Reading(None, rule, "ambiguous")
-    return Reading(letters[0] if letters else named.pop(), rule, "ok")
+    index = (letters[0] + rotation) % count if letters else named.pop()
+    return Reading(index, rule, "ok", LETTERS[(index - rotation) % count])
