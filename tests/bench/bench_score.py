@@ -1,19 +1,28 @@
-"""Speed of scoring: extraction, and the leaderboard at the paper's size. Run: python tests/bench/bench_score.py."""
+"""Speed of scoring at the paper's size: eight models under all five conditions. Run: python tests/bench/bench_score.py.
 
+The programs are run as the workflow runs them, two jobs at a time, on made-up replies; then parts of them, beside scipy.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from scipy import stats
 
 from medmim import tables
+from medmim.qa.conditions import CONDITIONS, asked
 from medmim.score import bootstrap
-from medmim.score.answers import answers
 from medmim.score.extract import LETTERS, read
-from medmim.score.leaderboard import leaderboard
 
+SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 # questions, share of open ones, patients and patients a question, of the release's benchmark (abilities: patients are a guess)
 SETS = {
     "temporal": (933, 0.03, 150, 1),
@@ -21,7 +30,7 @@ SETS = {
     "comparison": (344, 0.40, 150, 1),
     "coreference": (1463, 0.04, 300, 3),
     "rad": (366, 0.20, 315, 3),
-    "odir": (600, 0.50, 300, 1),
+    "odir": (600, 0.50, 600, 1),
 }
 MODELS = [f"model-{i}" for i in range(8)]
 TEXTS = [
@@ -39,6 +48,7 @@ REPLIES = (
     "The images show a {t} in the left lobe, not a {u}.", "I'm sorry, but I cannot interpret medical images.", "A mass is seen.",
 )  # fmt: skip
 RESAMPLES = 10_000
+TUNED = dict(zip(MODELS[1::2], MODELS[::2], strict=True))
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -47,71 +57,97 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def benchmark(rng: np.random.Generator) -> list[dict[str, Any]]:
+def benchmark(rng: np.random.Generator, split: str, shared: float = 0.0) -> list[dict[str, Any]]:
+    """Questions; a share of the training questions' patients are the benchmark's."""
     rows = []
     for name, (count, opened, patients, each) in SETS.items():
         for i in range(count):
             is_open = rng.random() < opened
             options = [str(t) for t in rng.permutation(TEXTS)[: rng.integers(2, 8)]]
             gold = int(rng.integers(len(options)))
+            own = name if split == "benchmark" or rng.random() < shared else f"{name}-train"
             rows.append(
                 {
-                    "qa_id": f"{name}-{i:05}", "split": "benchmark", "ability": name, "set": name,
+                    "qa_id": f"{split}-{name}-{i:05}", "split": split, "ability": name, "set": name,
                     "kind": "open" if is_open else "closed",
-                    "task": "bench", "question": "?", "options": [] if is_open else options, "answer": options[gold],
-                    "answer_index": None if is_open else gold, "image_ids": ["i"],
-                    "patient_ids": [f"{name}/{p}" for p in rng.choice(patients, each, replace=False)],
+                    "task": "bench", "question": "<image><image>Which?", "options": [] if is_open else options,
+                    "answer": options[gold], "answer_index": None if is_open else gold,
+                    "image_ids": [f"{split}-{name}-{i}-{k}" for k in range(2)],
+                    "patient_ids": [f"{own}/{p}" for p in rng.choice(patients, each, replace=False)],
                     "source": "bench", "generator": "bench/1", "findings": [],
                 }
             )  # fmt: skip
     return rows
 
 
-def replies(rng: np.random.Generator, qa: list[dict[str, Any]], model: str, condition: str) -> pa.Table:
+def replies(rng: np.random.Generator, qa: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
     rows = []
-    for item in qa:
-        options = item["options"] or TEXTS
-        pick, other = (int(i) for i in rng.permutation(len(options))[:2])
-        reply = str(rng.choice(REPLIES)).format(L=LETTERS[pick], t=options[pick], u=options[other])
-        rows.append(
-            {
-                "qa_id": item["qa_id"], "model": model, "condition": condition, "rotation": 0, "prompt_sha256": "0" * 64,
-                "reply": reply, "option_logprobs": [float(x) for x in rng.normal(size=len(item["options"]))],
-                "text_logprobs": [], "failure": "",
-            }
-        )  # fmt: skip
-    return tables.build("predictions", rows)
+    for condition in CONDITIONS:
+        for one in asked(qa, condition):
+            options = one.options or TEXTS
+            pick, other = (int(i) for i in rng.permutation(len(options))[:2])
+            reply = str(rng.choice(REPLIES)).format(L=LETTERS[pick], t=options[pick], u=options[other])
+            likely = [float(x) for x in rng.normal(size=len(one.options))]
+            rows.append(
+                {
+                    "qa_id": one.qa_id, "model": model, "condition": condition, "rotation": one.rotation,
+                    "prompt_sha256": "0" * 64, "reply": reply, "option_logprobs": likely,
+                    "text_logprobs": likely if condition == "plain" else [], "failure": "",
+                }
+            )  # fmt: skip
+    return rows
+
+
+def program(name: str, cfg: dict[str, Any], *arguments: str | Path | Sequence[Path]) -> float:
+    """Seconds that a program takes."""
+    words = [str(w) for a in arguments for w in (a if isinstance(a, list | tuple) else [a])]
+    env = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, str(SCRIPTS / name), "--cfg", json.dumps(cfg), *words]
+    return timed(lambda: subprocess.run(call, env=env, check=True, capture_output=True))[0]
+
+
+def workflow(folder: Path, rng: np.random.Generator) -> None:
+    """The jobs of scoring, two at a time."""
+    qa = benchmark(rng, "benchmark")
+    tables.write(folder / "qa.parquet", "qa", qa)
+    tables.write(folder / "train.parquet", "qa", benchmark(rng, "train", shared=0.05))
+    for model in MODELS:
+        tables.write(folder / f"{model}.predictions.parquet", "predictions", replies(rng, qa, model))
+    count = len(tables.read(folder / f"{MODELS[0]}.predictions.parquet", "predictions"))
+    answers = [folder / f"{model}.answers.parquet" for model in MODELS]
+
+    def score(model: str) -> float:
+        given, made = folder / f"{model}.predictions.parquet", folder / f"{model}.answers.parquet"
+        cfg = {"conditions": list(CONDITIONS)}
+        return program("score.py", cfg, "--qa", folder / "qa.parquet", "--predictions", given, "--answers", made)
+
+    with ThreadPoolExecutor(2) as two:
+        scored, each = timed(lambda: list(two.map(score, MODELS)))
+    print(f"score: {len(MODELS)} models x {count} replies to {len(qa)} questions in {scored:.1f} s, {np.mean(each):.1f} s a job")
+    board, compared = folder / "leaderboard.parquet", folder / "comparisons.parquet"
+    ranked = program(
+        "leaderboard.py", {"seed": 1, "resamples": RESAMPLES, "pairs": TUNED}, "--qa", folder / "qa.parquet",
+        "--train", folder / "train.parquet", "--answers", answers, "--leaderboard", board, "--comparisons", compared,
+    )  # fmt: skip
+    cells, pairs = (len(tables.read(path, path.stem)) for path in (board, compared))
+    print(f"leaderboard: {cells} cells, {pairs} comparisons, {RESAMPLES} resamples in {ranked:.1f} s")
+    print(f"all of it: {scored + ranked:.1f} s")
 
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    qa = benchmark(rng)
-    table = tables.build("qa", qa)
-    given = {model: [replies(rng, qa, model, condition) for condition in ("plain", "blind")] for model in MODELS}
+    with tempfile.TemporaryDirectory() as folder:
+        workflow(Path(folder), rng)
 
+    qa = benchmark(rng, "benchmark")
     closed = {q["qa_id"]: q["options"] for q in qa if q["kind"] == "closed"}
-    pairs = [
-        (row["reply"], closed[row["qa_id"]])
-        for files in given.values()
-        for file in files
-        for row in file.to_pylist()
-        if row["qa_id"] in closed
-    ][:10_000]
+    pairs = [(row["reply"], closed[row["qa_id"]]) for row in replies(rng, qa, "model") if row["qa_id"] in closed][:20_000]
     seconds, _ = timed(lambda: [read(reply, options) for reply, options in pairs])
     print(f"extraction: {len(pairs)} replies in {seconds:.2f} s, {seconds / len(pairs) * 1e6:.0f} us each")
 
-    seconds, scored = timed(lambda: [tables.build("answers", answers(table, files)) for files in given.values()])
-    print(f"score: {len(qa)} questions x {len(MODELS)} models x 2 conditions in {seconds:.2f} s")
-
-    frames = [answer.to_pandas() for answer in scored]
-    tuned = dict(zip(MODELS[::2], MODELS[1::2], strict=True))
-    seconds, rows = timed(lambda: leaderboard(table, frames, seed=1, resamples=RESAMPLES, pairs=tuned))
-    print(f"leaderboard: {len(rows)} cells, {RESAMPLES} resamples in {seconds:.2f} s")
-
-    patients = [q["patient_ids"] for q in qa if q["set"] == "reasoning"]
-    design = bootstrap.Design.of(patients)
-    values = rng.random((len(patients), 64))
-    ours, _ = timed(lambda: bootstrap.interval(bootstrap.resampled_means(values, design, RESAMPLES, rng)))
+    design = bootstrap.Design.of([q["patient_ids"] for q in qa if q["set"] == "reasoning"])
+    values = rng.random((design.n_questions, 64))
+    ours, _ = timed(lambda: bootstrap.resample(values, design, RESAMPLES, rng).interval())
     counts = np.bincount(design.unit)
 
     def loop() -> None:
@@ -119,7 +155,7 @@ def main() -> None:
             stats.bootstrap(
                 (np.bincount(design.unit, values[design.question, column]), counts),
                 lambda s, n, axis=-1: s.sum(axis=axis) / n.sum(axis=axis),
-                paired=True, vectorized=True, n_resamples=RESAMPLES, method="percentile", rng=rng,
+                paired=True, vectorized=True, n_resamples=RESAMPLES, method="BCa", rng=rng,
             )  # fmt: skip
 
     scipys, _ = timed(loop)

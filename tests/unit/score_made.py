@@ -24,7 +24,9 @@ def question(name: str, set_: str, options: list[str], gold: str, patients: list
     } | changed
 
 
-def prediction(name: str, model: str, condition: str, reply: str, logprobs: list[float] | None = None) -> dict[str, Any]:
+def prediction(
+    name: str, model: str, condition: str, reply: str, logprobs: list[float] | None = None, **changed: Any
+) -> dict[str, Any]:
     """A predictions row."""
     return {
         "qa_id": name,
@@ -36,4 +38,4 @@ def prediction(name: str, model: str, condition: str, reply: str, logprobs: list
         "option_logprobs": logprobs or [],
         "text_logprobs": [],
         "failure": "",
-    }
+    } | changed

@@ -6,7 +6,7 @@ import pytest
 from score_made import prediction, question
 
 from medmim import tables
-from medmim.score.answers import answers, likeliest
+from medmim.score.answers import answers
 
 DRUSEN = ["cataract", "drusen", "Drusen", "glaucoma"]
 QA = [
@@ -19,12 +19,28 @@ GOOD = [
     prediction("q2", "m", "plain", "drusen", [-3, -1, -1, -2]),
     prediction("q3", "m", "plain", "Left lung."),
 ]
+# q1's options moved on by 1: benign, malignant, negative; by 2: malignant, negative, benign.
+# q2's by 1: drusen, Drusen, glaucoma, cataract; by 2: Drusen, glaucoma, cataract, drusen; by 3: glaucoma, cataract, drusen,
+# Drusen.
+ROTATED = [
+    prediction("q1", "m", "rotated", "A", [-1, -3, -2], rotation=1),
+    prediction("q1", "m", "rotated", "A: malignant", [-3, -2, -1], rotation=2),
+    prediction("q2", "m", "rotated", "B: Drusen", [-1, -2, -3, -4], rotation=1),
+    prediction("q2", "m", "rotated", "D", [-2, -3, -1, -4], rotation=2),
+    prediction("q2", "m", "rotated", "drusen", [-2, -3, -1, -1], rotation=3),
+]
+
+
+def table(*predictions: list[dict[str, Any]], qa: list[dict[str, Any]] = QA, **wanted: Any) -> list[dict[str, Any]]:
+    made = answers(tables.build("qa", qa), [tables.build("predictions", p) for p in predictions], **wanted)
+    rows: list[dict[str, Any]] = made.to_pylist()
+    assert tables.build("answers", rows).equals(made)
+    return rows
 
 
 def score(*predictions: list[dict[str, Any]], qa: list[dict[str, Any]] = QA) -> dict[tuple[str, str, str], dict[str, Any]]:
-    rows = answers(tables.build("qa", qa), [tables.build("predictions", p) for p in predictions])
-    tables.build("answers", rows)
-    return {(r["qa_id"], r["condition"], r["metric"]): r for r in rows}
+    """Rows by question, condition and metric; none of them rotated."""
+    return {(r["qa_id"], r["condition"], r["metric"]): r for r in table(*predictions, qa=qa) if not r["rotation"]}
 
 
 def test_closed_and_open() -> None:
@@ -32,8 +48,8 @@ def test_closed_and_open() -> None:
     assert len(found) == 2 + 2 + 5
     row = found["q1", "plain", "accuracy"]
     assert row == {
-        "qa_id": "q1", "model": "m", "condition": "plain", "set": "reasoning", "ability": "reasoning", "kind": "closed",
-        "cluster": "p1", "metric": "accuracy", "value": 1, "status": "ok", "read": "B",
+        "qa_id": "q1", "model": "m", "condition": "plain", "rotation": 0, "set": "reasoning", "ability": "reasoning",
+        "kind": "closed", "cluster": "p1", "metric": "accuracy", "value": 1, "status": "ok", "read": "B", "option": 1,
     }  # fmt: skip
     assert found["q2", "plain", "accuracy"]["cluster"] == "p2+p3"
     assert found["q3", "plain", "exact_match"]["value"] == 1
@@ -58,7 +74,7 @@ def test_duplicate_options_are_credited_by_text() -> None:
 )
 def test_what_is_not_read_counts_as_wrong(reply: str, status: str) -> None:
     row = score([prediction("q1", "m", "plain", reply, [0, 1, 0]), *GOOD[1:]])["q1", "plain", "accuracy"]
-    assert (row["value"], row["status"], row["read"]) == (0, status, "")
+    assert (row["value"], row["status"], row["read"], row["option"]) == (0, status, "", None)
 
 
 def test_likelihood_ties_are_wrong_and_need_no_reply() -> None:
@@ -72,8 +88,82 @@ def test_likelihood_ties_are_wrong_and_need_no_reply() -> None:
         1,
         "B",
     )
-    assert likeliest(DRUSEN, [-2, -1, -1, -3]) == 1
-    assert likeliest(DRUSEN, [-1, -1, -1, -3]) is None
+    found = score([GOOD[0], prediction("q2", "m", "plain", "", [-1, -1, -1, -3]), GOOD[2]])  # of different texts
+    row = found["q2", "plain", "loglikelihood_accuracy"]
+    assert (row["value"], row["read"], row["option"]) == (0, "", None)
+
+
+def test_rotated_replies_are_read_as_shown_and_told_as_the_benchmarks_own_options() -> None:
+    rows = table(GOOD, ROTATED)
+    read = {
+        (r["qa_id"], r["rotation"], r["metric"]): (r["value"], r["read"], r["option"])
+        for r in rows
+        if r["condition"] == "rotated"
+    }
+    assert read == {
+        ("q1", 0, "circular_accuracy"): (0, "", None),  # wrong under rotation 2
+        ("q1", 1, "accuracy"): (1, "A", 1),
+        ("q1", 1, "loglikelihood_accuracy"): (1, "A", 1),
+        ("q1", 2, "accuracy"): (0, "A", 2),
+        ("q1", 2, "loglikelihood_accuracy"): (1, "C", 1),
+        ("q2", 0, "circular_accuracy"): (1, "", None),
+        ("q2", 1, "accuracy"): (1, "B", 2),
+        ("q2", 1, "loglikelihood_accuracy"): (1, "A", 1),  # the gold's text at another letter
+        ("q2", 2, "accuracy"): (1, "D", 1),
+        ("q2", 2, "loglikelihood_accuracy"): (0, "C", 0),
+        ("q2", 3, "accuracy"): (1, "C", 1),  # of equal texts the first
+        ("q2", 3, "loglikelihood_accuracy"): (1, "C", 1),
+    }
+    order = [(r["condition"], r["qa_id"], r["rotation"]) for r in rows]
+    assert order == sorted(order)
+    assert table(ROTATED[::-1], GOOD[::-1], qa=QA[::-1]) == rows
+    wrong_at_first = [prediction("q2", "m", "plain", "A", [-3, -1, -1, -2]) if p["qa_id"] == "q2" else p for p in GOOD]
+    circular = {r["qa_id"]: r["value"] for r in table(wrong_at_first, ROTATED) if r["metric"] == "circular_accuracy"}
+    assert circular == {"q1": 0, "q2": 0}
+    assert not [r for r in table(ROTATED) if r["metric"] == "circular_accuracy"]  # as asked is a part of it
+
+
+def test_rotated_replies_agree_with_plain_ones_that_see_the_same() -> None:
+    """A model that always names the gold by letter, or always says the same letter."""
+    qa = [question(f"q{i}", "rad", ["cyst", "mass", "scar", "clip"][: 2 + i % 3], "mass", [f"p{i}"]) for i in range(6)]
+    for told, mean in (("gold", 1.0), ("A", 0.0)):
+        given = []
+        for row in qa:
+            for rotation in range(len(row["options"])):
+                shown = [*row["options"][rotation:], *row["options"][:rotation]]
+                reply = "ABCD"[shown.index("mass")] if told == "gold" else "A"
+                given.append(prediction(row["qa_id"], "m", "rotated" if rotation else "plain", reply, rotation=rotation))
+        rows = table(given, qa=qa)
+        assert {r["value"] for r in rows if r["metric"] == "circular_accuracy"} == {mean}
+        right = [r for r in rows if r["metric"] == "accuracy" and r["value"]]
+        assert len(right) == (sum(len(r["options"]) for r in qa) if told == "gold" else len(qa))
+
+
+def test_what_could_not_be_asked_is_wrong_and_said_so() -> None:
+    failed = [
+        p | {"failure": "the prompt is longer than the model's positions", "reply": "B", "option_logprobs": []} for p in GOOD
+    ]
+    found = score([GOOD[0], *failed[1:]])
+    assert found["q1", "plain", "accuracy"]["value"] == 1
+    for key in (("q2", "plain", "accuracy"), ("q2", "plain", "loglikelihood_accuracy"), ("q3", "plain", "token_f1")):
+        assert (found[key]["value"], found[key]["status"], found[key]["read"]) == (0, "not_asked", "")
+    everything = score(failed)
+    assert {key[2] for key in everything} == {"accuracy", "exact_match", "token_recall", "token_f1", "bleu", "rouge_l"}
+
+
+def test_models_without_likelihoods_have_no_such_metric() -> None:
+    found = score([p | {"option_logprobs": []} for p in GOOD])
+    assert {key[2] for key in found if key[0] != "q3"} == {"accuracy"}
+    found = score([p | {"text_logprobs": p["option_logprobs"][::-1]} for p in GOOD])
+    assert {key[2] for key in found if key[0] != "q3"} == {"accuracy", "loglikelihood_accuracy", "text_loglikelihood_accuracy"}
+    row = found["q1", "plain", "text_loglikelihood_accuracy"]
+    assert (row["value"], row["status"], row["read"], row["option"]) == (1, "", "B", 1)
+
+
+def test_a_condition_that_is_wanted_must_be_there() -> None:
+    with pytest.raises(tables.TableError, match=r"m, blind: no prediction for question q1 \(3 missing\)"):
+        table(GOOD, wanted=["plain", "blind"])
+    assert table(GOOD, wanted=["plain", "reordered"]) == table(GOOD)  # one image a question: there is nothing to reorder
 
 
 def test_conditions_and_order_of_files_and_rows() -> None:
@@ -91,6 +181,19 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([], "0 models"),
     ([prediction("q1", "m", "plain", "A", [-1, -2]), *GOOD[1:]], "q1 .*expected 3 numbers"),
     ([prediction("q1", "m", "plain", "A", [-1, -2, float("nan")]), *GOOD[1:]], "q1 .*expected 3 numbers"),
+    ([prediction("q1", "m", "plain", "A"), *GOOD[1:]], r"q1 \(m, plain\): option_logprobs \[\], expected 3 numbers, as others"),
+    ([GOOD[0] | {"text_logprobs": [-1, -2, -3]}, *GOOD[1:]], r"q2 \(m, plain\): text_logprobs \[\], expected 4 numbers"),
+    (
+        [*GOOD, prediction("q1", "m", "plain", "A", rotation=1)],
+        "prediction for q1, rotation 1, which this condition does not ask",
+    ),
+    (
+        [*GOOD, prediction("q3", "m", "rotated", "A", rotation=1)],
+        "m, rotated: prediction for q3, rotation 1, which this condition",
+    ),
+    ([*GOOD, *ROTATED[1:]], r"m, rotated: no prediction for question q1, rotation 1 \(1 missing\); predict again"),
+    ([*GOOD, *ROTATED, ROTATED[2]], "m, rotated: two predictions for question q2, rotation 1"),
+    ([*GOOD, prediction("q1", "m", "sideways", "A")], "predictions of m, sideways: no condition 'sideways'; there are plain, rotated"),
 ]
 
 

@@ -3,12 +3,15 @@
 import itertools
 import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from medmim.score.extract import LETTERS, duplicates, read, same_option
+
+REPLIES = Path(__file__).with_name("replies.txt")
 
 X = ["edema", "effusion", "pneumonia", "pneumothorax"]
 IMAGES = ["first image", "second image", "third image"]
@@ -167,6 +170,60 @@ def test_form_is_read(reply: str) -> None:
     assert outcome(reply, X) == 1
 
 
+def replies() -> list[tuple[str, list[str], str]]:
+    """Every reply of replies.txt with its options and its outcome."""
+    found, options = [], [""]
+    for line in REPLIES.read_text(encoding="utf-8").splitlines():
+        if line.startswith("= "):
+            options = line[2:].split(" ¦ ")
+        elif line and not line.startswith("# "):
+            outcome, reply = re.fullmatch(r"([A-Z]|[a-z]+) \|(?: (.*))?", line).groups()  # type: ignore[union-attr]
+            found.append(((reply or "").replace("⏎", "\n"), options, outcome))
+    return found
+
+
+def letter_or_status(reply: str, options: list[str]) -> str:
+    reading = read(reply, options)
+    return reading.letter or reading.status
+
+
+def test_replies_written_by_hand() -> None:
+    read_as = [(reply, expected, letter_or_status(reply, options)) for reply, options, expected in replies()]
+    assert [case for case in read_as if case[1] != case[2]] == []
+    assert len(read_as) > 1400
+
+
+DRESS = {
+    "lower case": str.lower,
+    "upper case": str.upper,
+    "spaces around": "  {} \n".format,
+    "lines around": "\n\n{}\n\n".format,
+    "double spaces": lambda text: text.replace(" ", "  "),
+    "no-break spaces": lambda text: text.replace(" ", "\u00a0"),
+    "Windows' lines": lambda text: text.replace("\n", "\r\n"),
+    "a full stop": lambda text: f"{text}." if text[-1:].isalnum() else text,
+    "bold": "**{}**".format,
+    "italic": "_{}_".format,
+    "code": "`{}`".format,
+    "a quotation": "> {}".format,
+    "a list": "- {}".format,
+    "a heading": "## {}".format,
+    "full width": lambda text: text.translate(str.maketrans("():,", "（）：，")),
+}
+
+
+@pytest.mark.parametrize("dress", DRESS)
+def test_dress_changes_nothing(dress: str) -> None:
+    """But where a reply was cut off at the article, which in other dress is the letter."""
+    changed = [
+        (reply, expected, now)
+        for reply, options, expected in replies()
+        if reply.strip() and not re.fullmatch(r"(?:It|This) is a", reply)
+        if (now := letter_or_status(DRESS[dress](reply), options)) != expected
+    ]
+    assert changed == []
+
+
 @pytest.mark.parametrize(("reply", "options", "expected"), OTHERS)
 def test_other(reply: str, options: list[str], expected: int | str) -> None:
     assert outcome(reply, options) == expected
@@ -203,7 +260,7 @@ CT1 mm BI-RADS grade-3
 PROSE = words("""
 a an the image shows scan of patient with and is seen there lung I we which because hepatitis B vitamin C stage B1 in both
 right-sided A.M. this looks like from before, now. Then; but (see figure) mass tissue week 12 at p.m. contrast D-dimer T-cell
-grade
+grade type class group panel Kerley lines factor segment category I/B b/l est ist es é A/P
 """)
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join)
 option_lists = st.lists(texts, min_size=2, max_size=26, unique_by=str.casefold)
@@ -216,6 +273,11 @@ Option {L}: {t} ¦ I choose {L}. ¦ My answer is {L} ¦ Final answer: {L} ¦ \\b
 {L} is correct. ¦ {L} is the correct answer. ¦ It is {L}. ¦ The answer is {L}, not {M}. ¦ Not {M}. The answer is ({L}).
 Not {M} but {L}. ¦ The answer is not {M} but {L} ¦ <think>Maybe {M}.</think>{L}
 The scan is dark.⏎It was bright.⏎⏎Answer: {L} ¦ ({L}): {t} ¦ {t} ({L}) ¦ {M} is wrong. {L} is correct.
+答案是{L}。 ¦ 正确答案：{L} ¦ 选{L} ¦ 正解は{L}です。 ¦ 정답은 {L}입니다. ¦ Antwort: {L} ¦ Ответ: {L}
+Die richtige Antwort lautet {L}. ¦ Réponse : {L}
+La réponse est {L}. ¦ La bonne réponse est la {L}. ¦ La respuesta correcta es la {L}. ¦ La risposta corretta è {L}. ¦ الإجابة: {L}
+{{"answer": "{L}"}} ¦ Therefore, {L} ¦ {L}: correct ¦ {L} best describes the images. ¦ I'll go with {L}. ¦ The correct one is {L}.
+The answer that fits best is {L}. ¦ The answer is {L}. {M} is wrong. ¦ Option {M}: too small. Option {L}: it fits. Answer: {L}
 The answer is {L} because the scan is dark. ¦ The correct option is {L}) {t}. ¦ {L}: {t}⏎⏎Done.
 """)
 BY_TEXT = forms("""

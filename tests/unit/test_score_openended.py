@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from medmim.score.openended import overlap, scores, tokens
+from medmim.score.openended import bleu, overlap, rouge_l, scores, tokens
 
 WORDS = ["the", "a", "lesion", "is", "stable", "in", "left", "lung", "Lung,", "(new)", "no", "effusion"]
+LONG = st.lists(st.sampled_from("abcd"), max_size=80).map(" ".join)
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
+ROUGE = rouge_scorer.RougeScorer(["rougeL"])
 seeded = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 
 
@@ -51,8 +53,15 @@ def test_a_perfect_reply_has_every_metric_at_one() -> None:
 def test_bleu_and_rouge_are_the_libraries(reply: str, gold: str) -> None:
     found = scores(reply, gold)
     assert found["bleu"] == pytest.approx(sacrebleu.sentence_bleu(reply, [gold], use_effective_order=True).score / 100)
-    assert found["rouge_l"] == rouge_scorer.RougeScorer(["rougeL"]).score(gold, reply)["rougeL"].fmeasure
+    assert found["rouge_l"] == pytest.approx(ROUGE.score(gold, reply)["rougeL"].fmeasure)
     assert all(0 <= value <= 1 for value in found.values())
+
+
+@seeded
+@given(LONG, LONG)
+def test_long_texts_too(reply: str, gold: str) -> None:
+    assert rouge_l(reply, gold) == pytest.approx(ROUGE.score(gold, reply)["rougeL"].fmeasure)
+    assert bleu(reply, gold) == pytest.approx(sacrebleu.sentence_bleu(reply, [gold], use_effective_order=True).score / 100)
 
 
 @seeded

@@ -3,12 +3,12 @@
 A table's own metadata has its schema's name (`table`) and the rules of use that hold while it is written (medmim.rules).
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +16,9 @@ from medmim import rules
 from medmim.column import Column
 from medmim.errors import TableError as TableError
 from medmim.files import whole
+
+if TYPE_CHECKING:  # half a second, which programs without frames do not need
+    import pandas as pd
 
 
 def columns(name: str) -> tuple[Column, ...]:
@@ -53,10 +56,10 @@ def _check(table: pa.Table, name: str, where: object) -> None:
 def build(name: str, rows: "Rows") -> pa.Table:
     """Arrow table of the named schema from rows or a frame; TableError names column and row of what does not fit."""
     wanted = schema(name)
-    if isinstance(rows, pd.DataFrame):
-        records: Iterable[Mapping[Any, Any]] = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    else:
-        records = rows
+    pandas: Any = sys.modules.get("pandas")
+    records: Any = rows
+    if pandas is not None and isinstance(rows, pandas.DataFrame):
+        records = rows.astype(object).where(rows.notna(), None).to_dict("records")
     values_of: dict[str, list[Any]] = {c: [] for c in wanted.names}
     for number, row in enumerate(records):
         if row.keys() != values_of.keys():
@@ -75,10 +78,10 @@ def build(name: str, rows: "Rows") -> pa.Table:
     return table
 
 
-Rows = Iterable[Mapping[str, Any]] | pd.DataFrame
+Rows: TypeAlias = "Iterable[Mapping[str, Any]] | pd.DataFrame"
 
 
-def write(path: Path | str, name: str, rows: Rows | pa.Table, *, row_group: int = 4096) -> int:
+def write(path: Path | str, name: str, rows: "Rows | pa.Table", *, row_group: int = 4096) -> int:
     """Check rows against the named schema and write them to a Parquet file, whole or not at all.
 
     The same rows give the same bytes. Returns the number of rows. Raises TableError.
@@ -91,7 +94,7 @@ def write(path: Path | str, name: str, rows: Rows | pa.Table, *, row_group: int 
     return table.num_rows
 
 
-def write_parts(path: Path | str, name: str, parts: Iterable[Rows], *, row_group: int = 4096) -> int:
+def write_parts(path: Path | str, name: str, parts: "Iterable[Rows]", *, row_group: int = 4096) -> int:
     """`write` for more rows than memory holds: each part is checked and written before the next is asked for."""
     total = 0
     with (
@@ -121,6 +124,6 @@ def read(path: Path | str, name: str, columns: list[str] | None = None) -> pa.Ta
     return table
 
 
-def frame(path: Path | str, name: str, columns: list[str] | None = None) -> pd.DataFrame:
+def frame(path: Path | str, name: str, columns: list[str] | None = None) -> "pd.DataFrame":
     """`read` as a pandas frame."""
     return read(path, name, columns).to_pandas()

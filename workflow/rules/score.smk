@@ -16,7 +16,7 @@ rule score:
     conda:
         "../../envs/data.yaml"
     params:
-        cfg=cfg(),
+        cfg=cfg(conditions=RUN.prediction.conditions),
         code=digest("score.py"),
     shell:
         program("score.py") + "--qa {input.qa} --predictions {input.predictions} --answers {output}"
@@ -26,9 +26,11 @@ rule leaderboard:
     """Means, intervals over patients and paired differences of all models."""
     input:
         qa=BENCHMARK,
+        train=f"{R}/qa/train.parquet",
         answers=expand(f"{R}/scores/{{model}}.parquet", model=MODELS),
     output:
-        f"{R}/leaderboard.parquet",
+        leaderboard=f"{R}/leaderboard.parquet",
+        comparisons=f"{R}/comparisons.parquet",
     log:
         f"{R}/logs/leaderboard.log",
     conda:
@@ -38,8 +40,8 @@ rule leaderboard:
             seed=RUN.seed,
             resamples=RUN.scoring.resamples,
             pairs={name: MODELS[name].base for name in TUNED},
-            further=HELDOUT,
         ),
         code=digest("leaderboard.py"),
     shell:
-        program("leaderboard.py") + "--qa {input.qa} --answers {input.answers} --leaderboard {output}"
+        program("leaderboard.py") + "--qa {input.qa} --train {input.train} --answers {input.answers}"
+        " --leaderboard {output.leaderboard} --comparisons {output.comparisons}"

@@ -1,4 +1,7 @@
-"""Make the leaderboard of all models: means a set, intervals over patients, differences to base and to blind, baselines."""
+"""Make the leaderboard of all models: means a set, intervals over patients, differences to base and controls, baselines.
+
+And the comparisons: every pair of models on every set, with p-values. cfg: seed, resamples, pairs (tuned model: its base).
+"""
 
 from pathlib import Path
 
@@ -8,18 +11,21 @@ from medmim.job import Job, parser
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--qa", type=Path, required=True, help="benchmark questions (qa table)")
+    arguments.add_argument("--train", type=Path, required=True, help="training questions (qa table), which clean scores avoid")
     arguments.add_argument("--answers", type=Path, nargs="+", required=True, help="answers tables of all models")
     arguments.add_argument("--leaderboard", type=Path, required=True, help="leaderboard table (written)")
-    with Job(arguments, inputs=["qa", "answers"], outputs=["leaderboard"]) as job:
+    arguments.add_argument("--comparisons", type=Path, required=True, help="comparisons table (written)")
+    with Job(arguments, inputs=["qa", "train", "answers"], outputs=["leaderboard", "comparisons"]) as job:
         from medmim import tables
-        from medmim.score.leaderboard import leaderboard
+        from medmim.score.leaderboard import SHARED, leaderboard
 
-        rows = leaderboard(
-            tables.read(job.args.qa, "qa"), [tables.frame(path, "answers") for path in job.args.answers], **job.cfg
-        )
-        tables.write(job.out["leaderboard"], "leaderboard", rows)
-        models = {row["model"] for row in rows}
-        job.done(f"{len(models)} models and baselines, {len(rows)} cells, {job.cfg['resamples']} resamples")
+        train = tables.read(job.args.train, "qa", list(SHARED))
+        given = [tables.read(path, "answers") for path in job.args.answers]
+        found = leaderboard(tables.read(job.args.qa, "qa"), train, given, **job.cfg)
+        tables.write(job.out["leaderboard"], "leaderboard", found.leaderboard)
+        tables.write(job.out["comparisons"], "comparisons", found.comparisons)
+        models, cells, pairs = {row["model"] for row in found.leaderboard}, len(found.leaderboard), len(found.comparisons)
+        job.done(f"{len(models)} models and baselines, {cells} cells, {pairs} comparisons, {job.cfg['resamples']} resamples")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Score one model's replies: closed questions by the option named and by likelihood, open ones by overlap with the gold."""
+"""Score one model's replies: closed questions by the option named and by likelihood, open ones by overlap with the gold.
+
+cfg: conditions (those that the model was asked under).
+"""
 
 from pathlib import Path
 
@@ -11,17 +14,19 @@ def main() -> None:
     arguments.add_argument("--predictions", type=Path, nargs="+", required=True, help="the model's predictions, all conditions")
     arguments.add_argument("--answers", type=Path, required=True, help="answers table (written)")
     with Job(arguments, inputs=["qa", "predictions"], outputs=["answers"]) as job:
+        import pyarrow.compute as pc
+
         from medmim import tables
         from medmim.score import extract
         from medmim.score.answers import answers
 
         qa = tables.read(job.args.qa, "qa")
-        rows = answers(qa, [tables.read(path, "predictions") for path in job.args.predictions])
-        tables.write(job.out["answers"], "answers", rows)
-        statuses = [row["status"] for row in rows if row["metric"] == "accuracy"]
+        found = answers(qa, [tables.read(path, "predictions") for path in job.args.predictions], job.cfg.get("conditions", ()))
+        tables.write(job.out["answers"], "answers", found)
+        statuses = found.filter(pc.equal(found["metric"], "accuracy"))["status"].to_pylist()
         read = f"{statuses.count('ok')} of {len(statuses)} closed replies read"
         job.extra["questions_with_duplicate_options"] = sum(map(extract.duplicates, filter(None, qa["options"].to_pylist())))
-        job.done(f"{rows[0]['model']}: {len(qa)} questions, {read}")
+        job.done(f"{found['model'][0]}: {len(qa)} questions, {read}")
 
 
 if __name__ == "__main__":

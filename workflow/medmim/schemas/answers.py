@@ -1,17 +1,29 @@
 """Scored items."""
 
-from medmim.column import REAL, TEXT, Column
+from medmim.column import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("qa_id", TEXT, "as in qa"),
-    Column("model", TEXT, "model, or the baseline chance or majority"),
+    Column("model", TEXT, "as in predictions"),
     Column("condition", TEXT, "as in predictions"),
+    Column("rotation", INT, "as in predictions; 0 for what is scored over all of a question's rotations"),
     Column("set", TEXT, "as in qa"),
     Column("ability", TEXT, "as in qa"),
     Column("kind", TEXT, "closed or open"),
     Column("cluster", TEXT, "the question's patients joined by '+'"),
-    Column("metric", TEXT, "accuracy, loglikelihood_accuracy, exact_match, token_recall, token_f1, bleu, rouge_l ..."),
+    Column(
+        "metric",
+        TEXT,
+        "accuracy, loglikelihood_accuracy (by letter), text_loglikelihood_accuracy, circular_accuracy (right as asked and under"
+        " every rotation), exact_match, token_recall, token_f1, bleu, rouge_l",
+    ),
     Column("value", REAL, "score of this item, 0 to 1"),
-    Column("status", TEXT, "how the reply was read: ok, ambiguous, unparsed, refused; empty where nothing is read"),
-    Column("read", TEXT, "the letter read, or empty"),
+    Column(
+        "status",
+        TEXT,
+        "how the reply was read: ok, ambiguous, unparsed, refused; not_asked where the model could not be; empty where nothing is"
+        " read",
+    ),
+    Column("read", TEXT, "the letter read or found likeliest, as shown; empty where none"),
+    Column("option", INT, "place of that option among the question's own, from 0; null where none", True),
 )

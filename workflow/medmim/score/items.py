@@ -8,11 +8,16 @@ from medmim.score import extract
 from medmim.tables import TableError
 
 HELD_IN = ("temporal", "reasoning", "comparison", "coreference")
+"""Sets of the kinds trained on."""
 HELD_OUT = ("rad", "odir")
+"""Sets that are held out; any other set is a further one, which stands for itself."""
 METRICS: dict[str, tuple[str, ...]] = {
-    "closed": ("accuracy", "loglikelihood_accuracy"),
+    "closed": ("accuracy", "loglikelihood_accuracy", "text_loglikelihood_accuracy", "circular_accuracy"),
     "open": ("exact_match", "token_recall", "token_f1", "bleu", "rouge_l"),
 }
+NOT_ASKED = "not_asked"
+"""Status of an item that the model could not be asked."""
+COLUMNS = ("qa_id", "set", "ability", "kind", "options", "answer", "answer_index", "image_ids", "patient_ids")
 
 
 def questions(qa: pa.Table) -> dict[str, dict[str, Any]]:
@@ -21,7 +26,7 @@ def questions(qa: pa.Table) -> dict[str, dict[str, Any]]:
     Raises TableError for no question, a repeated id, a kind unknown, no patient, or a gold that is none of the options.
     """
     found: dict[str, dict[str, Any]] = {}
-    for row in qa.select(("qa_id", "set", "ability", "kind", "options", "answer", "answer_index", "patient_ids")).to_pylist():
+    for row in qa.select(COLUMNS).to_pylist():
         name, gold = row["qa_id"], row["answer_index"]
         if name in found:
             raise TableError(f"question {name} stands twice in the benchmark")
