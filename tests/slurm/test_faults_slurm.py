@@ -111,7 +111,7 @@ def test_a_wrong_partition(cluster: Cluster, mini: Path, folder: Path) -> None:
 )
 def test_gpus(cluster: Cluster, mini: Path, tmp_path: Path, gpus: int, message: str) -> None:
     """More than there are: SLURM says so. As many as SLURM has, which are made up: the job says so, before it reads anything."""
-    lost = "predictions/mantis.plain.parquet"
+    lost = "predictions/mantis.parquet"
     folder = without(mini, tmp_path, lost)
     config = configured(folder, prediction={"gpus": gpus})
     said = Submitted(folder, f"{RUN}/{lost}", "--retries", "0", config=config).end(ok=False)

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+KEPT = ("checkpoints", "replies")
+"""Folders of what jobs leave for their next run."""
+
 
 def main() -> None:
     disk, command, outputs = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
@@ -18,12 +21,13 @@ def main() -> None:
         old = Path(output["path"])
         places[name] = disk / (Path(old.parent.name, old.name) if old.name == "files.parquet" else Path("out", old.name))
         command = [str(places[name]) if word == output["path"] else word for word in command]
-    command = [str(disk / "checkpoints") if "/checkpoints/" in word else word for word in command]  # made by trainings only
+    for kept in KEPT:
+        command = [str(disk / kept) if f"/{kept}/" in word else word for word in command]
     room = sum(f.stat().st_size for o in outputs.values() for f in parts(Path(o["path"])))
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={max(room // 2, 4096)}", "tmpfs", disk], check=True)
     full = call(command)
-    left = [str(p.relative_to(disk)) for p in disk.rglob("*") if p.is_file() and "checkpoints" not in p.parts]
+    left = [str(p.relative_to(disk)) for p in disk.rglob("*") if p.is_file() and not {*KEPT} & {*p.parts}]
     subprocess.run(["mount", "-o", f"remount,size={room * 3 + (64 << 20)}", disk], check=True)
     roomy = call(command)
     hashes = {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in places.items() if p.exists()}

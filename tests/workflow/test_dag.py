@@ -23,7 +23,7 @@ def test_the_papers_config_plans_everything(snakemake, tmp_path: Path, profile: 
     planned = jobs(snakemake(tmp_path, "-n", *profile).stdout)
     assert planned == {
         "all": 1, "fetch_source": 6, "build_images": 6, "generate_qa": 6, "merge_qa": 1, "audit_benchmark": 1, "fetch_model": 6,
-        "build_shards": 2, "tune": 2, "predict": 16, "score": 8, "leaderboard": 1, "report": 1,
+        "build_shards": 2, "tune": 2, "predict": 8, "score": 8, "leaderboard": 1, "report": 1, "print_leaderboard": 1,
     }  # fmt: skip
     assert list(tmp_path.rglob("*.parquet")) == []
 
@@ -31,7 +31,7 @@ def test_the_papers_config_plans_everything(snakemake, tmp_path: Path, profile: 
 def test_the_demo_plans_both_bases_and_both_tunings(snakemake, tmp_path: Path) -> None:
     planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml").stdout)
     assert planned["make_phantoms"] == 6
-    assert (planned["make_base"], planned["tune"], planned["predict"], planned["score"]) == (2, 2, 8, 4)
+    assert (planned["make_base"], planned["tune"], planned["predict"], planned["score"]) == (2, 2, 4, 4)
 
 
 @pytest.mark.parametrize("target", ["audit", "crate", "plan"])

@@ -70,7 +70,7 @@ class Workspace:
     def reset(self) -> None:
         """Everything but the results as it was, and of these none that are no longer wanted."""
         self.arguments = []
-        for path in [*(self.work / RUN).rglob("new"), *(self.work / RUN).rglob("new.*"), *(self.work / RUN).rglob("*.blind.*")]:
+        for path in [*(self.work / RUN).rglob("new"), *(self.work / RUN).rglob("new.*")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for name in CHECKOUT:
             files.remove(self.checkout / name)
@@ -351,7 +351,7 @@ MUTATIONS = [
             *ASKED,
         },
     ),
-    Mutation("one condition more", config(("prediction/conditions", ["plain", "blind"])), {"predict *.blind.*", *SCORED}),
+    Mutation("one condition more", config(("prediction/conditions", ["plain", "blind"])), ASKED),
     Mutation(
         "a new model",
         config(

@@ -72,12 +72,12 @@ def test_cell_rests_on_its_own_jobs_down_to_the_raw_files(run: Path) -> None:
     assert next(iter(nodes)) == "leaderboard.parquet"
     assert found["sources"] == {"odir": len(ids(run, "benchmark", set="odir", kind="closed"))}
     assert named(nodes, "scores") == {"med-mantis"}
-    assert {n for n in nodes if n.startswith("predictions/")} == {"predictions/med-mantis.plain.parquet"}
+    assert {n for n in nodes if n.startswith("predictions/")} == {"predictions/med-mantis.parquet"}
     assert {n for n in nodes if n.startswith("models/")} == {"models/mantis/files.parquet", "models/med-mantis/files.parquet"}
     assert named(nodes, "raw") == {f"{source}/files" for source in TRAINING | {"odir"}}  # odir's only to be asked about
     assert set(nodes["qa/benchmark.parquet"]["inputs"]) == {"qa/odir.parquet"}
     assert set(nodes["qa/train.parquet"]["inputs"]) == {f"qa/{source}.parquet" for source in TRAINING}
-    plain = nodes["predictions/med-mantis.plain.parquet"]["inputs"]
+    plain = nodes["predictions/med-mantis.parquet"]["inputs"]
     assert {n for n in plain if n.startswith("images/")} == {"images/odir.images.parquet"}
     assert not any("llava" in name for name in nodes)
     for name, node in nodes.items():
@@ -92,7 +92,7 @@ def test_cell_rests_on_its_own_jobs_down_to_the_raw_files(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "asked", "predictions"),
+    ("cell", "asked", "sides"),
     [
         (("mim-llava-med", "temporal", "accuracy"), {}, {"mim-llava-med.plain"}),
         (("mim-llava-med", "temporal", "accuracy"), {"condition": "blind"}, {"mim-llava-med.blind"}),
@@ -105,7 +105,7 @@ def test_cell_rests_on_its_own_jobs_down_to_the_raw_files(run: Path) -> None:
         (("majority", "rad", "accuracy"), {}, set()),
     ],
 )
-def test_every_cell_is_the_mean_of_its_items(run: Path, cell: Any, asked: dict[str, str], predictions: set[str]) -> None:
+def test_every_cell_is_the_mean_of_its_items(run: Path, cell: Any, asked: dict[str, str], sides: set[str]) -> None:
     model, _, metric = cell
     found = trace.cell(run, *cell, **asked)
     row = found["cells"][0]
@@ -114,11 +114,13 @@ def test_every_cell_is_the_mean_of_its_items(run: Path, cell: Any, asked: dict[s
         for r in tables.read(run / "leaderboard.parquet", "leaderboard").to_pylist()
         if (r["model"], r["set"], r["metric"], r["condition"]) == (*cell, asked.get("condition", "plain"))
     ]
-    assert {f"{i['model']}.{i['condition']}" for i in found["items"]} == predictions
-    assert {n for n in found["nodes"] if n.startswith("predictions/")} == {f"predictions/{p}.parquet" for p in predictions}
+    assert {f"{i['model']}.{i['condition']}" for i in found["items"]} == sides
+    assert {n for n in found["nodes"] if n.startswith("predictions/")} == {
+        f"predictions/{side.rpartition('.')[0]}.parquet" for side in sides
+    }
     assert sum(found["sources"].values()) == row["n"]
-    assert len(found["items"]) == row["n"] * len(predictions)
-    if predictions:
+    assert len(found["items"]) == row["n"] * len(sides)
+    if sides:
         rate = metric.removesuffix("_rate") if metric.endswith("_rate") else None
         total = 0.0
         for item in found["items"]:
@@ -132,7 +134,7 @@ def test_every_cell_is_the_mean_of_its_items(run: Path, cell: Any, asked: dict[s
 
 def test_blind_replies_rest_on_no_image(run: Path) -> None:
     nodes = trace.cell(run, "mantis", "odir", "accuracy", condition="blind")["nodes"]
-    assert set(nodes["predictions/mantis.blind.parquet"]["inputs"]) == {"models/mantis/files.parquet", "qa/benchmark.parquet"}
+    assert set(nodes["predictions/mantis.parquet"]["inputs"]) == {"models/mantis/files.parquet", "qa/benchmark.parquet"}
     assert "qa/odir.parquet" in nodes  # the questions still come from the source
 
 
@@ -153,7 +155,7 @@ def test_question_of_the_benchmark(mini: Path, run: Path) -> None:
         assert row["origin_sha256"] == row["index_sha256"] == files.sha256(run / "raw/embed" / row["origin_file"])
         assert "bytes" not in row
     models = ["llava-med", "mantis", "med-mantis", "mim-llava-med"]
-    assert [(r["model"], r["condition"]) for r in found["replies"]] == [(m, c) for m in models for c in ("blind", "plain")]
+    assert [(r["model"], r["condition"]) for r in found["replies"]] == [(m, c) for m in models for c in ("plain", "blind")]
     for reply in found["replies"]:
         answers = tables.read(run / f"scores/{reply['model']}.parquet", "answers").to_pylist()
         told = [(a["metric"], a["value"], a["status"], a["read"]) for a in answers
@@ -191,7 +193,7 @@ def test_questions_of_the_release_name_images_by_path(run: Path, tmp_path: Path)
 
 def test_reads_only_what_it_needs(run: Path, tmp_path: Path) -> None:
     """Without raw files, weights, pixels, images' bytes and other models' tables the answers are the same."""
-    others = ("*llava*", "mantis.plain.parquet", "*.blind.parquet", "scores/mantis.parquet", "report.html", "odir*", "vqa_rad*")
+    others = ("*llava*", "mantis.parquet", "report.html", "odir*", "vqa_rad*", "replies")
     mine = copy(run, tmp_path / "cell", *others)
     for path in mine.rglob(f"*llava*{files.SIDECAR}"):
         path.unlink()

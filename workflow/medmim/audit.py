@@ -42,6 +42,7 @@ from medmim.errors import SidecarError
 UNTRACKED = (
     "logs",
     "checkpoints",
+    "replies",
     "audit.json",
     "costs.html",
     "costs.parquet",

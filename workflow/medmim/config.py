@@ -188,11 +188,13 @@ class Model(Part):
 class Prediction(Part):
     """Replies."""
 
-    conditions: list[Condition] = Field(default=list(CONDITIONS))
+    conditions: list[Condition] = Field(default=list(CONDITIONS), min_length=1)
     """plain: as asked. rotated: once for each further place of the options. blind: without its images. other_patient: with
     another patient's. reordered: its images moved on by one place."""
+    text_likelihood: bool = True
+    """Under plain also how likely a model finds the whole line of each option, not only its letter."""
     batch: Positive = 8
-    """Questions a batch; replies do not depend on it."""
+    """Questions a batch at most; replies do not depend on it."""
     max_new_tokens: Positive = 64
     """Longest reply."""
     precision: Literal["fp32", "bf16"] = "bf16"

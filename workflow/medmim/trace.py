@@ -176,14 +176,19 @@ def _rests(run: Run, name: str, record: provenance.Record, sides: set[tuple[str,
     scored = {run.questions("benchmark"), "qa/benchmark.parquet"}
     held = [sources if n in scored else set(run.table(n, ["source"])[0].unique().to_pylist()) for n in asked]
     here = set().union(*held)
-    keep = {"answers": {model for model, _ in sides}, "predictions": {f"{model}.{condition}" for model, condition in sides}}
+    models = {model for model, _ in sides}
+    keep = {"answers": models, "predictions": models}
     if merges:
         keep |= {"qa": here}
     elif record["program"] == "join_benchmark.py":
         further = {PurePosixPath(entry["path"]).stem for entry in record["inputs"]["heldout"]}
         keep |= {"heldout": sources, "benchmark": {"benchmark"} if sources - further else set()}
-    elif shows:  # blind replies rest on no image
-        keep |= {"images": set() if record["cfg"].get("condition") == "blind" else {f"{source}.images" for source in here}}
+    elif shows:
+        asked_under = {condition for model, condition in sides if model == record["cfg"].get("model")}
+        if asked_under == {"blind"}:  # such replies rest on no image
+            here = set()
+        if "other_patient" not in asked_under:  # whose images may be of any source
+            keep |= {"images": {f"{source}.images" for source in here}}
     return {
         entry["path"]: entry["sha256"]
         for option, entries in record["inputs"].items()
@@ -262,14 +267,14 @@ def _images(run: Run, references: list[str], source: str) -> list[Row]:
 
 
 def _replies(run: Run, qa_id: str) -> list[Row]:
-    """Replies of all models under all conditions, with their scores."""
+    """Replies of all models under all conditions; the scores stand with the first one that has them."""
     where = [("qa_id", "=", qa_id)]
     scores: dict[tuple[str, str], list[Row]] = {}
     for name in run.glob("scores/*.parquet"):
         for row in run.rows(name, ["model", "condition", "metric", "value", "status", "read"], where):
             scores.setdefault((row.pop("model"), row.pop("condition")), []).append(row)
     replies = [row | {"file": name} for name in run.glob("predictions/*.parquet") for row in run.rows(name, None, where)]
-    return [row | {"scores": scores.get((row["model"], row["condition"]), [])} for row in replies]
+    return [row | {"scores": scores.pop((row["model"], row["condition"]), [])} for row in replies]
 
 
 def _shards(run: Run, qa_id: str, splits: list[str]) -> list[Row]:

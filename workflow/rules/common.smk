@@ -48,7 +48,6 @@ HELDOUT_QA = expand(f"{R}/qa/heldout/{{name}}.parquet", name=HELDOUT)
 BENCHMARK = f"{R}/qa/benchmark.heldout.parquet" if HELDOUT else f"{R}/qa/benchmark.parquet"  # what models are asked
 SHOWN = [*IMAGES, *expand(f"{R}/images/{{name}}.images.parquet", name=HELDOUT)]  # images that it shows
 PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
-CONDITIONS = RUN.prediction.conditions
 
 # What a SLURM profile asks for these two is for GPU jobs; where the config gives them none they ask for what other jobs ask.
 for rule, gpus in {
@@ -74,7 +73,6 @@ wildcard_constraints:
     source="|".join(SOURCES),
     model="|".join(MODELS),
     part="pretrain|train",
-    condition="|".join(CONDITIONS),
 
 
 def cfg(**values):

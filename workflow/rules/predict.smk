@@ -1,17 +1,17 @@
-"""Replies of every model to the benchmark, under every condition."""
+"""Replies of every model to the benchmark."""
 
 
 rule predict:
-    """Replies of one model under one condition."""
+    """Replies of one model under every condition: its weights are loaded once."""
     input:
         unpack(lambda w: adapter_of(w.model)),
         model=lambda w: f"{R}/models/{base_of(w.model)}/files.parquet",
         qa=BENCHMARK,
         images=SHOWN,
     output:
-        f"{R}/predictions/{{model}}.{{condition}}.parquet",
+        f"{R}/predictions/{{model}}.parquet",
     log:
-        f"{R}/logs/predict.{{model}}.{{condition}}.log",
+        f"{R}/logs/predict.{{model}}.log",
     wildcard_constraints:
         model="|".join(m for m in MODELS if m not in ENDPOINTS),
     conda:
@@ -22,13 +22,13 @@ rule predict:
     params:
         cfg=lambda w: cfg(
             model=w.model,
-            condition=w.condition,
             family=MODELS[w.model].family,
             system=MODELS[base_of(w.model)].system,
-            **RUN.prediction.model_dump(exclude={"conditions"}),
+            **RUN.prediction.model_dump(),
         ),
         code=lambda w: digest("predict.py", family_module(MODELS[w.model].family)),
+        replies=lambda w: f"{R}/replies/{w.model}",
         adapter=lambda w: (f"--adapter {R}/models/{w.model}/files.parquet" if MODELS[w.model].base else ""),
     shell:
-        program("predict.py")
-        + "--model {input.model} {params.adapter} --qa {input.qa} --images {input.images} --predictions {output}"
+        program("predict.py") + "--model {input.model} {params.adapter} --qa {input.qa} --images {input.images}"
+        " --replies {params.replies} --predictions {output}"

@@ -6,11 +6,7 @@ rule report:
     input:
         leaderboard=f"{R}/leaderboard.parquet",
         answers=expand(f"{R}/scores/{{model}}.parquet", model=MODELS),
-        predictions=expand(
-            f"{R}/predictions/{{model}}.{{condition}}.parquet",
-            model=MODELS,
-            condition=CONDITIONS,
-        ),
+        predictions=expand(f"{R}/predictions/{{model}}.parquet", model=MODELS),
         train=f"{R}/qa/train.parquet",
         benchmark=BENCHMARK,
         images=SHOWN,

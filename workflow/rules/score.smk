@@ -5,10 +5,7 @@ rule score:
     """Read one model's replies and score each item."""
     input:
         qa=BENCHMARK,
-        predictions=expand(
-            f"{R}/predictions/{{{{model}}}}.{{condition}}.parquet",
-            condition=CONDITIONS,
-        ),
+        predictions=f"{R}/predictions/{{model}}.parquet",
     output:
         f"{R}/scores/{{model}}.parquet",
     log:

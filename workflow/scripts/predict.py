@@ -1,7 +1,11 @@
-"""Ask one model every question of the benchmark under one condition: greedy replies, and the letters' log-likelihoods.
+"""Ask one model every question of the benchmark under every condition: greedy replies, and how likely it finds each option.
 
-cfg: family (llava-med, mantis or chat), model (its name), condition (plain, or blind: no image), system (message, may be
-empty), batch (questions), max_new_tokens, precision (fp32 or bf16), gpus (0: CPU, or 1), threads.
+Replies are kept in the folder --replies as they come, by the hash of all that they depend on: a run that was stopped goes on
+where it was, and a condition or question more asks for what is new.
+
+cfg: family (llava-med, mantis or chat), model (its name), conditions (see medmim.qa.conditions), text_likelihood (of the options'
+lines too, where asked plainly), system (message, may be empty), batch (questions at most), max_new_tokens, precision (fp32 or
+bf16), gpus (0: CPU, or 1), threads.
 """
 
 from pathlib import Path
@@ -11,12 +15,10 @@ from medmim import gpus
 from medmim.job import Job, UserError, parser
 from medmim.models import MODULE
 
-COLUMNS = ["qa_id", "question", "options", "image_ids"]
-
 
 def machine(cfg: dict[str, Any]) -> None:
     if cfg["gpus"] > 1:
-        raise UserError(f"gpus: {cfg['gpus']}: one program predicts on one GPU; run models or conditions side by side")
+        raise UserError(f"gpus: {cfg['gpus']}: one program predicts on one GPU; run models side by side")
     gpus.require(cfg["gpus"])
 
 
@@ -26,6 +28,7 @@ def main() -> None:
     arguments.add_argument("--adapter", type=Path, help="files.parquet of a PEFT adapter's folder, to load upon the model")
     arguments.add_argument("--qa", type=Path, required=True, help="qa table")
     arguments.add_argument("--images", type=Path, nargs="+", required=True, help="images tables")
+    arguments.add_argument("--replies", type=Path, required=True, help="folder of the replies so far (added to)")
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
     inputs = ["model", "adapter", "qa", "images"]
     with Job(arguments, inputs=inputs, outputs=["predictions"], modules=[MODULE], before=machine) as job:
@@ -34,26 +37,53 @@ def main() -> None:
         from medmim.models.prompter import prompter
         from medmim.models.weights import device, load
         from medmim.predict import replies
+        from medmim.predict.store import Store
+        from medmim.qa import conditions
 
         cfg, args = job.cfg, job.args
         where = device(cfg["gpus"], cfg["threads"])
-        questions = tables.read(args.qa, "qa", COLUMNS).to_pylist()
-        store = ImageStore(args.images)
+        qa = tables.read(args.qa, "qa", list(conditions.COLUMNS)).to_pylist()
+        images = ImageStore(args.images)
+        shown = {i: question["qa_id"] for question in qa for i in question["image_ids"]}
+        for reference, name in shown.items():
+            if reference not in images:
+                raise UserError(f"{args.qa}: question {name} shows {reference}, which is in none of the images tables")
         try:
-            asker = prompter(cfg["family"], args.model.parent, store.image)
-        except ValueError as error:
+            asker = prompter(cfg["family"], args.model.parent, images.image)
+            asker.letters(max((len(question["options"]) for question in qa), default=0))
+        except (ValueError, OSError) as error:
             raise UserError(f"{args.model.parent}: {error}") from error
-        asked = replies.prompts(questions, asker, condition=cfg["condition"], system=cfg["system"])
-        if absent := [(q["qa_id"], i) for q, p in zip(questions, asked, strict=True) for i in p.images if i not in store]:
-            raise UserError(f"{args.qa}: question {absent[0][0]} shows {absent[0][1]}, which is in none of the images tables")
-        adapter = args.adapter.parent if args.adapter else None
-        model = load(args.model.parent, family=cfg["family"], precision=cfg["precision"], adapter=adapter).to(where)
-        options = [len(q["options"]) for q in questions]
-        sizes = {"batch": cfg["batch"], "max_new_tokens": cfg["max_new_tokens"]}
-        given = replies.replies(model, asker, asked, options, **sizes)
-        found = replies.rows(questions, asked, given, model=cfg["model"], condition=cfg["condition"])
-        tables.write(job.out["predictions"], "predictions", found)
-        job.done(f"{cfg['model']}, {cfg['condition']}: {len(found)} replies")
+        job.extra["processor"] = asker.processor
+
+        contents = {i: images.content(i) for i in shown}
+        weights = {name: [entry["sha256"] for entry in job.inputs[name]] for name in ("model", "adapter")}
+        settings = {name: cfg[name] for name in ("family", "max_new_tokens", "precision", "gpus", "threads")}
+        basis = [weights, settings, asker.processor, job.code.get("sha256")]
+        asked = {
+            condition: replies.questions(
+                conditions.asked(qa, condition),
+                asker,
+                system=cfg["system"],
+                lines=cfg["text_likelihood"] and condition == "plain",
+                images=contents,
+                basis=basis,
+            )
+            for condition in conditions.CONDITIONS
+            if condition in cfg["conditions"]
+        }
+        batches = [batch for one in asked.values() for batch in replies.batches(one, cfg["batch"])]
+        with Store(args.replies) as kept:
+            new = [batch for batch in batches if replies.batch_key(batch) not in kept]
+            if new:
+                adapter = args.adapter.parent if args.adapter else None
+                model = load(args.model.parent, family=cfg["family"], precision=cfg["precision"], adapter=adapter)
+                replies.ask_new(model.to(where), asker, new, kept, max_new_tokens=cfg["max_new_tokens"])
+            given = replies.stored(batches, kept)
+        rows = [row for c, one in asked.items() for row in replies.rows(one, given, model=cfg["model"], condition=c)]
+        tables.write(job.out["predictions"], "predictions", rows)
+        failed, fresh = sum(bool(row["failure"]) for row in rows), sum(map(len, new))
+        told = [f"{fresh} asked now", *([f"{failed} could not be asked"] if failed else [])]
+        job.done(f"{cfg['model']}: {len(rows)} replies under {len(asked)} conditions, {', '.join(told)}")
 
 
 if __name__ == "__main__":

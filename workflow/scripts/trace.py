@@ -125,7 +125,8 @@ def of_question(found: dict[str, Any]) -> Tree:
     if "benchmark" in found["splits"]:
         branch = root.add(line(f"replies: {len(found['replies'])}"))
         for row in found["replies"]:
-            under = branch.add(line(f"{row['model']}, {row['condition']}", repr(row["reply"])))
+            how = f"{row['model']}, {row['condition']}" + (f" by {row['rotation']}" if row["rotation"] else "")
+            under = branch.add(line(how, row["failure"] or repr(row["reply"])))
             for score in row["scores"]:
                 read = [score["status"], f"read {score['read']}" if score["read"] else ""]
                 under.add(line(f"{score['metric']} {score['value']:.3g}", *read, style="none"))
@@ -144,7 +145,7 @@ def main() -> None:
     what.add_argument("--cell", nargs=3, metavar=("MODEL", "SET", "METRIC"), help="a cell of the leaderboard")
     what.add_argument("--qa-id", help="a question; its first 6 digits or more")
     parser.add_argument("--kind", help="of a cell: closed or open, where a metric has both")
-    parser.add_argument("--condition", default="plain", help="of a cell: plain or blind (default %(default)s)")
+    parser.add_argument("--condition", default="plain", help="of a cell: plain, blind, ... (default %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the same as JSON; - for standard output in place of the tree")
     args = parser.parse_args()
     try:

@@ -133,6 +133,10 @@ class ImageStore:
         """Columns of the image's row except its bytes. Raises LookupError naming the reference where it is absent."""
         return self._read(reference, METADATA)
 
+    def content(self, reference: str) -> str:
+        """The image_id behind a reference, which is the hash of its pixels. Raises LookupError."""
+        return str(self.row(reference)["image_id"]) if reference.startswith(RELEASE) else reference
+
     def png(self, reference: str) -> bytes:
         """The image's PNG. Raises LookupError."""
         png: bytes = self._read(reference, ["bytes"])["bytes"]

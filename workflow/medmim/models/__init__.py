@@ -9,6 +9,11 @@
 
 A family is named as in the config ("llava-med"); its module is imported by name, so that a change to one family's layout
 is no change to the other's code digest: a rule plans with `module(family)`, a program's Job gets `MODULE`.
+
+Another model of a family is an entry under `models` in the config: family, and hub or path. Another family to be trained is a
+module of its name here with a `FAMILY`, a `layout.Family`: its name into FAMILIES and into `config.Model.family`, and a tokenizer
+for it into `tiny` where the demo shall have it. A model that transformers can load with a processor and chat template needs
+no module: it is of family chat.
 """
 
 from importlib import import_module

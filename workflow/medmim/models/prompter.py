@@ -43,6 +43,8 @@ class Prompter(ABC):
     """Token ids that end a reply."""
     pad: int
     """Token id that fills a batch."""
+    processor: str
+    """What makes the inputs, where the code and the folder's files leave a choice; else empty."""
 
     @abstractmethod
     def prompt(self, text: str, images: Sequence[str], system: str = "") -> Prompt:
@@ -50,25 +52,27 @@ class Prompter(ABC):
 
     @abstractmethod
     def batch(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        """Input of generate, padded on the left."""
+        """Input of generate, padded on the left. Raises ValueError where it does not show the images that the prompts have."""
 
     @abstractmethod
-    def _after(self, reply: str) -> list[int]:
-        """Token ids that follow a prompt where `reply` does."""
+    def line(self, reply: str) -> list[int]:
+        """Token ids that follow a prompt where `reply` does, without its end."""
 
     def letters(self, options: int) -> list[int]:
         """Token id with which the reply "A: ..." begins, and so on for each option.
 
-        Raises ValueError where two letters begin with the same token: then their likelihoods say nothing.
+        Raises ValueError where two letters begin with the same token, or with none: then their likelihoods say nothing.
         """
-        ids = [self._after(f"{letter}: x")[0] for letter in LETTERS[:options]]
-        if len(set(ids)) < len(ids):
-            raise ValueError("the tokenizer does not give each option letter a token of its own")
+        ids = [token for letter in LETTERS[:options] for token in self.line(f"{letter}: x")[:1]]
+        if len(set(ids)) < options:
+            raise ValueError(f"the tokenizer does not give each letter from A to {LETTERS[options - 1]} a token of its own")
         return ids
 
 
 class LaidOut(Prompter):
     """A model of a family with a `Layout`."""
+
+    processor = ""
 
     def __init__(self, layout: Layout, image: Callable[[str], Image.Image]) -> None:
         """`image` finds the image of a reference."""
@@ -91,8 +95,9 @@ class LaidOut(Prompter):
         tensors = collate(self.layout, samples, left=True)
         return {name: tensors[name] for name in ("input_ids", "attention_mask", "pixel_values") if name in tensors}
 
-    def _after(self, reply: str) -> list[int]:
-        return [i for i in self.layout.encode("x", reply)[1] if i >= 0]
+    def line(self, reply: str) -> list[int]:
+        """As trained, up to the token that ends an answer."""
+        return [i for i in self.layout.encode("x", reply)[1] if i >= 0][:-1]
 
 
 def prompter(family: str, folder: Path, image: Callable[[str], Image.Image]) -> Prompter:

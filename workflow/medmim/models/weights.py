@@ -19,8 +19,8 @@ def device(gpus: int, threads: int) -> torch.device:
 
 
 def load(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | None = None) -> Any:
-    """The model of a folder, weights in `precision`, in evaluation mode, on the CPU; with a PEFT adapter where given. Its own
-    generation settings are dropped.
+    """The model of a folder, weights in `precision`, in evaluation mode, on the CPU; with a PEFT adapter merged into it where
+    given: on its own it would make each layer several. Its own generation settings are dropped.
 
     Raises UserError where the folder or adapter has no model that can be loaded.
     """
@@ -33,7 +33,7 @@ def load(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | 
         if adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
+            model = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False).merge_and_unload()
     except (OSError, ValueError) as error:
         raise UserError(
             f"no model could be loaded from {folder}{f' with adapter {adapter}' if adapter else ''}: {error}"

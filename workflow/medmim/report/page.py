@@ -314,9 +314,9 @@ def render(files: Files, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[M
     made_of = composition(splits)
     store = ImageStore(list(files.images))
     answers = pd.concat([tables.frame(p, "answers") for p in files.answers], ignore_index=True)
-    predictions = pd.concat(
-        [tables.frame(p, "predictions", ["qa_id", "model", "condition", "reply"]) for p in files.predictions], ignore_index=True
-    )
+    columns = ["qa_id", "model", "condition", "rotation", "reply"]
+    predictions = pd.concat([tables.frame(p, "predictions", columns) for p in files.predictions], ignore_index=True)
+    predictions = predictions[predictions["rotation"] == 0]  # an example shows its options in one order
     figures = [(base, tuned, rows(board, base, tuned)) for base, tuned in pairs]
     return environment().render(
         title=cfg["title"],

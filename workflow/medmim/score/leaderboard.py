@@ -174,7 +174,7 @@ class Boards:
 
 
 def groups(sets: Iterable[str]) -> list[tuple[str, tuple[str, ...], str]]:
-    """Title, sets and ability of each group that has a score of its own: the sets, then the sums, in which further sets are not."""
+    """Title, sets and ability of each group that has a score of its own: the sets, then the sums, without further sets."""
     present = set(sets)
     held_in, held_out = (tuple(name for name in names if name in present) for names in (HELD_IN, HELD_OUT))
     ability = {name: name for name in held_in} | dict.fromkeys(held_out, "held_out")
