@@ -34,7 +34,14 @@ OPTIONS = ("the first image", "the second image", "neither of the images", "both
 
 def benchmark(ids: list[str]) -> list[dict[str, object]]:
     """Closed questions about two or three of the images, with two to four options."""
-    common = {"split": "benchmark", "ability": "comparison", "set": "comparison", "task": "t", "source": "embed", "generator": "t/1"}
+    common = {
+        "split": "benchmark",
+        "ability": "comparison",
+        "set": "comparison",
+        "task": "t",
+        "source": "embed",
+        "generator": "t/1",
+    }
     rows = []
     for n, (text, count, shown) in enumerate(product(TEXTS, (2, 3, 4), (2, 3) * (COUNT // 18 + 1))):
         some = [ids[(n * 3 + k) % len(ids)] for k in range(shown)]

@@ -193,7 +193,10 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ),
     ([*GOOD, *ROTATED[1:]], r"m, rotated: no prediction for question q1, rotation 1 \(1 missing\); predict again"),
     ([*GOOD, *ROTATED, ROTATED[2]], "m, rotated: two predictions for question q2, rotation 1"),
-    ([*GOOD, prediction("q1", "m", "sideways", "A")], "predictions of m, sideways: no condition 'sideways'; there are plain, rotated"),
+    (
+        [*GOOD, prediction("q1", "m", "sideways", "A")],
+        "predictions of m, sideways: no condition 'sideways'; there are plain, rotated",
+    ),
 ]
 
 
