@@ -80,7 +80,7 @@ class Chat(Prompter):
                 raise ValueError(f"the model's processor shows {len(replaced)} images of {len(prompt.images)}")
         return dict(made)
 
-    def line(self, reply: str) -> list[int]:
+    def _line(self, reply: str) -> list[int]:
         """As it follows the template's last words."""
         before, ids = self._before
         whole = self._ids(before + reply)

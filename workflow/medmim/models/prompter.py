@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,17 @@ class Prompter(ABC):
         """Input of generate, padded on the left. Raises ValueError where it does not show the images that the prompts have."""
 
     @abstractmethod
+    def _line(self, reply: str) -> list[int]: ...
+
     def line(self, reply: str) -> list[int]:
         """Token ids that follow a prompt where `reply` does, without its end."""
+        if reply not in self._lines:  # the same options are asked about again and again
+            self._lines[reply] = self._line(reply)
+        return self._lines[reply]
+
+    @cached_property
+    def _lines(self) -> dict[str, list[int]]:
+        return {}
 
     def letters(self, options: int) -> list[int]:
         """Token id with which the reply "A: ..." begins, and so on for each option.
@@ -95,7 +104,7 @@ class LaidOut(Prompter):
         tensors = collate(self.layout, samples, left=True)
         return {name: tensors[name] for name in ("input_ids", "attention_mask", "pixel_values") if name in tensors}
 
-    def line(self, reply: str) -> list[int]:
+    def _line(self, reply: str) -> list[int]:
         """As trained, up to the token that ends an answer."""
         return [i for i in self.layout.encode("x", reply)[1] if i >= 0][:-1]
 
