@@ -75,8 +75,8 @@ def gemma_tokenizer() -> GemmaTokenizer:
 
 def language(tokenizer: Any, **more: Any) -> dict[str, Any]:
     return {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "initializer_range": 0.3, "max_position_embeddings": POSITIONS,
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.3, "max_position_embeddings": POSITIONS,
         "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id,
         "tie_word_embeddings": False, **more,
     }  # fmt: skip

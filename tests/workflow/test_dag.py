@@ -20,7 +20,9 @@ def jobs(output: str) -> Counter[str]:
 
 @pytest.mark.parametrize("profile", [[], ["--profile", "slurm"]], ids=["local", "slurm"])
 def test_the_papers_config_plans_everything(snakemake, tmp_path: Path, profile: list[str]) -> None:
-    planned = jobs(snakemake(tmp_path, "-n", *profile).stdout)
+    done = snakemake(tmp_path, "-n", *profile)
+    planned = jobs(done.stdout)
+    assert "No revision is set for llava-med, mantis: the newest commit on the hub is taken" in done.stdout + done.stderr
     assert planned == {
         "all": 1, "fetch_source": 6, "build_images": 6, "generate_qa": 6, "merge_qa": 1, "audit_benchmark": 1, "fetch_model": 6,
         "build_shards": 2, "tune": 2, "predict": 8, "score": 8, "leaderboard": 1, "report": 1, "print_leaderboard": 1,
@@ -29,7 +31,9 @@ def test_the_papers_config_plans_everything(snakemake, tmp_path: Path, profile: 
 
 
 def test_the_demo_plans_both_bases_and_both_tunings(snakemake, tmp_path: Path) -> None:
-    planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml").stdout)
+    done = snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml")
+    planned = jobs(done.stdout)
+    assert "No revision" not in done.stdout + done.stderr
     assert planned["make_phantoms"] == 6
     assert (planned["make_base"], planned["tune"], planned["predict"], planned["score"]) == (2, 2, 4, 4)
 

@@ -175,6 +175,12 @@ class Decision:
     cached: dict[Planned, str]
 
 
+def unpinned(jobs: Iterable[Planned]) -> list[str]:
+    """Models that jobs would fetch from the hub at whatever commit is its newest."""
+    fetched = [job for job in jobs if job.program == "fetch_model.py"]
+    return sorted(job.name.split()[-1] for job in fetched if job.cfg["hub"] and not job.cfg["revision"])
+
+
 def decide(jobs: Iterable[Planned], results: Path, cache: Cache | None = None, take: bool = False) -> Decision:
     """Compare jobs, producers before consumers, with what is there; with `take`, put in place what the cache has of them.
 
@@ -266,6 +272,11 @@ def install(workflow: Any, results: Path, cache: Cache | None) -> None:
             for job, why in decision.run.items():
                 if why != NEW:
                     logger.info(f"{job.name}: {why}")
+            if loose := unpinned(decision.run):
+                logger.warning(
+                    f"No revision is set for {', '.join(loose)}: the newest commit on the hub is taken, and recorded in "
+                    "models/NAME/files.parquet.prov.json; pin it as models.NAME.revision"
+                )
             for job, why in decision.cached.items():
                 logger.info(f"{job.name}: {why}: {'taken' if take else 'can be taken'} from the cache")
                 for path in job.outputs if take else ():
