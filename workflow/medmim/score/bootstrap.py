@@ -143,8 +143,8 @@ def resample(values: Array, design: Design, resamples: int, rng: np.random.Gener
     """
     covers = np.ascontiguousarray(~np.isnan(values).T)
     kinds = {covers[i].tobytes(): i for i in range(len(covers) - 1, -1, -1)}  # columns that cover the same questions
-    number = {key: i for i, key in enumerate(kinds)}
-    mask_of = np.array([number[row.tobytes()] for row in covers])
+    place = {key: i for i, key in enumerate(kinds)}
+    mask_of = np.array([place[row.tobytes()] for row in covers])
     masks = covers[list(kinds.values())].T
     parts = [_Part.of(design, mask) for mask in masks.T]
     columns = values.shape[1]
