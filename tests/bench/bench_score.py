@@ -57,15 +57,14 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def benchmark(rng: np.random.Generator, split: str, shared: float = 0.0) -> list[dict[str, Any]]:
-    """Questions; a share of the training questions' patients are the benchmark's."""
+def benchmark(rng: np.random.Generator, split: str) -> list[dict[str, Any]]:
+    """Questions; half of the patients of the comparison set are in both splits, as in the release, and no others."""
     rows = []
     for name, (count, opened, patients, each) in SETS.items():
         for i in range(count):
             is_open = rng.random() < opened
             options = [str(t) for t in rng.permutation(TEXTS)[: rng.integers(2, 8)]]
             gold = int(rng.integers(len(options)))
-            own = name if split == "benchmark" or rng.random() < shared else f"{name}-train"
             rows.append(
                 {
                     "qa_id": f"{split}-{name}-{i:05}", "split": split, "ability": name, "set": name,
@@ -73,7 +72,10 @@ def benchmark(rng: np.random.Generator, split: str, shared: float = 0.0) -> list
                     "task": "bench", "question": "<image><image>Which?", "options": [] if is_open else options,
                     "answer": options[gold], "answer_index": None if is_open else gold,
                     "image_ids": [f"{split}-{name}-{i}-{k}" for k in range(2)],
-                    "patient_ids": [f"{own}/{p}" for p in rng.choice(patients, each, replace=False)],
+                    "patient_ids": [
+                        f"{name}/{p}" if name == "comparison" and p % 2 else f"{name}/{p} {split}"
+                        for p in rng.choice(patients, each, replace=False)
+                    ],
                     "source": "bench", "generator": "bench/1", "findings": [],
                 }
             )  # fmt: skip
@@ -110,7 +112,7 @@ def workflow(folder: Path, rng: np.random.Generator) -> None:
     """The jobs of scoring, two at a time."""
     qa = benchmark(rng, "benchmark")
     tables.write(folder / "qa.parquet", "qa", qa)
-    tables.write(folder / "train.parquet", "qa", benchmark(rng, "train", shared=0.05))
+    tables.write(folder / "train.parquet", "qa", benchmark(rng, "train"))
     for model in MODELS:
         tables.write(folder / f"{model}.predictions.parquet", "predictions", replies(rng, qa, model))
     count = len(tables.read(folder / f"{MODELS[0]}.predictions.parquet", "predictions"))

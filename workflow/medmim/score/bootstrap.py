@@ -141,9 +141,11 @@ def resample(values: Array, design: Design, resamples: int, rng: np.random.Gener
     values: questions x columns; NaN where a column does not cover a question, whose mean is over the others. Each column
     covers a question.
     """
-    covers = ~np.isnan(values)
-    masks, mask_of = np.unique(covers, axis=1, return_inverse=True)
-    mask_of = mask_of.reshape(-1)
+    covers = np.ascontiguousarray(~np.isnan(values).T)
+    kinds = {covers[i].tobytes(): i for i in range(len(covers) - 1, -1, -1)}  # columns that cover the same questions
+    place = {key: i for i, key in enumerate(kinds)}
+    mask_of = np.array([place[row.tobytes()] for row in covers])
+    masks = covers[list(kinds.values())].T
     parts = [_Part.of(design, mask) for mask in masks.T]
     columns = values.shape[1]
     mean, known = np.empty(columns), np.empty(columns, bool)
@@ -155,16 +157,15 @@ def resample(values: Array, design: Design, resamples: int, rng: np.random.Gener
         error = np.zeros((design.n_questions, len(own)))
         error[masks[:, number]] = covered - mean[own]
         residual[:, own], acceleration[own], scale[own], known[own] = part.residuals(error)
-    sizes = np.column_stack([part.size for part in parts])
+    sizes = np.stack([part.size for part in parts])
     deviations = np.empty((columns, resamples))
     for start, stop in design.draws(resamples, rng):
         rows = stop - start
         drawn = rng.integers(0, design.n_units, (rows, design.n_units)) + np.arange(rows)[:, None] * design.n_units
         times = np.bincount(drawn.ravel(), minlength=rows * design.n_units).reshape(rows, design.n_units).astype(np.float64)
-        size = (times @ sizes).T[mask_of]  # 0 where a resample has none of a column's questions: it then says nothing
-        moved = residual.T @ times.T
-        deviations[:, start:stop] = np.divide(moved, size, out=np.zeros_like(moved), where=size > 0)
-    deviations *= scale[:, None]
+        moved, size = (residual * scale).T @ times.T, sizes @ times.T
+        size[size == 0] = np.inf  # a resample that has none of a column's questions says nothing: no deviation
+        np.divide(moved, size[mask_of] if len(parts) > 1 else size, out=deviations[:, start:stop])
     deviations.sort(axis=1)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     middle = np.clip(_share_below(deviations, np.zeros(columns)), 1 / (resamples + 1), resamples / (resamples + 1))

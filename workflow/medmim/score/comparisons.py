@@ -1,5 +1,6 @@
 """Tests of pairs of models on the same questions, adjusted by Holm for their number."""
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ def holm(p_values: Array) -> Array:
 
     adjusted, given = p_values.copy(), ~np.isnan(p_values)
     if given.any():
+        gc.freeze()  # multipletests collects garbage each time: not in all that is here already
         adjusted[given] = multipletests(p_values[given], method="holm")[1]
+        gc.unfreeze()
     return adjusted
 
 

@@ -48,9 +48,8 @@ def clean(benchmark: pa.Table, train: pa.Table) -> NDArray[np.bool_]:
     return found
 
 
-def _asked(qa: pa.Table, names: Sequence[str], condition: str) -> NDArray[np.intp]:
-    """How often a condition asks each question."""
-    rows = qa.select(conditions.COLUMNS).to_pylist()
+def _asked(rows: Sequence[Mapping[str, Any]], names: Sequence[str], condition: str) -> NDArray[np.intp]:
+    """How often a condition asks each question of the qa table's rows."""
     try:
         times = Counter(one.qa_id for one in conditions.asked(rows, condition))  # type: ignore[arg-type]
     except ValueError as error:
@@ -68,7 +67,7 @@ def _columns(qa: pa.Table, items: Mapping[str, Mapping[str, Any]], answers: Iter
     """By kind: for each model, condition and metric the values of that kind's questions, in the order of `items`."""
     found: dict[str, Columns] = {kind: {} for kind in METRICS}
     names = list(items)
-    ids = pa.array(names)
+    ids, rows_of_qa = pa.array(names), qa.select(conditions.COLUMNS).to_pylist()
     kinds = np.array([item["kind"] for item in items.values()])
     asked: dict[str, NDArray[np.intp]] = {}
     for table in answers:
@@ -80,16 +79,18 @@ def _columns(qa: pa.Table, items: Mapping[str, Mapping[str, Any]], answers: Iter
             )
         where, values, status = place.to_numpy(), table["value"].to_numpy(), table["status"].combine_chunks()
         encoded = [table[c].combine_chunks().dictionary_encode() for c in ("model", "condition", "metric")]
-        codes = np.stack([e.indices.to_numpy() for e in encoded])
-        for code in np.unique(codes, axis=1).T:
-            model, condition, metric = (e.dictionary[int(c)].as_py() for e, c in zip(encoded, code, strict=True))
-            rows = np.flatnonzero((codes == code[:, None]).all(axis=0))
+        sizes = [len(e.dictionary) for e in encoded]
+        codes = np.ravel_multi_index([e.indices.to_numpy() for e in encoded], sizes) if len(table) else np.empty(0, np.intp)
+        for code in np.unique(codes):
+            key = np.unravel_index(code, sizes)
+            model, condition, metric = (e.dictionary[int(c)].as_py() for e, c in zip(encoded, key, strict=True))
+            rows = np.flatnonzero(codes == code)
             told = f"answers of {model}, {condition}, {metric}"
             kind = next((kind for kind, metrics in METRICS.items() if metric in metrics), None)
             if kind is None:
                 raise TableError(f"{told}: no such metric; known: {', '.join(m for ms in METRICS.values() for m in ms)}")
             if condition not in asked:
-                asked[condition] = _asked(qa, names, condition)
+                asked[condition] = _asked(rows_of_qa, names, condition)
             times = np.bincount(where[rows], minlength=len(names))
             wanted = np.where(kinds == kind, asked[condition], 0)
             wanted = np.minimum(wanted, 1) if metric == "circular_accuracy" else wanted
