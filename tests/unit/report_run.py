@@ -100,7 +100,7 @@ def image_rows() -> list[dict[str, Any]]:
 def cell(model: str, set_: str, metric: str, value: float, **other: Any) -> dict[str, Any]:
     row = {"model": model, "set": set_, "kind": "closed", "condition": "plain", "metric": metric, "value": value}
     row |= {"ability": set_ if set_ in ("temporal", "reasoning", "comparison", "coreference", "held_in") else "held_out"}
-    return row | {"ci_low": value - 0.051, "ci_high": value + 0.049, "n": 12, "n_patients": 6} | other
+    return row | {"part": "all", "ci_low": value - 0.051, "ci_high": value + 0.049, "n": 12, "n_patients": 6} | other
 
 
 def leaderboard(*, opened: bool = True) -> list[dict[str, Any]]:
@@ -115,6 +115,13 @@ def leaderboard(*, opened: bool = True) -> list[dict[str, Any]]:
                 cell(model, s, "refused_rate", 0.0, ci_low=0.0, ci_high=0.0),
                 cell(model, s, "accuracy_minus_blind", value - 0.31),
             ]
+            rows += [
+                cell(model, s, "accuracy", value - 0.02, part="clean", n=9, n_patients=5),
+                cell(model, s, "accuracy", 0.28, condition="rotated"),
+                cell(model, s, "circular_accuracy", 0.11, condition="rotated"),
+                cell(model, s, "accuracy_minus_rotated", value - 0.28),
+                cell(model, s, "recall_A", 0.42, n=7),
+            ]
             if "base" in settings:
                 rows.append(cell(model, s, "accuracy_minus_base", value - RIGHT[settings["base"]]))
             if opened and s not in ("held_in", "held_out"):
@@ -122,6 +129,12 @@ def leaderboard(*, opened: bool = True) -> list[dict[str, Any]]:
         rows.append(cell("chance", s, "accuracy", 1 / 3, ci_low=None, ci_high=None))
         rows.append(cell("majority", s, "accuracy", 0.35))
     return rows
+
+
+def comparison(model: str, other: str, set_: str, **changed: Any) -> dict[str, Any]:
+    row = {"set": set_, "part": "all", "model": model, "other": other, "relation": "", "value": 0.1, "ci_low": 0.02}
+    row |= {"ci_high": 0.18, "p": 0.012, "p_holm": 0.0004, "p_mcnemar": None, "p_mcnemar_holm": None}
+    return row | {"only_model": 5, "only_other": 2, "n": 12, "n_patients": 6} | changed
 
 
 def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None = None) -> dict[str, Any]:
@@ -135,8 +148,12 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
     tables.write(folder / "qa" / "benchmark.parquet", "qa", benchmark)
     tables.write(folder / "images" / "lumiere.images.parquet", "images", image_rows())
     tables.write(folder / "leaderboard.parquet", "leaderboard", leaderboard(opened=opened))
+    pairs = [("med-mantis", "mantis", {"relation": "base"}), ("llava-med", "mantis", {"p_mcnemar": 0.04, "p_mcnemar_holm": 0.08})]
+    compared = [comparison(a, b, s, **more) for s in [*SETS, "held_in", "held_out"] for a, b, more in pairs]
+    tables.write(folder / "comparisons.parquet", "comparisons", compared)
     options: dict[str, Any] = {
         "leaderboard": folder / "leaderboard.parquet",
+        "comparisons": folder / "comparisons.parquet",
         "answers": [],
         "predictions": [],
         "train": folder / "qa" / "train.parquet",
@@ -175,6 +192,7 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
                 answers += [
                     {k: row[k] for k in ("qa_id", "set", "ability", "kind")}
                     | {"model": model, "condition": condition, "cluster": row["patient_ids"][0], "metric": metric, "value": value}
+                    | {"rotation": 0, "option": index if closed else None}
                     | ({"status": "ok", "read": "ABC"[index]} if closed else {"status": "", "read": ""})
                     for metric, value in judged.items()
                 ]

@@ -82,11 +82,11 @@ def html(run: dict[str, Any]) -> str:
 
 
 def test_every_number_of_the_leaderboard_is_shown_with_interval_and_n(html: str) -> None:
-    shown = [tuple(row) for row in Page(html).rows if len(row) == 10 and row[2] in ("closed", "open")]
+    shown = [tuple(row) for row in Page(html).rows if len(row) == 11 and row[2] in ("closed", "open")]
     expected = tables.build("leaderboard", report_run.leaderboard()).to_pylist()
     for row in expected:
         low, high = ("" if row[c] is None else f"{row[c]:.4f}" for c in ("ci_low", "ci_high"))
-        names = tuple(row[c] for c in ("model", "set", "kind", "condition", "metric"))
+        names = tuple(row[c] for c in ("model", "set", "kind", "condition", "part", "metric"))
         assert (*names, f"{row['value']:.4f}", low, high, str(row["n"]), str(row["n_patients"])) in shown
     assert len(shown) == len(expected)
 
@@ -103,10 +103,22 @@ def test_the_leaderboard_table_shows_scores_intervals_differences_and_rates(html
     tuned = rows.index(next(r for r in rows if r[0].startswith("med-mantis") and "tuned" in r[0]))
     assert rows[tuned][1] == "80.7 75.6–85.6 1.2 % not read"
     assert rows[tuned][6:] == ["1.2 0.0–3.0", "0.0 0.0–0.0"]
-    assert rows[tuned + 1][:2] == ["med-mantis without images", "31.0 25.9–35.9"]
-    assert rows[tuned + 2][:2] == ["tuned − base paired, points", "+50.7 +45.6 to +55.6"]
-    assert rows[tuned + 3][:2] == ["images − blind paired, points", "+49.7 +44.6 to +54.6"]
+    assert rows[tuned + 1][:2] == ["clean questions", "78.7 73.6–83.6 n 9 · 5 pat."]
+    assert rows[tuned + 2][:2] == ["med-mantis without images", "31.0 25.9–35.9"]
+    assert rows[tuned + 3][:2] == ["tuned − base paired, points", "+50.7 +45.6 to +55.6"]
+    assert rows[tuned + 4][:2] == ["images − blind paired, points", "+49.7 +44.6 to +54.6"]
     assert ["chance", "33.3", "33.3", "33.3", "33.3", "33.3", "–", "–"] in rows
+
+
+def test_controls_recall_and_pairs_of_models_are_shown(html: str) -> None:
+    rows = [[" ".join(cell.split()) for cell in row] for row in Page(html).rows]
+    assert ["Model", "as asked", "without images", "options moved on", "circular"] in rows
+    told = next(r for r in rows if r[0] == "med-mantis" and len(r) == 5)
+    assert told[1].startswith("80.7 ") and told[2].endswith("+49.7 (+44.6 to +54.6)")
+    assert told[3].startswith("28.0 ") and told[3].endswith("+52.7 (+47.6 to +57.6)") and told[4].startswith("11.0 ")
+    assert ["mantis", "42.0 36.9–46.9 n 7 · 6 pat."] in rows
+    assert ["med-mantis − mantis tuned − base", "+10.0 +2.0 to +18.0", "5", "2", "0.012", "< 0.001", "–", "–"] in rows
+    assert ["llava-med − mantis", "+10.0 +2.0 to +18.0", "5", "2", "0.012", "< 0.001", "0.040", "0.080"] in rows
 
 
 def test_the_headline_tells_the_gain_of_each_pair(html: str) -> None:

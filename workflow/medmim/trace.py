@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from medmim import provenance
 from medmim.errors import SidecarError, UserError
 from medmim.files import sha256
+from medmim.qa.prompt import LETTERS
 
 LEADERBOARD = "leaderboard.parquet"
 SPLITS = ("benchmark", "train", "pretrain")
@@ -100,9 +101,10 @@ def _known(what: str, given: str, right: Iterable[str]) -> None:
 def cell(results: Path, model: str, set_: str, metric: str, *, kind: str | None = None, condition: str = "plain") -> Row:
     """A cell of the leaderboard and what it rests on: {cells, sources, sets, items, nodes}.
 
-    cells: its rows (one a kind). sources: questions of each. items: the scores it is a mean of, those subtracted included
-    (rates: items of accuracy, by their status). nodes: by file name, from the leaderboard down, the job that made it and
-    `inputs`, those files it rests on with the sha256 they were read with. Raises UserError, SidecarError.
+    cells: its rows (one a kind) on all questions. sources: questions of each. items: the scores it is a mean of, those subtracted
+    included (rates: items of accuracy, by their status; of a rotated question one for each rotation). nodes: by file name, from
+    the leaderboard down, the job that made it and `inputs`, those files it rests on with the sha256 they were read with. Raises
+    UserError, SidecarError.
     """
     run = Run(results)
     board = run.rows(LEADERBOARD)
@@ -110,6 +112,7 @@ def cell(results: Path, model: str, set_: str, metric: str, *, kind: str | None 
     if record is None or sha256(results / LEADERBOARD) != record["outputs"]["leaderboard"]["sha256"]:
         raise UserError(f"{results / LEADERBOARD}: is not what its sidecar speaks of; `snakemake audit` tells all that differs")
     given = {"model": model, "set": set_, "condition": condition, **({"kind": kind} if kind else {})}
+    board = [row for row in board if row["part"] == "all"]
     for what, value in (*given.items(), ("metric", metric)):
         _known(what, value, {row[what] for row in board})
     here = [row for row in board if all(row[what] == value for what, value in given.items())]
@@ -132,11 +135,18 @@ def cell(results: Path, model: str, set_: str, metric: str, *, kind: str | None 
         sides.add((record["cfg"]["pairs"][model], condition) if less == "base" else (model, less))
     tables = {PurePosixPath(entry["path"]).stem: entry["path"] for entry in record["inputs"]["answers"]}
     sides = {side for side in sides if side[0] in tables}  # baselines have no answers: they rest on the questions alone
-    items = []
+    letter = scored.removeprefix("recall_") if scored.startswith("recall_") else ""
+    read = ["accuracy", "exact_match"] if scored.endswith("_rate") else ["accuracy" if letter else scored]
+    items: list[Row] = []
     for name, asked in sorted(sides):
-        chosen = [*where, ("condition", "=", asked), ("metric", "=", "accuracy" if scored.endswith("_rate") else scored)]
-        columns = ["qa_id", "model", "condition", "value", "status", "read"]
-        items += run.rows(tables[name], columns, chosen)
+        chosen = [*where, ("condition", "=", asked), ("metric", "in", read)]
+        items += run.rows(tables[name], ["qa_id", "model", "condition", "rotation", "value", "status", "read"], chosen)
+    if letter:
+        gold = run.rows(run.questions("benchmark"), ["qa_id"], [*where, ("answer_index", "=", LETTERS.index(letter))])
+        items = [item for item in items if item["qa_id"] in {row["qa_id"] for row in gold}]
+    elif less:  # a condition may ask fewer questions
+        both = set.intersection(*({i["qa_id"] for i in items if (i["model"], i["condition"]) == side} for side in sides))
+        items = [item for item in items if item["qa_id"] in both]
     nodes: dict[str, Row] = {}
     _walk(run, LEADERBOARD, "", sides, set(sources), nodes)
     return {"cells": cells, "sets": sets, "sources": dict(sorted(sources.items())), "items": items, "nodes": nodes}

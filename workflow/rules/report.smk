@@ -5,6 +5,7 @@ rule report:
     """The report: leaderboard, plots, examples, the benchmark's faults, and where all of it came from."""
     input:
         leaderboard=f"{R}/leaderboard.parquet",
+        comparisons=f"{R}/comparisons.parquet",
         answers=expand(f"{R}/scores/{{model}}.parquet", model=MODELS),
         predictions=expand(f"{R}/predictions/{{model}}.parquet", model=MODELS),
         train=f"{R}/qa/train.parquet",
@@ -32,7 +33,8 @@ rule report:
         code=digest("report.py", *(family_module(family) for family in FAMILIES)),
         paper=f"--paper {RUN.report.paper}" if RUN.report.paper else "",
     shell:
-        program("report.py") + "--leaderboard {input.leaderboard} --answers {input.answers} --predictions {input.predictions}"
+        program("report.py") + "--leaderboard {input.leaderboard} --comparisons {input.comparisons} --answers {input.answers}"
+        " --predictions {input.predictions}"
         " --train {input.train} --benchmark {input.benchmark} --images {input.images} --loss {input.loss}"
         " --benchmark-audit {input.audit} {params.paper} --report {output}"
 

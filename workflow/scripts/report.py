@@ -10,6 +10,7 @@ def main() -> None:
     arguments = parser(__doc__)
     add = arguments.add_argument
     add("--leaderboard", type=Path, required=True, help="leaderboard table")
+    add("--comparisons", type=Path, required=True, help="comparisons table")
     add("--answers", type=Path, nargs="+", required=True, help="answers tables")
     add("--predictions", type=Path, nargs="+", required=True, help="predictions tables")
     add("--train", type=Path, required=True, help="qa table of the training questions")
@@ -22,6 +23,7 @@ def main() -> None:
     add("--picture", type=Path, help="PNG of the main figure (written)")
     inputs = [
         "leaderboard",
+        "comparisons",
         "answers",
         "predictions",
         "train",

@@ -75,22 +75,24 @@ class Board:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
-        self._cells: dict[tuple[str, str, str, str, str], Cell] = {}
+        self._cells: dict[tuple[str, str, str, str, str, str], Cell] = {}
         self._group: dict[str, str] = {}
         for row in self.rows:
-            key = (row["model"], row["set"], row["metric"], row["kind"], row["condition"])
+            key = (row["model"], row["set"], row["metric"], row["kind"], row["condition"], row["part"])
             if key in self._cells:
                 raise TableError(f"leaderboard: two rows for {', '.join(key)}")
             low, high = (None if math.isnan(row[c]) else float(row[c]) for c in ("ci_low", "ci_high"))
             self._cells[key] = Cell(float(row["value"]), low, high, int(row["n"]), int(row["n_patients"]))
             self._group[row["set"]] = row["ability"] if row["ability"] in ("held_out", FURTHER) else "held_in"
 
-    def get(self, model: str, set_: str, metric: str, kind: str = "closed", condition: str = "plain") -> Cell | None:
+    def get(
+        self, model: str, set_: str, metric: str, kind: str = "closed", condition: str = "plain", part: str = "all"
+    ) -> Cell | None:
         """The cell, or None where the leaderboard has no such row."""
-        return self._cells.get((model, set_, metric, kind, condition))
+        return self._cells.get((model, set_, metric, kind, condition, part))
 
     def _distinct(self, position: int, **where: str) -> list[str]:
-        names = ("model", "set", "metric", "kind", "condition")
+        names = ("model", "set", "metric", "kind", "condition", "part")
         wanted = [(names.index(k), v) for k, v in where.items()]
         return list(dict.fromkeys(key[position] for key in self._cells if all(key[i] == v for i, v in wanted)))
 

@@ -31,6 +31,8 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 METRICS = {
     "accuracy": "accuracy",
     "loglikelihood_accuracy": "log-likelihood accuracy",
+    "text_loglikelihood_accuracy": "text log-likelihood accuracy",
+    "circular_accuracy": "circular accuracy",
     "exact_match": "exact match",
     "token_recall": "token recall",
     "token_f1": "token F1",
@@ -38,6 +40,14 @@ METRICS = {
     "rouge_l": "ROUGE-L",
 }
 DIFFERENCES = {"base": f"tuned {plots.MINUS} base", "blind": f"images {plots.MINUS} blind"}
+SHOWN_WHOLE = ("plain", "blind")
+"""Conditions with lines of their own in the leaderboard; the others stand in the table of controls."""
+CONTROLS = {
+    "blind": "without images",
+    "other_patient": "another patient’s images",
+    "reordered": "images in another order",
+    "rotated": "options moved on",
+}
 AUDIT = {
     "records": "records",
     "closed": "closed",
@@ -64,6 +74,7 @@ class Files:
     """Where the report's content lies; what is None or empty is left out of the page."""
 
     leaderboard: Path
+    comparisons: Path
     answers: Sequence[Path]
     predictions: Sequence[Path]
     train: Path
@@ -162,7 +173,7 @@ def _score_table(board: Board, models: Sequence[Model], metric: str, sum_: str, 
     rates = [m for m in board.metrics("closed") if m.endswith("_rate")] if metric == "accuracy" else []
     lines: list[dict[str, Any]] = []
     for model in models:
-        for condition in board.conditions():
+        for condition in SHOWN_WHOLE:
             cells = {s: board.get(model.name, s, metric, condition=condition) for s in sets}
             unread = {
                 s: sum(c.value for r in rates if (c := board.get(model.name, s, r, condition=condition)) is not None)
@@ -170,21 +181,76 @@ def _score_table(board: Board, models: Sequence[Model], metric: str, sum_: str, 
             }
             if any(cells.values()):
                 lines.append({"kind": "score", "model": model, "condition": condition, "cells": cells, "unread": unread})
+            clean = {s: board.get(model.name, s, metric, condition=condition, part="clean") for s in sets}
+            if condition == "plain" and any(clean.values()) and model.role != "baseline":
+                lines.append({"kind": "clean", "model": model, "cells": clean})
         for other, words in DIFFERENCES.items() if model.role != "base" else ():
             cells = {s: board.get(model.name, s, f"{metric}_minus_{other}") for s in sets}
             if any(cells.values()):
                 lines.append({"kind": "difference", "model": model, "words": words, "cells": cells})
     counts = {}
     for s in sets:
-        found = {(c.n, c.patients) for line in lines if (c := line["cells"][s])}
+        found = {(c.n, c.patients) for line in lines if line["kind"] != "clean" and (c := line["cells"][s])}
         counts[s] = found.pop() if len(found) == 1 else None  # None: said in each cell
     rates = rates if sum_ in sets else []  # they are of the sum
     return {"metric": metric, "sum": sum_, "sets": sets, "lines": lines, "counts": counts, "rates": rates}
 
 
+def _controls(board: Board, models: Sequence[Model]) -> dict[str, Any]:
+    """Accuracy as asked, under each control with what it costs, and circular, on each sum and further set."""
+    groups = [s for sum_, sets in board.groups("accuracy") for s in ([sum_] if sum_ in sets else sets)]
+    conditions = [c for c in CONTROLS if c in board.conditions()]
+    blocks = []
+    for s in groups:
+        lines = [
+            {
+                "model": m,
+                "plain": board.get(m.name, s, "accuracy"),
+                "controls": [
+                    (board.get(m.name, s, "accuracy", condition=c), board.get(m.name, s, f"accuracy_minus_{c}"))
+                    for c in conditions
+                ],
+                "circular": board.get(m.name, s, "circular_accuracy", condition="rotated"),
+            }
+            for m in models
+            if m.role != "baseline" and board.get(m.name, s, "accuracy")
+        ]
+        blocks.append({"set": s, "lines": lines})
+    return {"conditions": [CONTROLS[c] for c in conditions], "circular": "rotated" in conditions, "blocks": blocks}
+
+
+def _recall(board: Board, models: Sequence[Model]) -> dict[str, Any]:
+    """Recall by the letter of the gold, on each sum and further set."""
+    letters = sorted({m.removeprefix("recall_") for m in board.metrics("closed") if m.startswith("recall_")})
+    groups = [s for sum_, sets in board.groups("accuracy") for s in ([sum_] if sum_ in sets else sets)]
+    blocks = []
+    for s in groups:
+        lines = [(m, [board.get(m.name, s, f"recall_{letter}") for letter in letters]) for m in models if m.role != "baseline"]
+        blocks.append({"set": s, "lines": [(m, cells) for m, cells in lines if any(cells)]})
+    return {"letters": letters, "blocks": [b for b in blocks if b["lines"]]}
+
+
+def _comparisons(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs of models by set, on all questions, those of a tuned model and its base first."""
+    blocks = []
+    for s in ordered(row["set"] for row in rows):
+        own = [row for row in rows if (row["set"], row["part"]) == (s, "all")]
+        lines = [
+            (row, Cell(row["value"], row["ci_low"], row["ci_high"], row["n"], row["n_patients"]))
+            for row in sorted(own, key=lambda row: (row["relation"] != "base", row["model"], row["other"]))
+        ]
+        blocks.append({"set": s, "lines": lines, "exact": any(row["p_mcnemar"] is not None for row in own)})
+    return [block for block in blocks if block["lines"]]
+
+
+def p_value(p: float | None) -> str:
+    """p for people."""
+    return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _open_table(board: Board, models: Sequence[Model], ranked: int) -> dict[str, Any]:
     """Open-ended scores with images, a block per set: each model's scores, then what tuning gained."""
-    known = list(METRICS)
+    known = list(METRICS)  # in the order of the table
     metrics = [m for m in board.metrics("open") if "_minus_" not in m and not m.endswith("_rate")]
     metrics.sort(key=lambda m: (known.index(m) if m in known else len(known), m))
     blocks = []
@@ -296,6 +362,7 @@ def environment() -> jinja2.Template:
         "size": size,
         "filename": lambda path: Path(path).name,
         "label": label,
+        "p_value": p_value,
     }
     return env.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
@@ -330,6 +397,13 @@ def render(files: Files, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[M
         likelihood=[
             _score_table(board, models, "loglikelihood_accuracy", *group) for group in board.groups("loglikelihood_accuracy")
         ],
+        text_likelihood=[
+            _score_table(board, models, "text_loglikelihood_accuracy", *group)
+            for group in board.groups("text_loglikelihood_accuracy")
+        ],
+        controls=_controls(board, models),
+        recall=_recall(board, models),
+        comparisons=_comparisons(tables.read(files.comparisons, "comparisons").to_pylist()),
         open=_open_table(board, models, int(cfg.get("min_open_ranked", 100))),
         min_open_ranked=int(cfg.get("min_open_ranked", 100)),
         paper=_paper(board, models, read_paper(files.paper) if files.paper else {}),
