@@ -151,7 +151,8 @@ def test_adapter_is_the_stock_peft_one_and_changes_replies(world):
     stock = PeftModel.from_pretrained(
         LlavaForConditionalGeneration.from_pretrained(world / "mantis"), str(world / "mantis-adapter")
     )
-    assert replies(stock.eval(), by, given) == tuned
+    for ours, theirs in zip(tuned, replies(stock.eval(), by, given), strict=True):  # ours is merged into the weights
+        assert ours.text == theirs.text and ours.letters + ours.lines == pytest.approx(theirs.letters + theirs.lines, abs=1e-4)
     assert [r.text for r in plain] != [r.text for r in tuned]
 
 
@@ -280,30 +281,28 @@ def stored(folder):
     return [line for path in sorted((folder / "replies").glob("*.jsonl")) for line in path.read_bytes().splitlines()]
 
 
-def test_a_run_killed_at_any_moment_goes_on_where_it_was(monkeypatch, world, tmp_path, capsys):
-    """SIGKILL as soon as a few batches more are stored, twice."""
+def test_a_run_that_is_killed_goes_on_where_it_was(monkeypatch, world, tmp_path, capsys):
+    """SIGKILL in the middle, and a line that was being written."""
     asked = {"conditions": list(CONDITIONS), "batch": 2}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     predict(monkeypatch, world, whole, **asked)
-    total, count = asked_now(capsys.readouterr().err), 0
+    total = asked_now(capsys.readouterr().err)
     found = options(world, broken, **asked)
     words = [word for name, value in found.items() if name != "cfg" for word in (f"--{name}", *np.ravel(value))]
-    for _ in range(2):
-        job = subprocess.Popen(
-            [sys.executable, WORKFLOW / "scripts/predict.py", "--cfg", json.dumps(found["cfg"]), *map(str, words)],
-            stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        while len(stored(broken)) < count + 4 and job.poll() is None:
-            time.sleep(0.01)
-        job.kill()
-        assert job.wait() == -signal.SIGKILL
-        lines = stored(broken)
-        assert count < len(lines) < len(stored(whole)) and not (broken / "out.parquet").exists()
-        count = len(lines)
+    job = subprocess.Popen(
+        [sys.executable, WORKFLOW / "scripts/predict.py", "--cfg", json.dumps(found["cfg"]), *map(str, words)],
+        stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while len(stored(broken)) < 5 and job.poll() is None:
+        time.sleep(0.01)
+    job.kill()
+    assert job.wait() == -signal.SIGKILL
+    lines = stored(broken)
+    assert 5 <= len(lines) < len(stored(whole)) and not (broken / "out.parquet").exists()
+    kept = Store(broken / "replies")
+    before = sum(len(kept.get(json.loads(line)["key"])) for line in lines if line.endswith(b"}"))
     with next((broken / "replies").glob("*.jsonl")).open("ab") as file:
         file.write(b'{"key": "torn in')
-    kept = Store(broken / "replies")
-    before = sum(len(kept.get(json.loads(line)["key"])) for line in lines)
     predict(monkeypatch, world, broken, **asked)
     assert asked_now(capsys.readouterr().err) == total - before
     keys = [json.loads(line)["key"] for line in stored(broken) if line.endswith(b"}")]
