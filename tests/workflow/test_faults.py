@@ -33,6 +33,7 @@ KINDS = [
     "score",
     "leaderboard",
     "report",
+    "print_leaderboard",
 ]
 KILLS_OF_A_KIND = 2
 KILLS_OF_SNAKEMAKE = 8

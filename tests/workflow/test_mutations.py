@@ -25,13 +25,14 @@ from medmim import files, provenance
 from runs import CHECKOUT, MINI, copy_checkout
 
 RUN = Path("results/mini")
-SCORED = {"score *", "leaderboard *", "report *"}
+BOARD = {"leaderboard *", "report *", "print_leaderboard *"}
+SCORED = {"score *", *BOARD}
 ASKED = {"predict *", *SCORED}
 
 
 def tuned(model: str) -> set[str]:
     """What follows when one tuned model becomes another."""
-    return {f"tune models/{model}/*", f"predict */{model}.*", f"score */{model}.*", "leaderboard *", "report *"}
+    return {f"tune models/{model}/*", f"predict */{model}.*", f"score */{model}.*", *BOARD}
 
 
 class Workspace:
@@ -310,12 +311,14 @@ MUTATIONS = [
     Mutation(
         "what a column of the leaderboard means",
         edit("workflow/medmim/schemas/leaderboard.py", '"items"', '"all items"'),
-        {"leaderboard *", "report *"},
+        BOARD,
     ),
     Mutation(
         "options of a command in another order",
         edit(
-            "workflow/rules/score.smk", "--qa {input.qa} --answers {input.answers}", "--answers {input.answers} --qa {input.qa}"
+            "workflow/rules/score.smk",
+            "--train {input.train} --answers {input.answers}",
+            "--answers {input.answers} --train {input.train}",
         ),
     ),
     # config
@@ -333,7 +336,7 @@ MUTATIONS = [
     ),
     Mutation("LoRA rank", config(("models/mim-llava-med/tuning/lora_rank", 2)), tuned("mim-llava-med")),
     Mutation("a value that only shows", config(("report/title", "Other")), {"report *"}),
-    Mutation("resamples", config(("scoring/resamples", 100)), {"leaderboard *", "report *"}),
+    Mutation("resamples", config(("scoring/resamples", 100)), BOARD),
     Mutation("the seed", config(("seed", 8)), {"*"}, but={"index_files *", "build_images */odir.*"}),
     Mutation(
         "one more patient of a drawn source",
@@ -406,7 +409,9 @@ MUTATIONS = [
         says="report: code: matplotlib",
     ),
     Mutation(
-        "the version of torch", edit("requirements.lock", "\ntorch==", "\ntorch==0."), {"make_base *", "tune *", "predict *"}
+        "the version of torch",
+        edit("requirements.lock", "\ntorch==", "\ntorch==0."),
+        {"make_base *", "tune *", "predict *", "print_leaderboard *"},
     ),
     Mutation("the version of a package that nothing of ours imports", edit("requirements.lock", "\nruff==", "\nruff==0.")),
     # how it is run
@@ -415,9 +420,7 @@ MUTATIONS = [
     Mutation("a profile", lambda p: p.arguments.extend(["--profile", str(p.checkout / "profiles/local")])),
     # what Snakemake and the results remember
     Mutation(".snakemake lost", forget),
-    Mutation(
-        ".snakemake lost, and a value changed", both(forget, config(("scoring/resamples", 150))), {"leaderboard *", "report *"}
-    ),
+    Mutation(".snakemake lost, and a value changed", both(forget, config(("scoring/resamples", 150))), BOARD),
     Mutation("a result deleted", delete("qa/benchmark.parquet"), says="merge_qa: results/mini/qa/benchmark.parquet is gone"),
     Mutation("a sidecar deleted", delete("qa/benchmark.parquet.prov.json")),
     Mutation("a folder of results deleted with its sidecars", delete("qa", "models")),

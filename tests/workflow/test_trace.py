@@ -112,7 +112,7 @@ def test_every_cell_is_the_mean_of_its_items(run: Path, cell: Any, asked: dict[s
     assert [row] == [
         r
         for r in tables.read(run / "leaderboard.parquet", "leaderboard").to_pylist()
-        if (r["model"], r["set"], r["metric"], r["condition"]) == (*cell, asked.get("condition", "plain"))
+        if (r["model"], r["set"], r["metric"], r["condition"], r["part"]) == (*cell, asked.get("condition", "plain"), "all")
     ]
     assert {f"{i['model']}.{i['condition']}" for i in found["items"]} == sides
     assert {n for n in found["nodes"] if n.startswith("predictions/")} == {

@@ -188,7 +188,9 @@ def _rests(run: Run, name: str, record: provenance.Record, sides: set[tuple[str,
     here = set().union(*held)
     models = {model for model, _ in sides}
     keep = {"answers": models, "predictions": models}
-    if merges:
+    if record["program"] == "leaderboard.py":  # training makes the clean part, and cells are told on all questions
+        keep |= {"train": set()}
+    elif merges:
         keep |= {"qa": here}
     elif record["program"] == "join_benchmark.py":
         further = {PurePosixPath(entry["path"]).stem for entry in record["inputs"]["heldout"]}
