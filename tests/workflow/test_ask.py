@@ -13,6 +13,7 @@ from runs import MINI, faults
 
 SECRET = "sk-loopback-3Rw8planted"
 REPLIES = Path("results/mini/predictions/served.parquet")
+BOARD = Path("results/mini/leaderboard.parquet")
 
 
 def test_a_model_at_an_endpoint_is_asked_and_nothing_else_of_it_is_made(snakemake, mini: Path, tmp_path: Path) -> None:
@@ -23,12 +24,16 @@ def test_a_model_at_an_endpoint_is_asked_and_nothing_else_of_it_is_made(snakemak
         values["models"]["served"] = {"family": "endpoint", "endpoint": endpoint}
         config = tmp_path / "served.yaml"
         config.write_text(yaml.safe_dump(values, sort_keys=False))
-        done = snakemake(tmp_path, REPLIES, "--configfile", config, "--cores", "2", PLANTED_KEY=SECRET)
-    assert jobs(done.stderr) == {"ask": 1}
+        done = snakemake(tmp_path, BOARD, "--configfile", config, "--cores", "2", PLANTED_KEY=SECRET)
+    assert jobs(done.stderr) == {"ask": 1, "score": 1, "leaderboard": 1}
     found = tables.frame(tmp_path / REPLIES, "predictions")
     assert len(found) == 2 * len(tables.frame(tmp_path / "results/mini/qa/benchmark.parquet", "qa"))
     assert len(server.asked) == 2 * len(found)
     assert set(found.reply) == {"A"} and found.failure.eq("").all()
-    assert faults(tmp_path, [REPLIES]) == []
+    board = tables.frame(tmp_path / BOARD, "leaderboard")
+    served = board[(board.model == "served") & (board.kind == "closed")]
+    assert "accuracy" in set(served.metric) and "loglikelihood_accuracy" not in set(served.metric)
+    assert {"mantis", "med-mantis"} < set(board.model)
+    assert faults(tmp_path, [BOARD]) == []
     assert SECRET not in done.stdout + done.stderr
     assert [p for p in tmp_path.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()] == []
