@@ -11,7 +11,7 @@ from submit import RUN, Submitted, outcomes, without
 
 from runs import artifacts
 
-LOST = ("scores/mantis.parquet", "scores/llava-med.parquet")
+LOST = ("predictions/mantis.parquet", "predictions/llava-med.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -23,31 +23,30 @@ def running() -> Iterator[Cluster]:
 def test_jobs_that_squeue_has_forgotten_are_asked_of_sacct(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
     """One that was cancelled, which sacct writes as CANCELLED by 0, and one that completed."""
     folder = without(mini, tmp_path, *LOST)
-    # Their own groups: else the two are one SLURM job.
-    run = Submitted(folder, *(f"{RUN}/{name}" for name in LOST), "--groups", "build_images=source", "--retries", "1")
-    until(lambda: len(cluster.processes("score.py")) == 2, "both jobs")
-    processes = cluster.processes("score.py")
+    run = Submitted(folder, *(f"{RUN}/{name}" for name in LOST), "--retries", "1")
+    until(lambda: len(cluster.processes("predict.py")) == 2, "both jobs")
+    processes = cluster.processes("predict.py")
     for process in processes:
         os.kill(process, signal.SIGSTOP)
     run.send(signal.SIGSTOP)
     cancelled, other = (job["JobId"] for job in cluster.jobs().values() if job["JobState"] == "RUNNING")
     call("scancel", cancelled)
     until(lambda: call("sacct", "-nX", "-j", cancelled, "-o", "State%30").strip() == "CANCELLED by 0", "sacct to know")
-    for process in cluster.processes("score.py"):
+    for process in cluster.processes("predict.py"):
         os.kill(process, signal.SIGCONT)
     until(lambda: not {cancelled, other} & cluster.jobs().keys(), "squeue to forget", 100)
     run.send(signal.SIGCONT)
     said = run.end()
     assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in said and f"'{other}' failed" not in said
     assert "Falling back" not in said
-    assert outcomes(folder, "score").count("done") == 2
+    assert outcomes(folder, "predict").count("done") == 2
     assert artifacts(folder) == artifacts(mini)
 
 
 def test_sacct_as_the_status_command_of_a_site(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
     folder = without(mini, tmp_path, LOST[0])
     run = Submitted(folder, f"{RUN}/{LOST[0]}", "--slurm-status-command", "sacct", "--retries", "1")
-    cluster.halt("score.py")
+    cluster.halt("predict.py")
     call("scancel", *cluster.jobs())
     assert "SLURM status is: 'CANCELLED'" in run.end()
     assert artifacts(folder) == artifacts(mini)

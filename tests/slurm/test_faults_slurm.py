@@ -67,7 +67,7 @@ def test_a_failed_job_is_shown_with_its_error(cluster: Cluster, mini: Path, tmp_
     folder = without(mini, tmp_path, "report.html")
     (folder / "paper.csv").write_text("model,set\nmantis,odir\n")
     config = configured(folder, report={"paper": str(folder / "paper.csv")})
-    said = Submitted(folder, "--retries", "0", config=config).end(ok=False)
+    said = Submitted(folder, f"{RUN}/report.html", "--retries", "0", config=config).end(ok=False)
     job = next(iter(cluster.jobs()))
     assert "Error in rule report" in said and f"SLURM jobid {job}" in said
     assert f"{RUN}/logs/report.log" in said and "report.py: error: " in said and "paper.csv" in said
