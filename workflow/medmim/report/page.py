@@ -182,7 +182,8 @@ def _score_table(board: Board, models: Sequence[Model], metric: str, sum_: str, 
             if any(cells.values()):
                 lines.append({"kind": "score", "model": model, "condition": condition, "cells": cells, "unread": unread})
             clean = {s: board.get(model.name, s, metric, condition=condition, part="clean") for s in sets}
-            if condition == "plain" and any(clean.values()) and model.role != "baseline":
+            known = any(c and (d := clean[s]) and d.n < c.n for s, c in cells.items())  # else the two lines are the same
+            if condition == "plain" and known and model.role != "baseline":
                 lines.append({"kind": "clean", "model": model, "cells": clean})
         for other, words in DIFFERENCES.items() if model.role != "base" else ():
             cells = {s: board.get(model.name, s, f"{metric}_minus_{other}") for s in sets}
@@ -385,6 +386,7 @@ def render(files: Files, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[M
     predictions = pd.concat([tables.frame(p, "predictions", columns) for p in files.predictions], ignore_index=True)
     predictions = predictions[predictions["rotation"] == 0]  # an example shows its options in one order
     figures = [(base, tuned, rows(board, base, tuned)) for base, tuned in pairs]
+    closed = [_score_table(board, models, "accuracy", *group) for group in board.groups("accuracy")]
     return environment().render(
         title=cfg["title"],
         synthetic=cfg["synthetic"],
@@ -393,7 +395,8 @@ def render(files: Files, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[M
         headlines=_headlines(board, pairs),
         main=[(f"{base} → {tuned}", plots.comparison(tuned, lines)) for base, tuned, lines in figures],
         forest=[(tuned, plots.differences(tuned, lines)) for _, tuned, lines in figures if any(r.gain or r.sight for r in lines)],
-        tables=[_score_table(board, models, "accuracy", *group) for group in board.groups("accuracy")],
+        tables=closed,
+        all_clean=all(line["kind"] != "clean" for table in closed for line in table["lines"]),
         likelihood=[
             _score_table(board, models, "loglikelihood_accuracy", *group) for group in board.groups("loglikelihood_accuracy")
         ],
