@@ -112,7 +112,11 @@ def test_a_zip_that_lies_about_its_size_gives_no_more(tmp_path: Path) -> None:
         taken(of_file(bytes(data), tmp_path))
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>Sign in</html>" * 100, gzip.compress(b"no tar" * 1000), zipped(("a", b"x"))[:-30]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html>Sign in</html>" * 100, gzip.compress(b"no tar" * 1000), zipped(("a", b"x"))[:-30]],
+    ids=["nothing", "page", "gzip of no tar", "zip cut off"],
+)
 def test_what_is_no_archive_is_told(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="can't be extracted"):
         taken(of_file(data, tmp_path))
