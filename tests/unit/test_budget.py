@@ -31,17 +31,20 @@ PUBLISHED = {
     "chaoyinshe/llava-med-v1.5-mistral-7b-hf": (7_566_743_552, 303_507_456, 7_241_732_096, 32_000),
 }
 WIDE = {"num_attention_heads": 8, "num_key_value_heads": 2, "num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 448}
+NARROW = {
+    "image_size": 56, "patch_size": 14, "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+}  # fmt: skip
 SMALL = {
     "siglip": {
-        "model_type": "llava", "tie_word_embeddings": False, "vision_feature_layer": -2, "image_token_index": 1, "text_config":
-        {"model_type": "llama", "vocab_size": 500, **WIDE}, "vision_config": {"model_type": "siglip_vision_model",
-        "image_size": 56, "patch_size": 14, "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 3, "num_attention_heads": 4},
+        "model_type": "llava", "tie_word_embeddings": False, "vision_feature_layer": -2, "image_token_index": 1,
+        "text_config": {"model_type": "llama", "vocab_size": 500, **WIDE},
+        "vision_config": {"model_type": "siglip_vision_model", **NARROW},
     },
     "clip": {
-        "model_type": "llava", "tie_word_embeddings": False, "vision_feature_layer": -2, "image_token_index": 1, "text_config":
-        {"model_type": "mistral", "vocab_size": 500, "sliding_window": None, **WIDE}, "vision_config": {"model_type":
-        "clip_vision_model", "image_size": 56, "patch_size": 14, "hidden_size": 48, "intermediate_size": 100,
-        "num_hidden_layers": 3, "num_attention_heads": 4},
+        "model_type": "llava", "tie_word_embeddings": False, "vision_feature_layer": -2, "image_token_index": 1,
+        "text_config": {"model_type": "mistral", "vocab_size": 500, "sliding_window": None, **WIDE},
+        "vision_config": {"model_type": "clip_vision_model", **NARROW},
     },
 }  # fmt: skip
 RECIPE = {"lora_rank": 16, "lora_dropout": 0.0, "gradient_checkpointing": False, "zero_stage": 2, "gpus": 4, "precision": "bf16"}
