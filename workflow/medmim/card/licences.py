@@ -43,8 +43,8 @@ SOURCES = {
         "PhysioNet Credentialed Health Data License 1.5.0",
         "For credentialed users who signed the agreement; access to the data may not be shared. PhysioNet has guidelines for "
         "models derived from MIMIC: read them before such a model is given to anyone.",
-        "physionet.org/content/ms-cxr-t/1.0.0 (credentialed access), PhysioNet's data use agreement 1.5.0, its news of 2024-04-24;"
-        " the licence's version as others report it",
+        "physionet.org/content/ms-cxr-t/1.0.0 (credentialed access), its data use agreement 1.5.0, its news of 2024-04-24; "
+        "the licence's version as others report it",
         False,
     ),
     "pmc": Licence(
