@@ -50,6 +50,8 @@ def render(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: pd.Da
                 task_type="visual-question-answering",
                 dataset_type="med-mim",
                 dataset_name=f"Med-MIM {row['set']}, {row['kind']}",
+                dataset_config=row["set"],  # what the hub tells results apart by
+                dataset_split=row["kind"],
                 metric_type=row["metric"],
                 metric_name=NAMES[row["metric"]],
                 metric_value=round(float(row["value"]), 4),
