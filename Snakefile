@@ -25,6 +25,7 @@ include: "workflow/rules/ask.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/merge.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/crate.smk"
 include: "workflow/rules/export.smk"
@@ -36,6 +37,7 @@ localrules:
     audit,
     crate,
     export,
+    merge,
 
 
 rule all:

@@ -106,6 +106,16 @@ def test_several_processes_are_a_step_of_their_own(snakemake, tmp_path: Path) ->
     assert {"gpu=8", "tasks=8", "mpi=srun", "tasks_per_gpu=0", "cpus_per_task=8"} <= set(asked.split(", "))
 
 
+def test_a_training_that_can_not_fit_its_gpus_is_not_queued(snakemake, tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    values["models"]["med-mantis"]["tuning"] |= {"gpu_memory_gb": 24}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(values))
+    done = snakemake(tmp_path, "-n", "--configfile", tmp_path / "small.yaml", ok=False)
+    assert "models.med-mantis.tuning can't run" in done.stdout and "These would fit: zero_stage: 3" in done.stdout
+    planned = jobs(snakemake(tmp_path, "-n", "training_plan", "--configfile", tmp_path / "small.yaml").stdout)
+    assert planned == {"training_plan": 1}
+
+
 def released(tmp_path: Path, **release: str) -> Path:
     values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     values["qa"] |= {"origin": "released", "release": release}

@@ -328,6 +328,7 @@ MUTATIONS = [
         tuned("med-mantis"),
         says="tune med-mantis: config: tuning.learning_rate 0.05 → 0.1",
     ),
+    Mutation("memory of a training's GPUs", config(("models/med-mantis/tuning/gpu_memory_gb", 80)), {"report *"}),
     Mutation(
         "two values swapped",
         config(("models/med-mantis/tuning/lora_rank", 8), ("models/med-mantis/tuning/lora_alpha", 4)),

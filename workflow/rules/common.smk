@@ -16,8 +16,10 @@ from medmim.config import ConfigError
 from medmim.config import parse as parse_config
 from medmim.digest import HERE, digest
 from medmim.download.settings import SERVERS
+from medmim.errors import UserError
 from medmim.models import FAMILIES
 from medmim.models import module as family_module
+from medmim.train import architecture, budget
 from medmim.train.recipe import SIZES
 
 if workflow.global_resources["_nodes"].value is not None:
@@ -131,6 +133,22 @@ def adapter_of(model):
 def together(model, value):
     """What to ask SLURM for where several processes train together; None, which asks for nothing, where one trains alone."""
     return value if MODELS[model].tuning.world > 1 else None
+
+
+def must_fit(model):
+    """Raise where a training needs more memory than its recipe says that each GPU has: before anything is queued."""
+    base, tuning = MODELS[model].base, MODELS[model].tuning
+    if tuning.gpus and tuning.gpu_memory_gb:
+        try:
+            config = architecture.found(MODELS[base].hub, f"{R}/models/{base}", MODELS[base].path)
+            built = architecture.Architecture.read(*config)
+        except architecture.UnknownArchitecture:
+            return  # of the hub, and known once it is fetched
+        asked = budget.expected(RUN.qa.train.model_dump(), built.image_tokens)
+        try:
+            budget.require(budget.plan(built, tuning, asked), model)
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
 
 
 def launcher(model):

@@ -79,10 +79,11 @@ if TUNED:
             tasks_per_gpu=lambda w: together(w.model, 0),  # or the executor would ask for as many tasks again on each GPU
             cpus_per_task=lambda w: together(w.model, MODELS[w.model].tuning.threads),
         params:
+            fits=lambda w: must_fit(w.model),
             cfg=lambda w: cfg(
                 family=MODELS[w.model].family,
                 seed=RUN.seed,
-                tuning=MODELS[w.model].tuning,
+                tuning=MODELS[w.model].tuning.model_dump(exclude={"gpu_memory_gb"}),
             ),
             code=lambda w: digest("tune.py", family_module(MODELS[w.model].family)),
             launcher=lambda w: launcher(w.model),
@@ -91,3 +92,21 @@ if TUNED:
             program("tune.py", python="{params.launcher}")
             + "--model {input.model} --samples {input.samples} --pixels {input.pixels}"
             " --adapter {output.adapter} --loss {output.loss} --checkpoints {params.checkpoints}"
+
+
+rule training_plan:
+    """What each training will take: memory of a GPU, steps, FLOPs, GPU hours. It has no input and builds nothing."""
+    log:
+        f"{R}/logs/training_plan.log",
+    localrule: True
+    conda:
+        "../../envs/gpu.yaml"
+    params:
+        cfg=cfg(
+            models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
+            questions=RUN.qa.train,
+            folder=R,
+        ),
+        code=digest("plan_training.py"),
+    shell:
+        program("plan_training.py")

@@ -78,6 +78,8 @@ class Tuning(Part):
     """Steps between checkpoints."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs of the job, over all its nodes, a process on each; 0 trains on the CPU."""
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory of each, such as 80. A training that needs more is refused before anything runs; results do not depend on it."""
     nodes: Positive = 1
     """Nodes of the job, with the same number of processes on each."""
     processes: Positive = 1

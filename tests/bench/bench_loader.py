@@ -1,0 +1,242 @@
+"""Our shards beside mosaicml-streaming, litdata, webdataset and datasets: samples a second in random order, and a resume.
+
+The same samples for all: two images of 336 x 336 x 3 uint8 and their token ids, returned as numpy arrays; once alone, and once
+with every byte read, as a training does. One process, files in the page cache, each library in its own format without
+compression. A resume is a fresh opening up to the first sample of the second half. Run:
+
+    pip install mosaicml-streaming webdataset litdata    # in a throwaway venv: their pins are not those of requirements.lock
+    python tests/bench/bench_loader.py [SAMPLES]     # a peer that is not installed is left out, and named
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medmim import tables
+from medmim.shards.dataset import Shards
+
+SIDE, IMAGES, TOKENS, ROUNDS = 336, 2, 60, 3
+Read = tuple[np.ndarray, list[np.ndarray]]
+"""Token ids; images, uint8, SIDE x SIDE x 3."""
+
+
+def made(count: int) -> list[Read]:
+    rng = np.random.default_rng(0)
+    shape = (SIDE, SIDE, 3)
+    return [
+        (rng.integers(0, 32000, TOKENS), [rng.integers(0, 256, shape, np.uint8) for _ in range(IMAGES)]) for _ in range(count)
+    ]
+
+
+def touched(sample: Read) -> int:
+    """Every byte is read, and the sum says that all loaders gave the same."""
+    return int(sample[0].sum()) + sum(int(image.reshape(-1).view(np.uint64).sum() % 2**32) for image in sample[1])
+
+
+class Loader:
+    """One library: samples are written once, then opened, and passed over in random order, from the first or from one on."""
+
+    needs = ""
+
+    def __init__(self, folder: Path, samples: list[Read]) -> None:
+        self.folder, self.count = folder, len(samples)
+        folder.mkdir()
+        self.write(samples)
+
+    def write(self, samples: list[Read]) -> None:
+        """In the library's own format."""
+        raise NotImplementedError
+
+    def open(self) -> Any:
+        """What is kept open for a training."""
+        raise NotImplementedError
+
+    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+        """The samples of a pass from the `at`th on."""
+        raise NotImplementedError
+
+    def order(self, at: int) -> list[int]:
+        """For those that leave the order to us."""
+        return np.random.default_rng(1).permutation(self.count)[at:].tolist()
+
+
+class Ours(Loader):
+    def write(self, samples: list[Read]) -> None:
+        rows, images = [], []
+        for n, (ids, shown) in enumerate(samples):
+            names = [f"{n:06}-{k}" for k in range(len(shown))]
+            images += [
+                {"image_id": name, "height": SIDE, "width": SIDE, "pixels": image.tobytes()}
+                for name, image in zip(names, shown, strict=True)
+            ]
+            rows.append({"qa_id": str(n), "input_ids": ids, "labels": ids, "image_ids": names, "length": len(ids)})
+        tables.write(self.folder / "samples.parquet", "samples", rows)
+        if find_spec("medmim.shards.pixels"):
+            from medmim.shards import pixels
+
+            pixels.write(self.folder / "pixels.parquet", images)
+        else:
+            groups = (images[start : start + 3] for start in range(0, len(images), 3))
+            tables.write_parts(self.folder / "pixels.parquet", "pixels", groups)
+
+    def open(self) -> Shards:
+        return Shards(self.folder / "samples.parquet", self.folder / "pixels.parquet")
+
+    def epoch(self, opened: Shards, at: int = 0) -> Iterator[Read]:
+        for index in self.order(at):
+            sample = opened[index]
+            yield sample.input_ids, sample.pixels
+
+
+class Streaming(Loader):
+    needs = "streaming"
+
+    def write(self, samples: list[Read]) -> None:
+        from streaming import MDSWriter
+
+        columns = {"ids": "ndarray:int64", **{f"image{k}": "ndarray:uint8" for k in range(IMAGES)}}
+        with MDSWriter(out=str(self.folder / "mds"), columns=columns) as out:
+            for ids, images in samples:
+                out.write({"ids": ids, **{f"image{k}": image for k, image in enumerate(images)}})
+
+    def open(self) -> Any:
+        from streaming import StreamingDataset
+
+        return StreamingDataset(local=str(self.folder / "mds"), shuffle=True, shuffle_seed=1, batch_size=1)
+
+    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+        if at:
+            opened.load_state_dict(opened.state_dict(at, from_beginning=True))
+        for row in opened:
+            yield row["ids"], [row[f"image{k}"] for k in range(IMAGES)]
+
+
+class Webdataset(Loader):
+    needs = "webdataset"
+
+    def write(self, samples: list[Read]) -> None:
+        import webdataset
+
+        with webdataset.TarWriter(str(self.folder / "samples.tar")) as out:
+            for n, (ids, images) in enumerate(samples):
+                parts = {f"image{k}.bin": image.tobytes() for k, image in enumerate(images)}
+                out.write({"__key__": f"{n:06}", "ids.bin": ids.tobytes(), **parts})
+
+    def open(self) -> Any:
+        import webdataset
+
+        return webdataset.WebDataset(str(self.folder / "samples.tar"), shardshuffle=False).shuffle(1000, seed=1)
+
+    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+        for row in islice(opened, at, None):  # it can't go to a sample: those before are read and thrown away
+            images = [np.frombuffer(row[f"image{k}.bin"], np.uint8).reshape(SIDE, SIDE, 3) for k in range(IMAGES)]
+            yield np.frombuffer(row["ids.bin"], np.int64), images
+
+
+class Litdata(Loader):
+    needs = "litdata"
+
+    def write(self, samples: list[Read]) -> None:
+        from litdata.streaming.writer import BinaryWriter
+
+        writer = BinaryWriter(str(self.folder / "lit"), chunk_bytes="64MB")
+        (self.folder / "lit").mkdir(exist_ok=True)
+        for n, (ids, images) in enumerate(samples):
+            writer[n] = {"ids": ids, **{f"image{k}": image for k, image in enumerate(images)}}
+        writer.done()
+        writer.merge()
+
+    def open(self) -> Any:
+        from litdata import StreamingDataset
+
+        return StreamingDataset(str(self.folder / "lit"), shuffle=True, seed=1, drop_last=False)
+
+    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+        if at:
+            opened.load_state_dict(opened.state_dict(at, 0, 1))
+        for row in opened:
+            yield row["ids"], [row[f"image{k}"] for k in range(IMAGES)]
+
+
+class Arrow(Loader):
+    needs = "datasets"
+
+    def write(self, samples: list[Read]) -> None:
+        import pyarrow as pa
+        from datasets import Dataset
+
+        columns = {"ids": pa.array([ids.tobytes() for ids, _ in samples], pa.large_binary())}
+        for k in range(IMAGES):
+            columns[f"image{k}"] = pa.array([images[k].tobytes() for _, images in samples], pa.large_binary())
+        Dataset(pa.table(columns)).save_to_disk(str(self.folder / "arrow"))
+
+    def open(self) -> Any:
+        from datasets import load_from_disk
+
+        return load_from_disk(str(self.folder / "arrow"), keep_in_memory=False)
+
+    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+        for index in self.order(at):
+            row = opened[index]
+            images = [np.frombuffer(row[f"image{k}"], np.uint8).reshape(SIDE, SIDE, 3) for k in range(IMAGES)]
+            yield np.frombuffer(row["ids"], np.int64), images
+
+
+LOADERS = {"ours": Ours, "mosaicml-streaming": Streaming, "litdata": Litdata, "webdataset": Webdataset, "datasets": Arrow}
+
+
+def best(run: Callable[[], Any]) -> float:
+    """Seconds of the fastest of ROUNDS."""
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 600
+    samples = made(count)
+    wanted = sum(touched(s) for s in samples)
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in LOADERS.items():
+            if kind.needs and find_spec(kind.needs) is None:
+                print(f"{name}: not installed", file=sys.stderr)
+                continue
+            loader = kind(Path(folder, name), samples)
+            opened = loader.open()
+            assert sum(touched(s) for s in loader.epoch(opened)) == wanted, (
+                f"{name} gives other samples"
+            )  # and warms the page cache
+            epoch = best(lambda loader=loader, opened=opened: [None for _ in loader.epoch(opened)])
+            read = best(lambda loader=loader, opened=opened: [touched(s) for s in loader.epoch(opened)])
+            resume = best(lambda loader=loader: next(loader.epoch(loader.open(), count // 2)))
+            found[name] = {
+                "samples_per_second": count / epoch,
+                "read_samples_per_second": count / read,
+                "resume_ms": 1e3 * resume,
+            }
+    ours = found["ours"]
+    print(f"{count} samples of {IMAGES} images, {SIDE} x {SIDE} x 3, best of {ROUNDS}")
+    print(f"{'':<20}{'samples/s':>12}{'every byte read':>18}{'resume at half':>16}{'ours / theirs':>15}")
+    for name, one in found.items():
+        ratio = ours["samples_per_second"] / one["samples_per_second"]
+        print(
+            f"{name:<20}{one['samples_per_second']:>12,.0f}{one['read_samples_per_second']:>18,.0f}{one['resume_ms']:>13,.1f} ms"
+            f"{ratio:>15.1f}"
+        )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

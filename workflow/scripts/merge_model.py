@@ -1,0 +1,32 @@
+"""Merge an adapter into its base: a model folder that plain transformers loads, with tokenizer, processor and chat template.
+
+    AutoProcessor.from_pretrained(FOLDER), LlavaForConditionalGeneration.from_pretrained(FOLDER)
+
+A model that was tuned in full is taken as it is. Needs the memory of the model in float32, no GPU. cfg: {"family": ...}.
+"""
+
+from pathlib import Path
+
+from medmim.job import Job, parser
+from medmim.models import MODULE
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--base", type=Path, required=True, help="index of the base model's folder")
+    arguments.add_argument("--tuned", type=Path, required=True, help="index of the adapter's folder")
+    arguments.add_argument("--card", type=Path, help="model card, which becomes the folder's README.md")
+    arguments.add_argument("--merged", type=Path, required=True, help="index of the merged model's folder (written)")
+    with Job(arguments, inputs=["base", "tuned", "card"], outputs=["merged"], modules=[MODULE]) as job:
+        import shutil
+
+        from medmim.models.merged import merge
+
+        made = merge(job.args.base.parent, job.args.tuned.parent, job.cfg["family"], job.out["merged"])
+        if job.args.card:
+            shutil.copyfile(job.args.card, job.out["merged"] / "README.md")
+        job.done(f"{made['parameters']:,} parameters in {made['dtype']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Plan trainings before they are queued: parameters, FLOPs, memory of each GPU by part, packs, steps and GPU hours.
+
+    python workflow/scripts/plan_training.py --config config/config.yaml --gpu H100
+
+Each model with a recipe is built without its weights, on torch's meta device, and counted. Its config.json comes from the run's
+models/NAME, from the model's own folder, or, for the two published bases, from numbers in medmim.train.architecture. Lengths of
+samples come from the run's shards where these are made, else from the numbers of questions asked for, and then they are assumed.
+
+Where a recipe states gpu_memory_gb, Snakemake refuses one that does not fit when it plans; here it only says so.
+cfg: {"models": the section models, "questions": the section qa.train, "folder": the run's}.
+"""
+
+import json
+from pathlib import Path
+
+from medmim.job import Job, UserError, parser
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--config", type=Path, help="YAML configuration, in place of --cfg")
+    arguments.add_argument("--models", nargs="+", help="names of the models (default: all with a recipe)")
+    arguments.add_argument("--gpu", default="H100", help="type of GPU, such as H200 or A100 40GB (default: H100)")
+    arguments.add_argument("--utilisation", type=float, help="share of its peak at which it computes (default: 0.4, assumed)")
+    arguments.add_argument("--json", type=Path, metavar="OUT", help="the figures (written)")
+    with Job(arguments) as job:
+        from medmim import files
+        from medmim.config import ConfigError, load
+        from medmim.train import budget, meta
+        from medmim.train.architecture import Architecture, UnknownArchitecture, found
+        from medmim.train.gpu_types import GPUS, named
+        from medmim.train.recipe import Tuning
+
+        cfg = job.cfg
+        if job.args.config:
+            try:
+                run = load(job.args.config)
+            except (ConfigError, OSError) as error:
+                raise UserError(str(error)) from None
+            cfg = {"models": run.model_dump()["models"], "questions": run.qa.train.model_dump(), "folder": run.folder}
+        if not cfg:
+            raise UserError("--config names the configuration whose trainings are to be planned")
+        models = cfg["models"]
+        wanted = job.args.models or [name for name, model in models.items() if model["base"]]
+        if lacking := [name for name in wanted if name not in models or not models[name]["base"]]:
+            raise UserError(
+                f"no model {lacking[0]!r} with a recipe: there are {', '.join(n for n in models if models[n]['base'])}"
+            )
+        gpu = named(job.args.gpu)
+        if gpu is None:
+            raise UserError(f"--gpu {job.args.gpu}: not known; there are {', '.join(g.name for g in GPUS)}")
+        utilisation = job.args.utilisation or budget.UTILISATION
+        said, figures = [], {}
+        for name in wanted:
+            base, tuning = models[models[name]["base"]], Tuning(**models[name]["tuning"])
+            try:
+                config, source = found(base["hub"], Path(cfg["folder"], "models", models[name]["base"]), base["path"])
+                architecture = Architecture.read(config, source)
+            except UnknownArchitecture as error:
+                said.append(f"{name:<16}not planned: {error}")
+                continue
+            samples = Path(cfg["folder"], "shards", models[name]["base"], "train.samples.parquet")
+            work = budget.measured(samples) if samples.exists() else budget.expected(cfg["questions"], architecture.image_tokens)
+            plan = budget.plan(architecture, tuning, work)
+            built = meta.adapted(config, tuning)
+            trained = budget.trained(architecture, tuning)
+            assert meta.count(built, trained=True) == trained, f"{source}: the model trains other weights than were counted"
+            said.append(budget.told(plan, name, source, gpu, utilisation))
+            figures[name] = budget.figures(plan, gpu, utilisation)
+        for text in said:
+            print(f"{text}\n")
+        if job.args.json:
+            with files.whole(job.args.json) as temporary:
+                temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        job.done(f"{len(figures)} of {len(wanted)} trainings planned")
+
+
+if __name__ == "__main__":
+    main()
