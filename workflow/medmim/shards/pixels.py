@@ -30,12 +30,15 @@ def write(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     Returns the number of rows. Raises TableError, and what `rows` raises.
     """
     schema = tables.schema("pixels")
-    packed = {name: "none" if name == "pixels" else "zstd" for name in schema.names}
+    others = [name for name in schema.names if name != "pixels"]
+    options: dict[str, Any] = {
+        "compression": {"pixels": "none", **dict.fromkeys(others, "zstd")},
+        "write_statistics": others,  # the least and the greatest value would stand before the pixels
+        "use_dictionary": False,
+        "data_page_size": PAGE,
+    }
     count = 0
-    with (
-        whole(Path(path)) as temporary,
-        pq.ParquetWriter(temporary, schema, compression=packed, use_dictionary=False, data_page_size=PAGE) as writer,
-    ):
+    with whole(Path(path)) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
         for group in _groups(rows):
             writer.write_table(tables.build("pixels", group), row_group_size=GROUP_ROWS)
             count += len(group)
