@@ -1,6 +1,9 @@
 """Packing: the plan, and that a model learns from a pack what it learns from its samples one at a time."""
 
+import os
 import pickle
+import signal
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +216,14 @@ def test_workers_change_nothing(family: Family) -> None:
         assert a.keys() == b.keys() and a["sample_lengths"] == b["sample_lengths"]
         assert all(torch.equal(a[n], b[n]) for n in a if isinstance(a[n], torch.Tensor))
     assert pickle.loads(pickle.dumps(_Collator(family.layout, True)))([family.samples[:2]]).keys() == made[0][0].keys()
+
+
+def test_workers_leave_sigterm_to_the_training(family: Family) -> None:
+    """SLURM sends it to all processes of a job, and the training still needs batches to end its step."""
+    data = _Batches(family.samples, [np.array([n]) for n in range(8)])
+    batches_ = iter(DataLoader(data, 1, collate_fn=_Collator(family.layout, True), num_workers=1, prefetch_factor=2))
+    next(batches_)
+    [worker] = active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    assert len(list(batches_)) == 7
