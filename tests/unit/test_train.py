@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +101,13 @@ def until_checkpoint(out: Path, *processes: subprocess.Popen[str]) -> None:
         assert all(p.poll() is None for p in processes), "no checkpoint was written before the end"
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def tune_here(patch: pytest.MonkeyPatch, *given: Any, **kwargs: Any) -> None:
+    """`tune` in this process. Raises SystemExit where it fails."""
+    words = command(*given, **kwargs)[2:]
+    options: dict[str, Any] = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    run(patch, "tune.py", **options | {"cfg": json.loads(options["cfg"])})
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -211,9 +219,7 @@ def test_stopped_after_any_step(
 ) -> None:
     """SIGTERM while the model is loaded, after the first step, twice, before and after the last."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    words = command(prepared, tmp_path, MODES[mode][0], **MODES[mode][1])[2:]
-    options = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
-    options["cfg"] = json.loads(options["cfg"])
+    family, tuning = MODES[mode]
     checked, loaded = checkpoints.Keeper.on_step_end, weights.load
 
     def on_step_end(keeper, args, state, control, **kwargs):
@@ -231,12 +237,12 @@ def test_stopped_after_any_step(
     for step in steps:
         if step < 6:
             with pytest.raises(SystemExit) as end:
-                run(monkeypatch, "tune.py", **options)
+                tune_here(monkeypatch, prepared, tmp_path, family, **tuning)
             assert end.value.code == 75
             assert {p.name for p in tmp_path.iterdir()} == ({"checkpoints"} if step else set())
     steps.clear()
     if not (tmp_path / "adapter").exists():
-        run(monkeypatch, "tune.py", **options)
+        tune_here(monkeypatch, prepared, tmp_path, family, **tuning)
     assert same(tuned[mode], tmp_path) and not (tmp_path / "checkpoints").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -415,29 +421,50 @@ def test_a_diverging_training_says_so(prepared: Path, tmp_path: Path) -> None:
     assert "diverged" in said and "Traceback" not in said
 
 
+METHODS: dict[str, dict[str, object]] = {
+    "lora": {"projector_learning_rate": 5e-3},
+    "full": {"method": "full", "learning_rate": 1e-3, "projector_learning_rate": 1e-4},
+}
+SHARED = {"max_steps": 8, "lora_dropout": 0.0}  # each process draws its dropout for itself
+
+
+@pytest.fixture(scope="module")
+def alone(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What one process learns from two packs a step, by method."""
+    folders = {method: tmp_path_factory.mktemp(method) for method in METHODS}
+    for method, folder in folders.items():
+        tune(prepared, folder, "llava-med", accumulation=2, **SHARED, **METHODS[method])
+    return folders
+
+
+def learned(folder: Path, method: str) -> dict[str, torch.Tensor]:
+    """The weights; of a whole model as stock transformers loads them, all of them: ZeRO-3 gives them other names on disk."""
+    if method == "lora":
+        return load_file(folder / "adapter_model.safetensors")
+    model, told_ = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not told_["missing_keys"] and not told_["unexpected_keys"]
+    return model.state_dict()
+
+
 @pytest.mark.parametrize(("stage", "method"), [(1, "lora"), (2, "lora"), (3, "lora"), (3, "full")])
 def test_two_processes_with_deepspeed_learn_what_one_without_learns(
-    prepared: Path, tmp_path: Path, stage: int, method: str
+    prepared: Path, alone: dict[str, Path], tmp_path: Path, stage: int, method: str
 ) -> None:
     """Some packs have no image on one of the two, and their label tokens are not as many. ZeRO-3 gathers what is saved. The first
     start compiles DeepSpeed's communication operator: a minute."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    same_ = {"max_steps": 8, "lora_dropout": 0.0, "method": method}  # each process draws its dropout for itself
-    same_ |= {"learning_rate": 1e-3, "projector_learning_rate": 1e-4} if method == "full" else {"projector_learning_rate": 5e-3}
-    tune(prepared, tmp_path / "two", "llava-med", launcher=launcher, processes=2, zero_stage=stage, **same_)
-    tune(prepared, tmp_path / "one", "llava-med", accumulation=2, **same_)
-    two, one = (tables.frame(tmp_path / n / "loss.parquet", "loss") for n in ("two", "one"))
+    tune(prepared, tmp_path, "llava-med", launcher=launcher, processes=2, zero_stage=stage, **SHARED, **METHODS[method])
+    two, one = (tables.frame(out / "loss.parquet", "loss") for out in (tmp_path, alone[method]))
     assert two[["step", "tokens"]].equals(one[["step", "tokens"]]) and two.loss.tolist() == pytest.approx(
         one.loss.tolist(), rel=1e-5
     )
-    name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
-    trained = [load_file(tmp_path / n / "adapter" / name) for n in ("two", "one")]
+    trained = [learned(out / "adapter", method) for out in (tmp_path, alone[method])]
     assert trained[0].keys() == trained[1].keys()
     assert max(float((trained[0][name] - trained[1][name]).abs().max()) for name in trained[0]) < 1e-4
 
 
-def test_the_projector_has_a_learning_rate_of_its_own(prepared: Path, tmp_path: Path) -> None:
-    tune(prepared, tmp_path, "mantis", projector_learning_rate=0.0, weight_decay=0.1)
+def test_the_projector_has_a_learning_rate_of_its_own(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune_here(monkeypatch, prepared, tmp_path, "mantis", projector_learning_rate=0.0, weight_decay=0.1)
     adapter = load_file(tmp_path / "adapter/adapter_model.safetensors")
     base = load_file(prepared / "mantis/model.safetensors")
     projector = {name.split(PROJECTOR)[1]: weight for name, weight in adapter.items() if PROJECTOR in name}
@@ -462,9 +489,12 @@ def test_full_fine_tuning_saves_a_model(prepared: Path, tuned: dict[str, Path]) 
     assert Layout.open("mantis", folder).image_tokens == Layout.open("mantis", prepared / "mantis").image_tokens
 
 
-def test_what_a_run_made_of_its_machine_is_told(prepared: Path, tuned: dict[str, Path], tmp_path: Path) -> None:
+def test_what_a_run_made_of_its_machine_is_told(
+    prepared: Path, tuned: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In the log, for TensorBoard and in the record; not in the tables, which are the same twice."""
-    said = tune(prepared, tmp_path, "mantis", **PADDED, board=True)
+    tune_here(monkeypatch, prepared, tmp_path, "mantis", **PADDED, board=True)
+    said = capsys.readouterr().err
     assert re.search(r"[\d,]+ tokens/s, padding \d+\.\d%, waiting for data \d+\.\d%, peak memory \d+\.\d GB", said)
     board = EventAccumulator(str(tmp_path / "board")).Reload()
     names = {"loss", "learning_rate", "grad_norm", "tokens_per_second", "padding", "loader_wait", "peak_memory_bytes"}
