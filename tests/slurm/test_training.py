@@ -22,11 +22,11 @@ from runs import MINI
 from small_models import write_model, write_tables
 
 TUNING = {
-    "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.1, "max_steps": 60, "batch": 2, "precision": "fp32", "max_length": 512,
+    "lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.1, "max_steps": 60, "precision": "fp32", "max_length": 128,
     "gradient_checkpointing": False, "checkpoint_steps": 5, "learning_rate": 1e-2,
 }  # fmt: skip
-PAIR = {"batch": 1, "processes": 2, "zero_stage": 2, "lora_dropout": 0.0}
-"""Two processes with DeepSpeed; the same batches as one. Without dropout, which each process draws for itself."""
+PAIR = {"processes": 2, "zero_stage": 2, "lora_dropout": 0.0}
+"""Two processes with DeepSpeed; the packs of one process of two a step. Without dropout, which each draws for itself."""
 HOLD = ["sbatch", "--parsable", "--partition=cpu", "--cpus-per-task=32", "--output=/dev/null", "--wrap", "exec tail -f /dev/null"]
 """A job that needs a whole node, and may take it from others."""
 
@@ -51,7 +51,7 @@ def command(prepared: Path, out: Path, **tuning: object) -> list[str]:
         sys.executable, str(WORKFLOW / "scripts/tune.py"),
         "--cfg", json.dumps({"family": "llava-med", "seed": 3, "tuning": TUNING | tuning}),
         "--model", str(prepared / "base/files.parquet"), "--samples", str(prepared / "samples.parquet"),
-        "--pixels", str(prepared / "pixels.parquet"), "--adapter", str(out / "adapter/files.parquet"),
+        "--pixels", str(prepared / "pixels.parquet"), "--tuned", str(out / "adapter/files.parquet"),
         "--loss", str(out / "loss.parquet"), "--checkpoints", str(out / "checkpoints"),
     ]  # fmt: skip
 
@@ -204,7 +204,7 @@ def pair(running: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def test_two_processes_learn_what_one_learns(cluster: Cluster, prepared: Path, pair: Path, tmp_path: Path) -> None:
-    alone = Training(cluster, prepared, tmp_path / "out", lora_dropout=0.0)
+    alone = Training(cluster, prepared, tmp_path / "out", lora_dropout=0.0, accumulation=2)
     alone.end()
     two, one = (tables.frame(out / "loss.parquet", "loss") for out in (pair, alone.out))
     assert two[["step", "tokens"]].equals(one[["step", "tokens"]])

@@ -4,6 +4,7 @@ import json
 import pickle
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
@@ -11,7 +12,8 @@ from medmim import images, tables
 from medmim.files import index, sha256
 from medmim.models import FAMILIES
 from medmim.models.layout import Layout
-from medmim.shards.build import rows_per_group, samples
+from medmim.shards import pixels
+from medmim.shards.build import samples
 from medmim.shards.dataset import Shards
 from small_models import image_rows, questions, run, write_model, write_tables
 
@@ -28,11 +30,12 @@ def world(tmp_path_factory):
     return folder
 
 
-def build(monkeypatch, world, out, family, **cfg):
+def build(monkeypatch, world, out, family, threads=1, **cfg):
     cfg = {"family": family, "system": "", "max_length": 512, "max_rejected": 0.0} | cfg
     places = {name: out / f"{name}.parquet" for name in ("samples", "pixels", "rejected")}
     qa, store = world / "qa.parquet", [world / "images.parquet"]
-    run(monkeypatch, "build_shards.py", cfg=cfg, model=world / family / "files.parquet", qa=qa, images=store, **places)
+    model = world / family / "files.parquet"
+    run(monkeypatch, "build_shards.py", cfg=cfg, model=model, qa=qa, images=store, threads=threads, **places)
     return places
 
 
@@ -54,12 +57,13 @@ def test_build_shards(monkeypatch, world, tmp_path, family):
         assert reply == ("ABC"[question["answer_index"]] + f": {gold}" if question["options"] else gold)
         assert "Be brief." in layout.tokenizer.decode(row["input_ids"])
     found = tables.read(places["pixels"], "pixels").to_pylist()
-    used = list(dict.fromkeys(i for q in asked for i in q["image_ids"]))
-    assert [r["image_id"] for r in found] == used
+    held = tables.read(world / "images.parquet", "images", ["image_id"]).column(0).to_pylist()
+    used = {i for q in asked for i in q["image_ids"]}
+    assert [r["image_id"] for r in found] == [i for i in held if i in used]  # in the order of the images tables
     for row in found:
         assert row["pixels"] == layout.pixels(store.image(row["image_id"])).tobytes()
         assert (row["height"], row["width"]) == (56, 56)
-    again = build(monkeypatch, world, tmp_path / "b", family, system="Be brief.")
+    again = build(monkeypatch, world, tmp_path / "b", family, threads=2, system="Be brief.")
     assert {n: sha256(p) for n, p in places.items()} == {n: sha256(p) for n, p in again.items()}
     record = json.loads((tmp_path / "a" / "samples.parquet.prov.json").read_text())
     other = next(f for f in FAMILIES if f != family).replace("-", "_")
@@ -118,10 +122,9 @@ def test_too_many_rejected_stops_with_a_message_and_nothing_written(monkeypatch,
     assert kept and rejected and kept + rejected == len(questions(["a", "b"]))
 
 
-@pytest.mark.parametrize("in_memory", [1 << 30, 0])
-def test_dataset_gives_each_sample_at_any_time(monkeypatch, world, tmp_path, in_memory):
+def test_dataset_gives_each_sample_at_any_time(monkeypatch, world, tmp_path):
     places = build(monkeypatch, world, tmp_path, "mantis")
-    data = Shards(places["samples"], places["pixels"], in_memory=in_memory)
+    data = Shards(places["samples"], places["pixels"])
     rows = tables.read(places["samples"], "samples").to_pylist()
     held = {r["image_id"]: r["pixels"] for r in tables.read(places["pixels"], "pixels").to_pylist()}
     assert len(data) == len(rows) and data.lengths.tolist() == [r["length"] for r in rows]
@@ -135,24 +138,53 @@ def test_dataset_gives_each_sample_at_any_time(monkeypatch, world, tmp_path, in_
     assert data.image(rows[1]["image_ids"][0]).tobytes() == held[rows[1]["image_ids"][0]]
     with pytest.raises(IndexError):
         data[len(data)]
+    with pytest.raises(ValueError, match="read-only"):
+        data[1].pixels[0][0, 0, 0] = 1
 
 
-def test_dataset_over_several_row_groups(world, tmp_path):
-    layout = Layout.open("mantis", world / "mantis")
-    assert rows_per_group(layout) == (1 << 20) // (3 * 56 * 56)
-    pixels = [{"image_id": str(n), "height": 2, "width": 3, "pixels": bytes(np.full(18, n, np.uint8))} for n in range(11)]
-    tables.write_parts(tmp_path / "pixels.parquet", "pixels", [pixels[:4], pixels[4:8], pixels[8:]])
-    sample = {"qa_id": "q", "input_ids": [1], "labels": [1], "image_ids": [str(n) for n in range(11)], "length": 1}
-    tables.write(tmp_path / "samples.parquet", "samples", [sample])
-    for in_memory in (0, 1 << 30):
-        data = Shards(tmp_path / "samples.parquet", tmp_path / "pixels.parquet", in_memory=in_memory)
-        assert [int(p[1, 2, 2]) for p in data[0].pixels] == list(range(11))
+def pixel_rows(count):
+    """Rows of a pixels table; every image is another, and they differ in size, from a few bytes to thousands."""
+    shapes = [(2 + n % 300, 3, 3) for n in range(count)]
+    arrays = [np.full(shape, n % 256, np.uint8) for n, shape in enumerate(shapes)]
+    return [{"image_id": str(n), "height": a.shape[0], "width": a.shape[1], "pixels": a.tobytes()} for n, a in enumerate(arrays)]
+
+
+@pytest.mark.parametrize(("group_bytes", "count", "groups"), [(1 << 25, 5000, 2), (6000, 300, 69), (1, 20, 20)])
+def test_an_image_is_found_at_its_place_in_any_row_group(tmp_path, monkeypatch, group_bytes, count, groups):
+    monkeypatch.setattr(pixels, "GROUP_BYTES", group_bytes)
+    rows, path = pixel_rows(count), tmp_path / "pixels.parquet"
+    assert pixels.write(path, iter(rows)) == len(rows)
+    assert pq.read_metadata(path).num_row_groups >= groups
+    assert tables.read(path, "pixels").to_pylist() == rows  # as any other reader has it
+    held = pixels.Pixels(path)
+    assert all(held[n].tobytes() == r["pixels"] and held[n].shape == (r["height"], 3, 3) for n, r in enumerate(rows))
+    assert held.rows[str(count - 1)] == count - 1
+
+
+def test_pixels_of_no_image(tmp_path):
+    pixels.write(tmp_path / "pixels.parquet", [])
+    assert pixels.Pixels(tmp_path / "pixels.parquet").rows == {}
+
+
+def test_pixels_that_lie_otherwise_are_refused(tmp_path):
+    """Compressed, or by another's hand: never other pixels than the table's."""
+    rows, path = pixel_rows(9), tmp_path / "pixels.parquet"
+    tables.write(path, "pixels", rows)
+    with pytest.raises(tables.TableError, match=r"pixels\.parquet: row group 0 is not laid out as build_shards does it"):
+        pixels.Pixels(path)
+    pq.write_table(
+        tables.build("pixels", rows), path, compression="none", use_dictionary=False, data_page_size=1, write_batch_size=4
+    )
+    with pytest.raises(tables.TableError, match="build the shards again"):
+        pixels.Pixels(path)
+    pixels.write(path, [rows[0] | {"height": 3}, rows[1] | {"height": 2}, *rows[2:]])
+    with pytest.raises(tables.TableError, match="row 0 is not 27 bytes long, as its height and width say"):
+        pixels.Pixels(path)[0]
 
 
 def test_dataset_refuses_tables_that_do_not_belong_together(monkeypatch, world, tmp_path):
     places = build(monkeypatch, world, tmp_path, "mantis")
-    pixels = tables.read(places["pixels"], "pixels")
-    tables.write(tmp_path / "fewer.parquet", "pixels", pixels.slice(1))
+    pixels.write(tmp_path / "fewer.parquet", tables.read(places["pixels"], "pixels").to_pylist()[1:])
     with pytest.raises(tables.TableError, match=r"fewer\.parquet: no image"):
         Shards(places["samples"], tmp_path / "fewer.parquet")
     rows = tables.read(places["samples"], "samples").to_pylist()

@@ -3,6 +3,7 @@ and going on to the same bytes; two processes, with and without DeepSpeed."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,19 +12,23 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import LlavaForConditionalGeneration
 
 from medmim import tables
 from medmim.digest import WORKFLOW
 from medmim.models import weights
+from medmim.models.layout import Layout
 from medmim.train import checkpoints, preempt
 from medmim.train.group import Group, of_srun
+from medmim.train.meter import Meter, peak, told
 from medmim.train.order import mixed, permutation, positions
 from medmim.train.recipe import SIZES, Tuning
 from medmim.train.tune import PROJECTOR, adapt, total_steps
@@ -31,9 +36,14 @@ from small_models import run, write_model, write_tables
 
 FAMILIES = ["llava-med", "mantis"]
 TUNING = {
-    "lora_rank": 4, "lora_alpha": 8, "max_steps": 6, "batch": 2, "precision": "fp32", "gradient_checkpointing": False,
-    "max_length": 512, "checkpoint_steps": 2, "learning_rate": 1e-2,
+    "lora_rank": 4, "lora_alpha": 8, "max_steps": 6, "precision": "fp32", "gradient_checkpointing": False,
+    "max_length": 128, "checkpoint_steps": 2, "learning_rate": 1e-2,
 }  # fmt: skip
+PADDED = {"packing": False, "batch": 2}
+MODES: dict[str, tuple[str, dict[str, object]]] = {
+    "packed": ("llava-med", {}), "padded": ("mantis", PADDED), "full": ("mantis", {"method": "full", "learning_rate": 1e-3}),
+}  # fmt: skip
+"""Families, and how they are trained."""
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +55,23 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for family in FAMILIES:
             (folder / family).mkdir()
             model = write_model(folder / family, family)
+            (folder / family / "chat_template.jinja").write_text("of the base")
             parts = {part: folder / f"{family}.{part}.parquet" for part in ("samples", "pixels", "rejected")}
             run(patch, "build_shards.py", model=model, qa=qa, images=images, **parts,
                 cfg={"family": family, "system": "", "max_length": 512, "max_rejected": 0})  # fmt: skip
     return folder
 
 
-def command(prepared: Path, out: Path, family: str, *, launcher: list[str] | None = None, **tuning: object) -> list[str]:
+def command(
+    prepared: Path, out: Path, family: str, *, launcher: list[str] | None = None, board: bool = False, **tuning: object
+) -> list[str]:
     return [
         *(launcher or [sys.executable]), str(WORKFLOW / "scripts/tune.py"),
         "--cfg", json.dumps({"family": family, "seed": 3, "tuning": TUNING | tuning}),
         "--model", str(prepared / family / "files.parquet"), "--samples", str(prepared / f"{family}.samples.parquet"),
-        "--pixels", str(prepared / f"{family}.pixels.parquet"), "--adapter", str(out / "adapter/files.parquet"),
+        "--pixels", str(prepared / f"{family}.pixels.parquet"), "--tuned", str(out / "adapter/files.parquet"),
         "--loss", str(out / "loss.parquet"), "--checkpoints", str(out / "checkpoints"),
+        *(["--tensorboard", str(out / "board")] if board else []),
     ]  # fmt: skip
 
 
@@ -89,6 +103,13 @@ def until_checkpoint(out: Path, *processes: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+def tune_here(patch: pytest.MonkeyPatch, *given: Any, **kwargs: Any) -> None:
+    """`tune` in this process. Raises SystemExit where it fails."""
+    words = command(*given, **kwargs)[2:]
+    options: dict[str, Any] = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    run(patch, "tune.py", **options | {"cfg": json.loads(options["cfg"])})
+
+
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit status and what was said."""
     said = process.communicate(timeout=120)[1]
@@ -97,10 +118,10 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def tuned(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished training of each family."""
-    folders = {family: tmp_path_factory.mktemp(family) for family in FAMILIES}
-    for family, folder in folders.items():
-        tune(prepared, folder, family)
+    """A finished training of each mode."""
+    folders = {mode: tmp_path_factory.mktemp(mode) for mode in MODES}
+    for mode, (family, tuning) in MODES.items():
+        tune(prepared, folders[mode], family, **tuning)
     return folders
 
 
@@ -118,9 +139,9 @@ def test_only_lora_in_the_language_model_and_the_projector_are_trained(prepared:
                                                       .model.multi_modal_projector.parameters())  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_adapter_is_what_stock_peft_loads(prepared: Path, tuned: dict[str, Path], family: str) -> None:
-    folder = tuned[family] / "adapter"
+@pytest.mark.parametrize("mode", ["packed", "padded"])
+def test_the_adapter_is_what_stock_peft_loads(prepared: Path, tuned: dict[str, Path], mode: str) -> None:
+    folder, family = tuned[mode] / "adapter", MODES[mode][0]
     assert {p.name for p in folder.iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors", "files.parquet", "files.parquet.prov.json",
     }  # fmt: skip
@@ -134,21 +155,22 @@ def test_the_adapter_is_what_stock_peft_loads(prepared: Path, tuned: dict[str, P
     assert str(prepared) not in (folder / "adapter_config.json").read_text()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_loss_is_recorded_and_falls(tuned: dict[str, Path], family: str) -> None:
-    loss = tables.frame(tuned[family] / "loss.parquet", "loss")
+@pytest.mark.parametrize("mode", MODES)
+def test_the_loss_is_recorded_and_falls(tuned: dict[str, Path], mode: str) -> None:
+    loss = tables.frame(tuned[mode] / "loss.parquet", "loss")
     assert loss.step.tolist() == list(range(1, 7)) and set(loss.stage) == {"tune"}
     assert loss.tokens.is_monotonic_increasing and loss.loss.iloc[-2:].mean() < loss.loss.iloc[:2].mean()
-    assert not (tuned[family] / "checkpoints").exists()
+    assert not (tuned[mode] / "checkpoints").exists()
 
 
 def same(a: Path, b: Path) -> bool:
-    return all((a / n).read_bytes() == (b / n).read_bytes() for n in ("loss.parquet", "adapter/adapter_model.safetensors"))
+    names = ["loss.parquet", *(str(p.relative_to(a)) for p in a.glob("adapter/*.safetensors"))]
+    return len(names) == 2 and all((a / n).read_bytes() == (b / n).read_bytes() for n in names)
 
 
-def test_two_runs_give_the_same_bytes(prepared: Path, tuned: dict[str, Path], tmp_path: Path) -> None:
-    tune(prepared, tmp_path, "llava-med")
-    assert same(tmp_path, tuned["llava-med"])
+def test_two_runs_give_the_same_bytes_with_and_without_workers(prepared: Path, tuned: dict[str, Path], tmp_path: Path) -> None:
+    tune(prepared, tmp_path, "llava-med", workers=1)
+    assert same(tmp_path, tuned["packed"])
 
 
 LONG = {"max_steps": 80, "checkpoint_steps": 2, "lora_dropout": 0.1}
@@ -189,15 +211,15 @@ def test_a_run_told_to_stop_goes_on_to_the_same_weights(prepared: Path, undistur
     assert same(undisturbed, tmp_path)
 
 
-@pytest.mark.parametrize("steps", [[0], [1], [3, 4], [5], [6]])
+@pytest.mark.parametrize(
+    ("mode", "steps"), [("packed", [0]), ("padded", [1]), ("packed", [3, 4]), ("full", [5]), ("packed", [6])]
+)
 def test_stopped_after_any_step(
-    prepared: Path, tuned: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[int]
+    prepared: Path, tuned: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, steps: list[int]
 ) -> None:
     """SIGTERM while the model is loaded, after the first step, twice, before and after the last."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    words = command(prepared, tmp_path, "llava-med")[2:]
-    options = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
-    options["cfg"] = json.loads(options["cfg"])
+    family, tuning = MODES[mode]
     checked, loaded = checkpoints.Keeper.on_step_end, weights.load
 
     def on_step_end(keeper, args, state, control, **kwargs):
@@ -215,13 +237,13 @@ def test_stopped_after_any_step(
     for step in steps:
         if step < 6:
             with pytest.raises(SystemExit) as end:
-                run(monkeypatch, "tune.py", **options)
+                tune_here(monkeypatch, prepared, tmp_path, family, **tuning)
             assert end.value.code == 75
             assert {p.name for p in tmp_path.iterdir()} == ({"checkpoints"} if step else set())
     steps.clear()
     if not (tmp_path / "adapter").exists():
-        run(monkeypatch, "tune.py", **options)
-    assert same(tuned["llava-med"], tmp_path) and not (tmp_path / "checkpoints").exists()
+        tune_here(monkeypatch, prepared, tmp_path, family, **tuning)
+    assert same(tuned[mode], tmp_path) and not (tmp_path / "checkpoints").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -342,7 +364,7 @@ def two(tmp_path: Path) -> Iterator[list[dict[str, str]]]:
 
 def test_two_processes_stop_at_one_step_and_go_on(prepared: Path, tmp_path: Path, two: list[dict[str, str]]) -> None:
     """With DeepSpeed. SIGTERM reaches only one of them, and not the one that speaks with SLURM; then one dies."""
-    pair = {"processes": 2, "batch": 1, "max_steps": 60, "checkpoint_steps": 2, "zero_stage": 2}
+    pair = {"processes": 2, "max_steps": 60, "checkpoint_steps": 2, "zero_stage": 2, "workers": 1}
     words = command(prepared, tmp_path / "a", "llava-med", **pair)
     with ExitStack() as stack:
         first, second = (stack.enter_context(started(words, **told)) for told in two)
@@ -373,7 +395,7 @@ def test_two_processes_stop_at_one_step_and_go_on(prepared: Path, tmp_path: Path
 
 def test_two_processes_take_one_cached_result(prepared: Path, tmp_path: Path, two: list[dict[str, str]]) -> None:
     """Only the first one looks, so that they can't see different caches."""
-    pair = {"processes": 2, "batch": 1}
+    pair = {"processes": 2}
     for out in (tmp_path / "a", tmp_path / "b"):
         words = command(prepared, out, "mantis", **pair)
         with ExitStack() as stack:
@@ -399,18 +421,112 @@ def test_a_diverging_training_says_so(prepared: Path, tmp_path: Path) -> None:
     assert "diverged" in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-def test_two_processes_with_deepspeed_learn_what_one_without_learns(prepared: Path, tmp_path: Path, stage: int) -> None:
-    """Some batches have no image on one of the two. The first start compiles DeepSpeed's communication operator: a minute."""
+METHODS: dict[str, dict[str, object]] = {
+    "lora": {"projector_learning_rate": 5e-3},
+    "full": {"method": "full", "learning_rate": 1e-3, "projector_learning_rate": 1e-4},
+}
+SHARED = {"max_steps": 8, "lora_dropout": 0.0}  # each process draws its dropout for itself
+
+
+@pytest.fixture(scope="module")
+def alone(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What one process learns from two packs a step, by method."""
+    folders = {method: tmp_path_factory.mktemp(method) for method in METHODS}
+    for method, folder in folders.items():
+        tune(prepared, folder, "llava-med", accumulation=2, **SHARED, **METHODS[method])
+    return folders
+
+
+def learned(folder: Path, method: str) -> dict[str, torch.Tensor]:
+    """The weights; of a whole model as stock transformers loads them, all of them: ZeRO-3 gives them other names on disk."""
+    if method == "lora":
+        return load_file(folder / "adapter_model.safetensors")
+    model, told_ = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not told_["missing_keys"] and not told_["unexpected_keys"]
+    return model.state_dict()
+
+
+@pytest.mark.parametrize(("stage", "method"), [(1, "lora"), (2, "lora"), (3, "lora"), (3, "full")])
+def test_two_processes_with_deepspeed_learn_what_one_without_learns(
+    prepared: Path, alone: dict[str, Path], tmp_path: Path, stage: int, method: str
+) -> None:
+    """Some packs have no image on one of the two, and their label tokens are not as many. ZeRO-3 gathers what is saved. The first
+    start compiles DeepSpeed's communication operator: a minute."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    same_ = {"max_steps": 12, "lora_dropout": 0.0}  # each process draws its dropout for itself
-    tune(prepared, tmp_path / "two", "llava-med", launcher=launcher, processes=2, batch=1, zero_stage=stage, **same_)
-    tune(prepared, tmp_path / "one", "llava-med", batch=2, **same_)
-    two, one = (tables.frame(tmp_path / n / "loss.parquet", "loss") for n in ("two", "one"))
-    assert two.step.tolist() == one.step.tolist() and two.loss.tolist() == pytest.approx(one.loss.tolist(), rel=1e-6)
-    adapter = [load_file(tmp_path / n / "adapter/adapter_model.safetensors") for n in ("two", "one")]
-    assert adapter[0].keys() == adapter[1].keys()
-    assert max(float((adapter[0][name] - adapter[1][name]).abs().max()) for name in adapter[0]) < 1e-4
+    tune(prepared, tmp_path, "llava-med", launcher=launcher, processes=2, zero_stage=stage, **SHARED, **METHODS[method])
+    two, one = (tables.frame(out / "loss.parquet", "loss") for out in (tmp_path, alone[method]))
+    assert two[["step", "tokens"]].equals(one[["step", "tokens"]]) and two.loss.tolist() == pytest.approx(
+        one.loss.tolist(), rel=1e-5
+    )
+    trained = [learned(out / "adapter", method) for out in (tmp_path, alone[method])]
+    assert trained[0].keys() == trained[1].keys()
+    assert max(float((trained[0][name] - trained[1][name]).abs().max()) for name in trained[0]) < 1e-4
+
+
+def test_the_projector_has_a_learning_rate_of_its_own(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune_here(monkeypatch, prepared, tmp_path, "mantis", projector_learning_rate=0.0, weight_decay=0.1)
+    adapter = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    base = load_file(prepared / "mantis/model.safetensors")
+    projector = {name.split(PROJECTOR)[1]: weight for name, weight in adapter.items() if PROJECTOR in name}
+    assert len(projector) == 4
+    for name, weight in base.items():
+        if PROJECTOR in name:
+            assert torch.equal(projector[name.split(PROJECTOR)[1]], weight)
+    assert all(weight.abs().max() > 0 for name, weight in adapter.items() if "lora_B" in name)
+    assert set(tables.frame(tmp_path / "loss.parquet", "loss").learning_rate) != {0.0}
+
+
+def test_full_fine_tuning_saves_a_model(prepared: Path, tuned: dict[str, Path]) -> None:
+    """With all that the base's folder has beside its weights, as stock transformers and our own prediction load it."""
+    folder = tuned["full"] / "adapter"
+    assert {p.name for p in folder.iterdir()} == {p.name for p in (prepared / "mantis").iterdir()} | {"files.parquet.prov.json"}
+    assert (folder / "chat_template.jinja").read_text() == "of the base"
+    base = LlavaForConditionalGeneration.from_pretrained(prepared / "mantis", dtype=torch.float32).state_dict()
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, base[name])}
+    assert changed == {name for name in base if "vision_tower" not in name}
+    assert weights.load(folder, family="mantis").config.text_config._attn_implementation == "sdpa"
+    assert Layout.open("mantis", folder).image_tokens == Layout.open("mantis", prepared / "mantis").image_tokens
+
+
+def test_what_a_run_made_of_its_machine_is_told(
+    prepared: Path, tuned: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the log, for TensorBoard and in the record; not in the tables, which are the same twice."""
+    tune_here(monkeypatch, prepared, tmp_path, "mantis", **PADDED, board=True)
+    said = capsys.readouterr().err
+    assert re.search(r"[\d,]+ tokens/s, padding \d+\.\d%, waiting for data \d+\.\d%, peak memory \d+\.\d GB", said)
+    board = EventAccumulator(str(tmp_path / "board")).Reload()
+    names = {"loss", "learning_rate", "grad_norm", "tokens_per_second", "padding", "loader_wait", "peak_memory_bytes"}
+    assert set(board.Tags()["scalars"]) == names
+    losses = [(e.step, e.value) for e in board.Scalars("loss")]
+    kept = tables.frame(tmp_path / "loss.parquet", "loss")
+    assert losses == [(step, pytest.approx(loss)) for step, loss in zip(kept.step, kept.loss, strict=True)]
+    measured = json.loads((tmp_path / "adapter/files.parquet.prov.json").read_text())["measured"]
+    assert set(measured) == names - {"loss", "learning_rate", "grad_norm"} and 0 < measured["padding"] < 0.5
+    assert same(tmp_path, tuned["padded"])
+
+
+def test_the_share_of_a_gpus_peak() -> None:
+    known = {"H100 80GB HBM3": 989e12, "H100 PCIe": 756e12, "A100-SXM4-80GB": 312e12, "L40S": 362e12, "L4": 121e12}
+    assert {name: peak(f"NVIDIA {name}") for name in (*known, "L40", "RTX A4000")} == known | {"L40": None, "RTX A4000": None}
+
+
+def test_a_meter_measures() -> None:
+    now = iter([0.0, 10, 10.5, 12, 12.5, 12.5, 20])  # the start, one batch, another, that there is no third, the end
+    seen = {"tokens": np.array([1000, 5000]), "cells": np.array([1000, 6000])}
+    meter = Meter(**seen, parameters=8 * 10**9, gpus=2, gpu="NVIDIA H100 80GB HBM3", clock=lambda: next(now))
+    meter._gpus = 0  # whose memory can't be asked for here
+    meter.start(1)
+    assert list(meter.waiting("ab")) == ["a", "b"]
+    found = meter.step(2)
+    assert found == meter.whole() and found.pop("peak_memory_bytes") > 1e6
+    mfu = 8e9 * 200 / (2 * 989e12)
+    wanted = {"tokens_per_second": 200, "padding": 0.2, "loader_wait": 0.05, "mfu_4n": 4 * mfu, "mfu_6n": 6 * mfu}
+    assert found == pytest.approx(wanted)
+    assert told(found | {"peak_memory_bytes": 7.1e10}) == (
+        "200 tokens/s, MFU 0.3% at 4N, MFU 0.5% at 6N, padding 20.0%, waiting for data 5.0%, peak memory 71.0 GB"
+    )
 
 
 def test_a_base_is_made_and_says_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,6 +596,6 @@ def test_order_is_a_pure_function() -> None:
 
 
 def test_steps_of_epochs() -> None:
-    assert total_steps(Tuning(epochs=1, batch=4, accumulation=8, gpus=4), 83_200) == 650
-    assert total_steps(Tuning(epochs=2, batch=1), 3) == 6
+    assert total_steps(Tuning(epochs=1, packing=False, batch=4, accumulation=8, gpus=4), 83_200 / 4) == 650
+    assert total_steps(Tuning(epochs=2), 3) == 6
     assert total_steps(Tuning(max_steps=7), 3) == 7

@@ -263,7 +263,7 @@ MUTATIONS = [
     Mutation(
         "a docstring",
         both(
-            edit("workflow/medmim/train/tune.py", '    """The base with LoRA', '    """Now: the base with LoRA'),
+            edit("workflow/medmim/train/tune.py", '    """The base with just', '    """Now: the base with just'),
             edit("workflow/medmim/train/recipe.py", '"""Rank of the adapters."""', '"""Rank."""'),
         ),
     ),

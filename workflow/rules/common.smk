@@ -91,7 +91,7 @@ def program(name, python=PYTHON):
 
 
 def base_of(model):
-    """The model whose weights, tokenizer and layout a model uses: its base, or itself."""
+    """The model whose tokenizer and layout a model uses: its base, or itself."""
     return MODELS[model].base or model
 
 
@@ -125,9 +125,15 @@ def longest(model):
     return min((m.tuning.max_length for m in MODELS.values() if m.base == model), default=8192)
 
 
-def adapter_of(model):
-    """The adapter to load upon the base, for tuned models."""
-    return {"adapter": f"{R}/models/{model}/files.parquet"} if MODELS[model].base else {}
+def adapted(model):
+    """Whether a model is an adapter upon its base; it is a whole model where it is no tuned one, or was tuned in full."""
+    return MODELS[model].base is not None and MODELS[model].tuning.method == "lora"
+
+
+def loaded(model):
+    """What to load to have a model, by option of the program: its own folder, or its base's and the adapter upon it."""
+    own = f"{R}/models/{model}/files.parquet"
+    return {"model": f"{R}/models/{base_of(model)}/files.parquet", "adapter": own} if adapted(model) else {"model": own}
 
 
 def together(model, value):

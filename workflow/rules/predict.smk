@@ -4,8 +4,7 @@
 rule predict:
     """Replies of one model under every condition: its weights are loaded once."""
     input:
-        unpack(lambda w: adapter_of(w.model)),
-        model=lambda w: f"{R}/models/{base_of(w.model)}/files.parquet",
+        unpack(lambda w: loaded(w.model)),
         qa=BENCHMARK,
         images=SHOWN,
     output:
@@ -28,7 +27,7 @@ rule predict:
         ),
         code=lambda w: digest("predict.py", family_module(MODELS[w.model].family)),
         replies=lambda w: f"{R}/replies/{w.model}",
-        adapter=lambda w: (f"--adapter {R}/models/{w.model}/files.parquet" if MODELS[w.model].base else ""),
+        adapter=lambda w: f"--adapter {loaded(w.model)['adapter']}" if adapted(w.model) else "",
     shell:
         program("predict.py") + "--model {input.model} {params.adapter} --qa {input.qa} --images {input.images}"
         " --replies {params.replies} --predictions {output}"

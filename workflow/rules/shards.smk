@@ -36,6 +36,7 @@ rule build_shards:
         f"{R}/logs/build_shards.{{model}}.{{part}}.log",
     conda:
         "../../envs/gpu.yaml"
+    threads: lambda w: 1 if w.model in TINY else 16
     params:
         cfg=lambda w: cfg(
             family=MODELS[w.model].family,
@@ -46,4 +47,4 @@ rule build_shards:
         code=lambda w: digest("build_shards.py", family_module(MODELS[w.model].family)),
     shell:
         program("build_shards.py") + "--model {input.model} --qa {input.qa} --images {input.images}"
-        " --samples {output.samples} --pixels {output.pixels} --rejected {output.rejected}"
+        " --samples {output.samples} --pixels {output.pixels} --rejected {output.rejected} --threads {threads}"

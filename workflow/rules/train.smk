@@ -55,13 +55,13 @@ if TINY:
 if TUNED:
 
     rule tune:
-        """Fine-tune a base model on multi-image questions: LoRA on the language model, the projector in full."""
+        """Fine-tune a base model on multi-image questions: by LoRA or in full, the projector always in full."""
         input:
             model=lambda w: f"{R}/models/{base_of(w.model)}/files.parquet",
             samples=lambda w: f"{R}/shards/{base_of(w.model)}/train.samples.parquet",
             pixels=lambda w: f"{R}/shards/{base_of(w.model)}/train.pixels.parquet",
         output:
-            adapter=f"{R}/models/{{model}}/files.parquet",
+            tuned=f"{R}/models/{{model}}/files.parquet",
             loss=f"{R}/models/{{model}}.loss.parquet",
         log:
             f"{R}/logs/tune.{{model}}.log",
@@ -88,10 +88,11 @@ if TUNED:
             code=lambda w: digest("tune.py", family_module(MODELS[w.model].family)),
             launcher=lambda w: launcher(w.model),
             checkpoints=lambda w: f"{R}/checkpoints/{w.model}",
+            tensorboard=lambda w: f"{R}/logs/tensorboard/{w.model}",
         shell:
             program("tune.py", python="{params.launcher}")
             + "--model {input.model} --samples {input.samples} --pixels {input.pixels}"
-            " --adapter {output.adapter} --loss {output.loss} --checkpoints {params.checkpoints}"
+            " --tuned {output.tuned} --loss {output.loss} --checkpoints {params.checkpoints} --tensorboard {params.tensorboard}"
 
 
 rule training_plan:

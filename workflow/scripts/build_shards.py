@@ -18,12 +18,13 @@ def main() -> None:
     arguments.add_argument("--samples", type=Path, required=True, help="samples table (written)")
     arguments.add_argument("--pixels", type=Path, required=True, help="pixels table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
+    arguments.add_argument("--threads", type=int, default=1, help="processes that prepare images; the result is the same")
     outputs = ["samples", "pixels", "rejected"]
     with Job(arguments, inputs=["model", "qa", "images"], outputs=outputs, modules=[MODULE]) as job:
         from medmim import tables
         from medmim.images import ImageStore
         from medmim.models.layout import Layout
-        from medmim.shards import build
+        from medmim.shards import build, pixels
 
         cfg, args = job.cfg, job.args
         layout = Layout.open(cfg["family"], args.model.parent)
@@ -37,7 +38,7 @@ def main() -> None:
                 f"more than the share max_rejected {cfg['max_rejected']}; the first:\n{first}"
             )
         tables.write(job.out["samples"], "samples", rows)
-        images = tables.write_parts(job.out["pixels"], "pixels", build.pixels(rows, layout, store))
+        images = pixels.write(job.out["pixels"], build.pixels(rows, layout, store, args.threads))
         tables.write(job.out["rejected"], "rejected", rejected)
         tokens = sum(r["length"] for r in rows)
         job.done(f"{len(rows)} samples, {images} images, {tokens:,} tokens, {len(rejected)} rejected")

@@ -1,8 +1,8 @@
-"""Fine-tune a base model on multi-image questions: LoRA on its language model, its projector in full, vision frozen.
+"""Fine-tune a base model on multi-image questions: its language model by LoRA or in full, its projector in full, vision frozen.
 
 cfg: {"family": ..., "seed": ..., "tuning": the section Tuning}. On several GPUs, start it by torchrun, or in a SLURM job by srun,
 a process a GPU. On SIGTERM it ends its step, writes a checkpoint, has SLURM queue the job again and exits with status 75; it goes
-on from its newest whole checkpoint, wherever it is started again. Checkpoints are deleted once the adapter is there.
+on from its newest whole checkpoint, wherever it is started again. Checkpoints are deleted once the result is there.
 """
 
 from pathlib import Path
@@ -19,35 +19,37 @@ def main() -> None:
     arguments.add_argument("--model", type=Path, required=True, help="index of the base model's folder")
     arguments.add_argument("--samples", type=Path, required=True, help="training samples of the family")
     arguments.add_argument("--pixels", type=Path, required=True, help="their images' pixels")
-    arguments.add_argument("--adapter", type=Path, required=True, help="index of the adapter's folder (written)")
+    arguments.add_argument("--tuned", type=Path, required=True, help="index of the folder of the adapter, or model (written)")
     arguments.add_argument("--loss", type=Path, required=True, help="loss history (written)")
     arguments.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, deleted at the end")
+    arguments.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's scalars (written)")
     with (
         Group.of_environment() as group,
         stoppable(group.first) as stop,
         Job(
             arguments,
             inputs=["model", "samples", "pixels"],
-            outputs=["adapter", "loss"],
+            outputs=["tuned", "loss"],
             modules=[MODULE],
             scratch=["checkpoints"],
             before=lambda cfg: group.check(Tuning(**cfg["tuning"])),
             processes=group,
         ) as job,
     ):
-        from medmim import files, tables
+        from medmim import tables
         from medmim.models import weights
         from medmim.models.layout import Layout
         from medmim.shards.dataset import Shards
         from medmim.train import place
-        from medmim.train.tune import tune
+        from medmim.train.meter import Board
+        from medmim.train.tune import save, size, tune
 
         family, seed, tuning = job.cfg["family"], job.cfg["seed"], Tuning(**job.cfg["tuning"])
         place.settle(tuning, seed)
         base = job.args.model.parent
         layout = Layout.open(family, base)
         shards = Shards(job.args.samples, job.args.pixels)
-        trainer, rows = tune(
+        trainer, rows, measured = tune(
             load=lambda: weights.load(base, family=family, precision=tuning.precision),
             name=base.name,
             layout=layout,
@@ -59,13 +61,13 @@ def main() -> None:
             group=group,
             stop=stop,
             superseded=job.superseded,
+            board=Board(job.args.tensorboard),
         )
-        trainer.save_model(job.out["adapter"])  # on every process: ZeRO-3 gathers the weights here
+        save(trainer, job.out["tuned"], base, tuning, job.first)
         if job.first:
-            for name in {p.name for p in job.out["adapter"].iterdir()} - {"adapter_config.json", "adapter_model.safetensors"}:
-                files.remove(job.out["adapter"] / name)
             tables.write(job.out["loss"], "loss", rows)
-        trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+        job.extra["measured"] = measured
+        trained = sum(size(p) for p in trainer.model.parameters() if p.requires_grad)
         job.done(f"{len(shards)} samples, {len(rows)} steps, {trained:,} weights trained, loss {rows[-1]['loss']:.3f}")
 
 

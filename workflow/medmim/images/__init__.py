@@ -7,12 +7,13 @@ two ends of the images table.
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -118,20 +119,25 @@ class ImageStore:
     def __contains__(self, reference: object) -> bool:
         return reference in self._place
 
-    def _read(self, reference: str, columns: list[str]) -> dict[str, Any]:
+    def _find(self, reference: str) -> tuple[int, int, int]:
+        """Number of the file, row group in it, row in that. Raises LookupError."""
         try:
             number, row = self._place[reference]
         except KeyError:
             where = ", ".join(p.as_posix() for p in self.paths)
             raise LookupError(f"image {reference!r} is in none of the images tables: {where}") from None
         group = int(np.searchsorted(self._starts[number], row, side="right")) - 1
+        return number, group, row - int(self._starts[number][group])
+
+    def _read(self, number: int, group: int, columns: list[str]) -> pa.Table:
         # One thread: pyarrow's pool does not survive the fork of a data loader's worker.
-        table = self._files[number].read_row_group(group, columns, use_threads=False)
-        return table.slice(row - int(self._starts[number][group]), 1).to_pylist()[0]
+        return self._files[number].read_row_group(group, columns, use_threads=False)
 
     def row(self, reference: str) -> dict[str, Any]:
         """Columns of the image's row except its bytes. Raises LookupError naming the reference where it is absent."""
-        return self._read(reference, METADATA)
+        number, group, row = self._find(reference)
+        found: dict[str, Any] = self._read(number, group, METADATA).slice(row, 1).to_pylist()[0]
+        return found
 
     def content(self, reference: str) -> str:
         """The image_id behind a reference, which is the hash of its pixels. Raises LookupError."""
@@ -139,7 +145,8 @@ class ImageStore:
 
     def png(self, reference: str) -> bytes:
         """The image's PNG. Raises LookupError."""
-        png: bytes = self._read(reference, ["bytes"])["bytes"]
+        number, group, row = self._find(reference)
+        png: bytes = self._read(number, group, ["bytes"]).column(0)[row].as_py()
         return png
 
     def image(self, reference: str) -> Image.Image:
@@ -147,8 +154,17 @@ class ImageStore:
         return decode(self.png(reference))
 
     def images(self, references: Iterable[str]) -> list[Image.Image]:
-        """The images in the order of the references. Raises LookupError."""
-        return [self.image(r) for r in references]
+        """The images in the order of the references; neighbours in one row group are read at once. Raises LookupError."""
+        found = []
+        for (number, group), places in groupby((self._find(r) for r in references), key=lambda place: place[:2]):
+            pngs = self._read(number, group, ["bytes"]).column(0)
+            found += [decode(pngs[row].as_py()) for *_, row in places]
+        return found
+
+    def stored(self, references: Iterable[str]) -> list[list[str]]:
+        """The references in the order in which the tables hold them, a list for each row group. Raises LookupError."""
+        places = sorted((self._find(r), r) for r in references)
+        return [[r for _, r in group] for _, group in groupby(places, key=lambda place: place[0][:2])]
 
     def frame(self) -> pd.DataFrame:
         """Every row of every table without the bytes, in order of the tables."""

@@ -2,7 +2,8 @@
 
     layout      Family and Layout: prompt to token ids, image to pixels, without torch
     llava_med   mantis          the two families that are trained here
-    batch       samples to padded tensors
+    batch       samples to tensors, padded or packed
+    attention   inside each sample of a pack
     weights     model folders and adapters to models
     tiny        tokenizers and configs of small synthetic bases
     chat        any other model, by its own processor, to predict only

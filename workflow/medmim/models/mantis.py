@@ -31,8 +31,9 @@ class Mantis(Family):
         return f"{text}<|eot_id|>"
 
     def pixels(self, image: Image.Image, size: int) -> np.ndarray:
-        """As the SigLIP processor resizes."""
-        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+        """As the SigLIP processor resizes; a grey image once, not three times over."""
+        source = image if image.mode == "L" else image.convert("RGB")
+        return np.asarray(source.resize((size, size), Image.Resampling.BICUBIC).convert("RGB"))
 
 
 def _header(role: str) -> str:

@@ -1,6 +1,8 @@
 """From questions and images to the samples and pixels tables of one model."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 from medmim.images import ImageStore
@@ -8,8 +10,8 @@ from medmim.models.layout import Layout
 from medmim.qa.prompt import placeholders, prompt_text, target_text
 
 Row = dict[str, Any]
-GROUP_BYTES = 1 << 20
-"""Pixels in a row group: what is read for one image taken at random."""
+AHEAD = 4
+"""Row groups of an images table that wait for a process, or to be written, for each process."""
 
 
 def sample(question: Mapping[str, Any], layout: Layout, store: ImageStore, *, system: str, max_length: int) -> Row:
@@ -41,18 +43,41 @@ def samples(
     return kept, rejected
 
 
-def rows_per_group(layout: Layout) -> int:
-    """Images in a row group of the pixels table."""
-    return max(1, GROUP_BYTES // (3 * layout.image_size**2))
+def pixels(rows: Sequence[Row], layout: Layout, store: ImageStore, threads: int = 1) -> Iterator[Row]:
+    """Rows of the pixels table: each image of the samples once, in the order in which the images tables hold them, so that
+    each part of these is read once. `threads` processes do it; the result is the same.
+    """
+    groups = store.stored({i for row in rows for i in row["image_ids"]})
+    if threads == 1:
+        for group in groups:
+            yield from _rendered(layout, store, group)
+        return
+    with ProcessPoolExecutor(threads, initializer=_begin, initargs=(layout, store)) as pool:
+        waiting: deque[Future[list[Row]]] = deque()
+        for group in groups:
+            waiting.append(pool.submit(_render, group))
+            if len(waiting) > AHEAD * threads:
+                yield from waiting.popleft().result()
+        for future in waiting:
+            yield from future.result()
 
 
-def pixels(rows: Sequence[Row], layout: Layout, store: ImageStore) -> Iterator[list[Row]]:
-    """Rows of the pixels table, one row group at a time: each image of the samples once, in order of first use."""
-    wanted = list(dict.fromkeys(i for row in rows for i in row["image_ids"]))
-    for start in range(0, len(wanted), rows_per_group(layout)):
-        part = []
-        for image_id in wanted[start : start + rows_per_group(layout)]:
-            array = layout.pixels(store.image(image_id))
-            height, width, _ = array.shape
-            part.append({"image_id": image_id, "height": height, "width": width, "pixels": array.tobytes()})
-        yield part
+def _rendered(layout: Layout, store: ImageStore, images: Sequence[str]) -> list[Row]:
+    made = []
+    for image_id, image in zip(images, store.images(images), strict=True):
+        array = layout.pixels(image)
+        made.append({"image_id": image_id, "height": array.shape[0], "width": array.shape[1], "pixels": array.tobytes()})
+    return made
+
+
+def _begin(layout: Layout, store: ImageStore) -> None:
+    """In each process: what `_render` works with."""
+    global _work
+    _work = layout, store
+
+
+_work: tuple[Layout, ImageStore]
+
+
+def _render(images: Sequence[str]) -> list[Row]:
+    return _rendered(*_work, images)

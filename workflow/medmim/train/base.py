@@ -139,7 +139,7 @@ def train_vision(
     lengths = np.full(len(known.image_ids), layout.image_tokens)
     trained = [*model.model.vision_tower.parameters(), *heads.parameters()]
     model.train()
-    return _fit("vision", trained, loss_at, cfg.learning_rate, cumulated(lengths, order, cfg.vision_batch))
+    return _fit("vision", trained, loss_at, cfg.learning_rate, cumulated(lengths[order], cfg.vision_batch))
 
 
 def train_language(
@@ -162,7 +162,7 @@ def train_language(
 
     trained = [p for p in model.parameters() if p.requires_grad]
     model.train()
-    return _fit("language", trained, loss_at, cfg.learning_rate, cumulated(lengths, order, cfg.language_batch))
+    return _fit("language", trained, loss_at, cfg.learning_rate, cumulated(lengths[order], cfg.language_batch))
 
 
 @torch.inference_mode()

@@ -54,10 +54,7 @@ class Progress:
         return said
 
 
-def cumulated(lengths: np.ndarray, order: np.ndarray, batch: int) -> np.ndarray:
-    """Real tokens seen after each step: int64, len(order) // batch.
-
-    `lengths` of all samples after expansion; `order` of the whole training; `batch` samples a step on all processes.
-    """
-    steps = len(order) // batch
-    return np.cumsum(lengths[order[: steps * batch]].reshape(steps, batch).sum(1, dtype=np.int64))
+def cumulated(tokens: np.ndarray, size: int) -> np.ndarray:
+    """Tokens seen after each step: int64, len(tokens) // size; each step takes the next `size` entries of `tokens`."""
+    steps = len(tokens) // size
+    return np.cumsum(tokens[: steps * size].reshape(steps, size).sum(1, dtype=np.int64))

@@ -1,9 +1,8 @@
 """Which sample comes when: epoch after epoch, each a permutation that depends on (seed, epoch) alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from torch.utils.data import Sampler
 
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -38,14 +37,6 @@ def mixed(seed: int, groups: Sequence[str], total: int) -> np.ndarray:
     return indices
 
 
-class Order(Sampler[int]):
-    """`positions` for a data loader: one pass over it is the whole training, so step k resumes at position k * batch."""
-
-    def __init__(self, seed: int, n: int, total: int) -> None:
-        self.indices = positions(seed, n, total)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices.tolist())
-
-    def __len__(self) -> int:
-        return len(self.indices)
+def batches(seed: int, n: int, size: int, count: int) -> list[np.ndarray]:
+    """The samples of each of the `count` batches of a training: int64, `size` each."""
+    return list(positions(seed, n, size * count).reshape(count, size))

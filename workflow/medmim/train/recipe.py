@@ -38,8 +38,10 @@ class TinyBase(Part):
 
 
 class Tuning(Part):
-    """LoRA on the language model's attention and MLP, projector in full, vision frozen."""
+    """The language model by LoRA or in full, the projector in full, the vision tower frozen."""
 
+    method: Literal["lora", "full"] = "lora"
+    """lora: adapters on the language model's attention and MLP. full: all its weights; what is saved is a whole model."""
     lora_rank: Positive = 128
     """Rank of the adapters."""
     lora_alpha: Positive = 256
@@ -48,14 +50,20 @@ class Tuning(Part):
     """Dropout before them."""
     learning_rate: float = 1e-4
     """Peak learning rate."""
+    projector_learning_rate: float | None = None
+    """That of the projector, where it is another."""
     epochs: float = 1.0
     """Passes over the training questions."""
     max_steps: int | None = None
     """Overrides epochs when set."""
+    packing: bool = True
+    """Batches are packs: samples one after another, up to pack_tokens, without padding; attention stays inside each sample."""
+    pack_tokens: Positive | None = None
+    """Most tokens of a pack, after image expansion; max_length where it is not set."""
     batch: Positive = 1
-    """Samples per device and step."""
+    """Samples of a batch without packing; then they are padded to the longest."""
     accumulation: Positive = 1
-    """Batches a step."""
+    """Batches, or packs, of each process in a step. The loss of a step is the mean over all its label tokens."""
     warmup_ratio: Fraction = 0.03
     """Share of the steps that warm up."""
     schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
@@ -76,6 +84,8 @@ class Tuning(Part):
     """Longest sample in tokens after image expansion; longer ones are rejected and listed, never cut."""
     checkpoint_steps: Positive = 200
     """Steps between checkpoints."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare the batches of each training process ahead of it; results do not depend on them."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs of the job, over all its nodes, a process on each; 0 trains on the CPU."""
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
@@ -93,14 +103,27 @@ class Tuning(Part):
         return self.gpus or self.processes
 
     @property
-    def samples(self) -> int:
-        """Samples of a step, of all processes."""
-        return self.batch * self.accumulation * self.world
+    def batches(self) -> int:
+        """Batches of a step, of all processes."""
+        return self.accumulation * self.world
+
+    @property
+    def budget(self) -> int:
+        """Most tokens of a pack."""
+        return self.pack_tokens or self.max_length
 
     @model_validator(mode="after")
     def _consistent(self) -> "Tuning":
         if self.gpus and self.processes != 1:
             raise ValueError("processes is for trainings without a GPU: with gpus there is one process on each, leave it out")
+        if self.packing and self.batch != 1:
+            raise ValueError(
+                "batch is for trainings without packing, where a pack is a batch: leave it out, or set packing: false"
+            )
+        if self.packing and self.budget < self.max_length:
+            raise ValueError(
+                f"pack_tokens {self.budget} is less than max_length {self.max_length}: no pack would hold such a sample"
+            )
         if self.world % self.nodes:
             raise ValueError(f"nodes: {self.world} processes can't be shared evenly by {self.nodes} nodes")
         return self

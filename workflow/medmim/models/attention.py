@@ -1,0 +1,42 @@
+"""Attention that stays inside each sample of a pack, for the language model of a training.
+
+Each sample is a causal attention of its own, through torch's own kernels: on a GPU its flash attention, with nothing to be
+installed. A mask over the whole pack, as transformers makes one of restarting positions, would compute all that it hides.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, LlavaForConditionalGeneration
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+NAME = "inside_samples"
+
+
+def inside_samples(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    sample_lengths: Sequence[int],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """As transformers calls its attention functions: 1 x heads x T x width each, to 1 x T x heads x width.
+
+    `sample_lengths` are those of `medmim.models.batch.pack`; their sum is T.
+    """
+    parts = zip(*(states.split(list(sample_lengths), 2) for states in (query, key, value)), strict=True)
+    return torch.cat([sdpa_attention_forward(module, *p, None, dropout=dropout, scaling=scaling)[0] for p in parts], 1), None
+
+
+AttentionInterface.register(NAME, inside_samples)
+
+
+def keep_inside_samples(model: LlavaForConditionalGeneration) -> None:
+    """Have a model's language model take packs, and nothing else."""
+    model.set_attn_implementation({"text_config": NAME})
