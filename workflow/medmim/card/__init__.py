@@ -19,7 +19,7 @@ NAMES = {"accuracy": "Accuracy", "token_f1": "Token F1"}
 
 def rows(leaderboard: pd.DataFrame, model: str, base: str) -> list[dict[str, Any]]:
     """Plain scores of a model with those of its base, by set and kind, in the leaderboard's order."""
-    plain = leaderboard[(leaderboard["condition"] == "plain") & leaderboard["metric"].isin(SHOWN)]
+    plain = leaderboard.query("part == 'all' and condition == 'plain' and metric in @SHOWN")
     of_base = {(r["set"], r["kind"], r["metric"]): r["value"] for r in plain[plain["model"] == base].to_dict("records")}
     found = []
     for row in plain[plain["model"] == model].to_dict("records"):

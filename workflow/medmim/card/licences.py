@@ -1,9 +1,11 @@
-"""What owners allow with their data and models, as they published it, and where that was read.
+"""What the owners of a model's base and data allow, as they published it, and where that was read.
 
 A help to read the terms, not advice; `checked` tells what the owner's own text was read for and what was not.
 """
 
 from dataclasses import dataclass
+
+from medmim.owners import OWNERS
 
 
 @dataclass(frozen=True)
@@ -21,55 +23,6 @@ class Licence:
     checked: bool
     """Whether the owner's own text was read for this, or it is passed on from others."""
 
-
-SOURCES = {
-    "embed": Licence(
-        "EMBED",
-        "EMBED Research Use Agreement",
-        "Non-commercial research only. Models or weights trained on any part of it may not be released publicly or "
-        "commercialised without written permission of Emory University School of Medicine (its clause 5).",
-        "EMBED_license.md in github.com/Emory-HITI/EMBED_Open_Data",
-        True,
-    ),
-    "lumiere": Licence(
-        "LUMIERE",
-        "stated in two ways: CC0 at the figshare items, non-commercial use in the README beside them",
-        "Until the owner settles it, take it as non-commercial, with attribution.",
-        "figshare collection 10.6084/m9.figshare.c.5904905, as others report it",
-        False,
-    ),
-    "ms_cxr_t": Licence(
-        "MS-CXR-T and MIMIC-CXR-JPG",
-        "PhysioNet Credentialed Health Data License 1.5.0",
-        "For credentialed users who signed the agreement; access to the data may not be shared. PhysioNet has guidelines for "
-        "models derived from MIMIC: read them before such a model is given to anyone.",
-        "physionet.org/content/ms-cxr-t/1.0.0 (credentialed access), its data use agreement 1.5.0, its news of 2024-04-24; "
-        "the licence's version as others report it",
-        False,
-    ),
-    "pmc": Licence(
-        "LLaVA-Med's instruction data, from PMC-15M",
-        "CC BY-NC 4.0",
-        "Models trained on it are for research only, and not for clinical care. Each figure keeps its article's own licence.",
-        "README of github.com/microsoft/LLaVA-Med",
-        True,
-    ),
-    "vqa_rad": Licence(
-        "VQA-RAD",
-        "CC0 1.0",
-        "No condition.",
-        "osf.io/89kps, as the data set's card on the hub (flaviagiammarino/vqa-rad) has it",
-        False,
-    ),
-    "odir": Licence(
-        "ODIR-5K",
-        "not found: terms of the challenge and of Kaggle's copy",
-        "Ask the owner before anything made of it is passed on.",
-        "github.com/nkicsl/OIA-ODIR, whose description names no licence",
-        False,
-    ),
-}
-"""By source of the config."""
 
 LLAMA_3 = Licence(
     "Meta Llama 3",
@@ -100,4 +53,5 @@ BASES = {
 
 def of(sources: dict[str, str], hub: str | None) -> list[Licence]:
     """What binds a model: terms of its base, and of the sources by origin; phantoms, which are drawn here, have none."""
-    return [*BASES.get(hub or "", ()), *(SOURCES[name] for name, origin in sources.items() if origin != "phantom")]
+    owners = [OWNERS[name] for name, origin in sources.items() if origin != "phantom"]
+    return [*BASES.get(hub or "", ()), *(Licence(o.name, o.licence, o.models, o.terms, o.read) for o in owners)]

@@ -15,26 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-PEAKS = {
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-    "A40": 150e12,
-    "A10": 125e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-}
-"""FLOP/s of dense bf16 products, from NVIDIA's data sheets, by words of a GPU's name; the first that fits."""
-
-
-def peak(gpu: str) -> float | None:
-    """FLOP/s of a GPU by its name, such as NVIDIA A100-SXM4-80GB; None where it is not known."""
-    words = set(gpu.replace("-", " ").split())
-    return next((flops for name, flops in PEAKS.items() if words.issuperset(name.split())), None)
+from medmim.train.gpu_types import named
 
 
 class Meter:
@@ -54,7 +35,8 @@ class Meter:
         language model. `gpus` of the name `gpu`; none on the CPU. `clock` gives seconds.
         """
         self._tokens, self._cells, self._parameters, self._gpus, self._clock = tokens, cells, parameters, gpus, clock
-        self._peak = gpus * (peak(gpu) or 0.0)
+        known = named(gpu)
+        self._peak = gpus * known.peak if known else 0.0
         self._waited = 0.0
 
     def start(self, step: int) -> None:
