@@ -10,7 +10,8 @@ from medmim.qa.check import problems
 from medmim.qa.generate import VARIANTS, in_benchmark
 from medmim.qa.prompt import blind
 from medmim.qa.row import Row
-from medmim.qa.templates import SLACK, Template, level, places
+from medmim.qa.balance import level, places
+from medmim.qa.templates import SLACK, Template
 
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
 ABILITIES = ("coreference", "temporal", "coreference", "reasoning")

@@ -65,7 +65,7 @@ class Release(Part):
     """The authors' published questions."""
 
     path: str | None = None
-    """Folder that holds the release's JSON files."""
+    """Folder that holds the release's JSON files. With generated questions, the benchmark's audit shows theirs beside ours."""
     url: str | None = None
     """Archive (zip or tar) of the release at a pinned commit, used where path is not set."""
     sha256: str | None = None
@@ -111,6 +111,10 @@ class QA(Part):
     option_order: Literal["shuffled", "natural"] = "shuffled"
     """Order of a closed question's options. natural, e.g. from mild to severe, is for tiny models, which have no time to learn
     to look a letter up."""
+    wordings: Positive | None = None
+    """Most wordings of a task's closed form, and of its open one; null takes all. Tiny models learn from few."""
+    composed_images: Annotated[int, Field(ge=2, le=4)] = 4
+    """Most images of a composed question."""
     train: Counts = Counts()
     """Training questions."""
     benchmark: Counts = Counts()

@@ -15,12 +15,14 @@ if RUN.qa.origin == "generated":
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=cfg(
+            cfg=lambda w: cfg(
                 seed=RUN.seed,
                 benchmark_fraction=RUN.qa.benchmark_fraction,
                 open_fraction=RUN.qa.open_fraction,
                 option_order=RUN.qa.option_order,
+                wordings=RUN.qa.wordings,
                 pretrain=bool(PRETRAIN),
+                **({"composed_images": RUN.qa.composed_images} if w.source == "pmc" else {}),
             ),
             code=lambda w: digest("generate_qa.py", f"medmim.qa.{w.source}"),
             raw=lambda w: f"--raw {raw_index(w.source)}" if PRETRAIN and w.source in PHANTOMS else "",

@@ -1,10 +1,12 @@
 """Make the questions of one source from its images and findings, by templates.
 
 cfg: seed; benchmark_fraction, the share of patients held back; open_fraction; option_order, shuffled (default) or
-natural; pretrain, whether questions for tiny base models are made too. For those a phantom's own truth is read from the
-folder of --raw, where given.
+natural; wordings, the most of a task's form (null, the default, for all); composed_images, the most images of a composed
+question (source pmc only); pretrain, whether questions for tiny base models are made too. For those a phantom's own truth
+is read from the folder of --raw, where given.
 """
 
+import gc
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +29,7 @@ def main() -> None:
         from medmim.qa.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
         from medmim.qa.generate import questions
 
+        gc.disable()  # nothing made here refers back to itself, and looking for what does takes a quarter of the time
         images = tables.frame(job.args.images, "images", [*IMAGE_COLUMNS, "origin_file"])
         findings = tables.frame(job.args.findings, "findings", FINDING_COLUMNS)
         if images.empty:

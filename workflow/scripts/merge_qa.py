@@ -4,6 +4,7 @@ cfg: seed; train and benchmark, at most how many questions of each set; pretrain
 No patient and no image of the benchmark is in training. What is turned away is listed in --rejected.
 """
 
+import gc
 import logging
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def main() -> None:
     with Job(arguments, inputs=["qa", "images"], outputs=[*splits, "rejected"]) as job:
         from medmim import tables
         from medmim.qa.merge import EmptySet, merge
+
+        gc.disable()  # nothing made here refers back to itself
 
         rows = [row for path in job.args.qa for row in tables.read(path, "qa").to_pylist()]
         images = {i for path in job.args.images for i in tables.read(path, "images", ["image_id"])["image_id"].to_pylist()}

@@ -69,8 +69,10 @@ class Patient(Stated):
             yield from study.images
 
 
-def _records(frame: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, ...]]:
-    return zip(*(frame[c].tolist() for c in columns), strict=True)
+def _records(frame: pd.DataFrame, columns: list[str], part: int = 1 << 14) -> Iterator[tuple[Any, ...]]:
+    """Rows as tuples, part by part: a whole frame of texts as Python's strings takes several times its size."""
+    for start in range(0, len(frame), part):
+        yield from zip(*(frame[c].iloc[start : start + part].tolist() for c in columns), strict=True)
 
 
 def cohort(images: pd.DataFrame, findings: pd.DataFrame) -> list[Patient]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from medmim.qa.balance import shares
 from medmim.qa.check import problems
 from medmim.qa.cohort import Patient, cohort
 from medmim.qa.row import Row
@@ -18,8 +20,6 @@ from medmim.qa.templates import Fact, ask
 log = logging.getLogger("medmim")
 VARIANTS = 3
 """Times the same fact is asked in training and pretraining, in other words and another order; once in the benchmark."""
-MOST = 60_000
-"""Facts of one task beyond which no more are taken and none is asked twice."""
 
 
 def in_benchmark(patient_id: str, fraction: float) -> bool:
@@ -28,15 +28,29 @@ def in_benchmark(patient_id: str, fraction: float) -> bool:
 
 
 def _enough(facts: Iterable[Fact], variants: int) -> Iterator[Fact]:
-    """At most MOST facts a task, by content; fewer facts than that come in up to `variants` variants."""
-    tasks: dict[str, list[Fact]] = {}
+    """The facts of each template, no more than are enough; where there are fewer, in up to `variants` variants.
+
+    The commonest golds are cut first, each by content: a rare one is needed to make the set even.
+    """
+    stated: defaultdict[tuple[str, str], list[Fact]] = defaultdict(list)
     for fact in facts:
-        tasks.setdefault(fact.template.task, []).append(fact)
-    for found in tasks.values():
-        if len(found) > MOST:
-            found.sort(key=lambda f: hashlib.sha256("|".join(i.image_id for i in f.images).encode()).digest())
-        for variant in range(max(1, min(variants, MOST // len(found)))):
-            yield from found[:MOST] if variant == 0 else (replace(f, variant=variant) for f in found)
+        stated[fact.template.task, fact.template.form].append(fact)
+    for found in stated.values():
+        enough = found[0].template.enough
+        if len(found) > enough:
+            found = _cut(found, enough)
+        for variant in range(max(1, min(variants, enough // len(found)))):
+            yield from found if variant == 0 else (replace(f, variant=variant) for f in found)
+
+
+def _cut(facts: list[Fact], most: int) -> list[Fact]:
+    golds: defaultdict[str, list[Fact]] = defaultdict(list)
+    for fact in facts:
+        golds[fact.gold].append(fact)
+    kept = shares({gold: len(golds[gold]) for gold in sorted(golds)}, most)
+    for found in golds.values():
+        found.sort(key=lambda f: hashlib.sha256("|".join(i.image_id for i in f.images).encode()).digest())
+    return [fact for gold, n in kept.items() for fact in golds[gold][:n]]
 
 
 def _truth(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
@@ -55,6 +69,8 @@ def questions(
     open_fraction: float,
     option_order: Literal["shuffled", "natural"] = "shuffled",
     pretrain: bool = False,
+    wordings: int | None = None,
+    composed_images: int | None = None,
     truth: pd.DataFrame | None = None,
 ) -> list[Row]:
     """All questions of a source: rows of the qa table, of splits train, benchmark and, if asked for, pretrain.
@@ -62,9 +78,12 @@ def questions(
     `images` and `findings` need cohort.IMAGE_COLUMNS and FINDING_COLUMNS (`images` also origin_file where there is a
     phantom's `truth`: columns path, name, value). Held-out sources are benchmark only, composed ones train only.
     `option_order`: shuffled, or natural, e.g. from mild to severe: a tiny model has no time to learn which letter stands
-    before which text. Pretraining questions come from the patients of the train split: about one image, and in words only.
+    before which text. `wordings`: at most so many of a task's form. `composed_images`: most images of a composed question,
+    where the source makes those. Pretraining questions come from the patients of the train split: about one image, and in
+    words only.
     """
     module = import_module(f"medmim.qa.{source}")
+    state = module.facts if composed_images is None else partial(module.facts, most=composed_images)
     if truth is not None:
         findings = pd.concat([findings, _truth(images, truth)], ignore_index=True)
     patients = cohort(images, findings)
@@ -73,9 +92,9 @@ def questions(
         held = in_benchmark(patient.patient_id, benchmark_fraction) if len(module.SPLITS) > 1 else "benchmark" in module.SPLITS
         parts["benchmark" if held else "train"].append(patient)
     rows: list[Row] = []
-    asked = partial(ask, source=source, seed=seed, natural=option_order == "natural")
+    asked = partial(ask, source=source, seed=seed, natural=option_order == "natural", wordings=wordings)
     for split in module.SPLITS:
-        facts = list(_known(_enough(module.facts(parts[split]), VARIANTS if split == "train" else 1)))
+        facts = list(_known(_enough(state(parts[split]), VARIANTS if split == "train" else 1)))
         rows += asked(facts, split=split, open_fraction=open_fraction)
         if split == "train" and pretrain:
             rows += asked(facts, split="pretrain", text_only=True)

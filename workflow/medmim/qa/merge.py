@@ -1,13 +1,13 @@
 """Questions of all sources become the splits: checked, free of leaks, balanced, and as many as asked for."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush, heapreplace
 from typing import TypeVar
 
-import numpy as np
-
+from medmim.qa.balance import fair, shares
 from medmim.qa.check import SETS, problems
 from medmim.qa.row import Row
 
@@ -51,21 +51,6 @@ class Merged:
 K = TypeVar("K", bound=Hashable)
 
 
-def shares(available: Mapping[K, int], n: int) -> dict[K, int]:
-    """How many to take of each group so that n are taken as evenly as the groups allow; extras to the first in order."""
-    taken = dict.fromkeys(available, 0)
-    left = min(n, sum(available.values()))
-    open_groups = [g for g in available if available[g]]
-    while left:
-        each, extra = divmod(left, len(open_groups))
-        for i, group in enumerate(open_groups):
-            more = min(each + (i < extra), available[group] - taken[group])
-            taken[group] += more
-            left -= more
-        open_groups = [g for g in open_groups if taken[g] < available[g]]
-    return taken
-
-
 def _lot(seed: int, *names: object) -> bytes:
     return hashlib.sha256("|".join(map(str, (seed, *names))).encode()).digest()
 
@@ -92,43 +77,76 @@ def _spread(rows: list[Row], seed: int) -> list[Row]:
     return sorted(rows, key=lambda r: rank[r["qa_id"]])
 
 
-def _balanced(rows: list[Row], n: int, seed: int) -> list[Row]:
-    """n closed questions of one task with golds and letters as even as there are."""
+def _balanced(rows: list[Row], seed: int) -> list[Row]:
+    """Closed questions of one task in the order to take them, so that golds and letters are as even as there are.
+
+    Next is always one of the gold and letter taken least often so far, both counted together.
+    """
     cells = _groups(rows, lambda r: (str(r["answer"]), int(r["answer_index"])), seed)
-    queues = [_spread(cell, seed) for cell in cells.values()]
-    answers = {a: i for i, a in enumerate(dict.fromkeys(a for a, _ in cells))}
-    answer, letter = np.array([answers[a] for a, _ in cells]), np.array([i for _, i in cells])
-    of_answer, of_letter = np.zeros(len(answers), int), np.zeros(letter.max() + 1, int)
-    taken = np.zeros(len(queues), int)
-    sizes = np.array([len(q) for q in queues])
-    chosen = []
-    for _ in range(min(n, len(rows))):
-        need = of_answer[answer] + of_letter[letter]
-        cell = int(np.lexsort((taken, need, taken == sizes))[0])
-        chosen.append(queues[cell][taken[cell]])
+    queues = [deque(_spread(cell, seed)) for cell in cells.values()]
+    golds, letters = [gold for gold, _ in cells], [letter for _, letter in cells]
+    of_gold, of_letter, taken = Counter[str](), Counter[int](), [0] * len(queues)
+    # A cell's need is of_gold + of_letter. Within a letter of_gold alone decides, and it only grows: a heap for each
+    # letter stays in order but for the cells of golds just taken, which are put right when they come to the top.
+    heaps: defaultdict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for cell, letter in enumerate(letters):
+        heaps[letter].append((0, 0, cell))
+    ordered: list[Row] = []
+    while heaps:
+        for heap in heaps.values():
+            while heap[0][0] < of_gold[golds[heap[0][2]]]:
+                _, times, cell = heap[0]
+                heapreplace(heap, (of_gold[golds[cell]], times, cell))
+        letter = min(heaps, key=lambda x: (heaps[x][0][0] + of_letter[x], *heaps[x][0][1:]))
+        cell = heappop(heaps[letter])[2]
+        ordered.append(queues[cell].popleft())
         taken[cell] += 1
-        of_answer[answer[cell]] += 1
-        of_letter[letter[cell]] += 1
-    return chosen
+        of_gold[golds[cell]] += 1
+        of_letter[letter] += 1
+        if queues[cell]:
+            heappush(heaps[letter], (of_gold[golds[cell]], taken[cell], cell))
+        elif not heaps[letter]:
+            del heaps[letter]
+    return ordered
 
 
-def select(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
+def _even(rows: list[Row]) -> list[Row]:
+    """Closed questions less those by which one option of a set is right more often than chance alone would make it."""
+    same: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        same[tuple(sorted(row["options"]))].append(row)
+    kept: set[str] = set()
+    for options, found in same.items():
+        keep = fair([r["answer"] for r in found], len(options))
+        kept |= {r["qa_id"] for r, k in zip(found, keep, strict=True) if k}
+    return [r for r in rows if r["qa_id"] in kept]
+
+
+def select(rows: Sequence[Row], n: int, seed: int, *, even: bool = False) -> list[Row]:
     """At most n rows of one set: open ones in the share they have, tasks evenly, then golds, letters and patients.
 
+    `even`: fewer, where the same options would else be right too often: their text alone would tell.
     What is taken depends on content and seed alone, not on the order of the rows.
     """
-    if len(rows) <= n:
+    if len(rows) <= n and not even:
         return list(rows)
+    n = min(n, len(rows))
     kinds = _groups(rows, lambda r: r["kind"], seed)
     n_open = round(n * len(kinds.get("open", [])) / len(rows))
     chosen: list[Row] = []
     for kind, number in (("closed", n - n_open), ("open", n_open)):
-        tasks = _groups(kinds.get(kind, []), lambda r: r["task"], seed)
-        for task, share in shares({t: len(rs) for t, rs in tasks.items()}, number).items():
-            forms = _groups(tasks[task], lambda r: len(r["options"]) or len(r["image_ids"]), seed)
-            for form, part in shares({f: len(rs) for f, rs in forms.items()}, share).items():
-                pool = forms[form]
-                chosen += _balanced(pool, part, seed) if kind == "closed" else _spread(pool, seed)[:part]
+        queues: dict[str, dict[int, list[Row]]] = {}
+        for task, found in _groups(kinds.get(kind, []), lambda r: r["task"], seed).items():
+            forms = _groups(found, lambda r: len(r["options"]) or len(r["image_ids"]), seed)
+            if kind == "closed":
+                forms = {form: _balanced(pool, seed) for form, pool in forms.items()}
+                queues[task] = {form: _even(pool) for form, pool in forms.items()} if even else forms
+            else:
+                queues[task] = {form: _spread(pool, seed) for form, pool in forms.items()}
+        there = {task: {form: len(queue) for form, queue in forms.items()} for task, forms in queues.items()}
+        for task, share in shares({task: sum(forms.values()) for task, forms in there.items()}, number).items():
+            for form, part in shares(there[task], share).items():
+                chosen += queues[task][form][:part]
     return chosen
 
 
@@ -153,6 +171,12 @@ def _rejection(row: Row, reason: str) -> dict[str, str]:
 def _leaks(row: Row, patients: set[str], images: set[str]) -> list[str]:
     found = [f"patient {p} is in the benchmark" for p in row["patient_ids"] if p in patients]
     return found + [f"image {i} is in the benchmark" for i in row["image_ids"] if i in images]
+
+
+def _uneven(pool: list[Row], found: list[Row], n: int) -> str:
+    """Why there are fewer than wanted, where it is not for want of questions."""
+    more = min(n, len(pool)) - len(found)
+    return f"; {more} more would be answered by what is right most often" if more > 0 else ""
 
 
 def merge(
@@ -199,9 +223,10 @@ def merge(
             if n and not pool:
                 sources = " or ".join(SUPPLIERS[name])
                 empty.append(f"{split}.{name}: {n} questions wanted, none found; source {sources} would supply them")
-            elif len(pool) < n:
-                merged.short.append(f"{split}.{name}: {len(pool)} of {n} questions")
-            chosen += select(pool, n, seed)
+            found = select(pool, n, seed, even=split == "benchmark") if n else []
+            if pool and len(found) < n:
+                merged.short.append(f"{split}.{name}: {len(found)} of {n} questions" + _uneven(pool, found, n))
+            chosen += found
         merged.splits[split] = sorted(chosen, key=lambda r: (SETS[split].index(r["set"]), r["task"], r["qa_id"]))
     if empty:
         raise EmptySet("\n".join([*empty, "Add the source, or set the count to 0."]))

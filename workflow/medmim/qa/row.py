@@ -8,11 +8,12 @@ from typing import Any
 from medmim.qa.prompt import IMAGE
 
 Row = dict[str, Any]
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def qa_id(question: str, options: Sequence[str], answer: str, image_ids: Sequence[str]) -> str:
     """16 hex digits of the content: equal questions of equal images have equal ids, whoever made them."""
-    content = json.dumps([question, list(options), answer, list(image_ids)], ensure_ascii=False)
+    content = _json([question, list(options), answer, list(image_ids)])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -8,11 +8,12 @@ wording, distractors and order as data are added; balancing then changes as few 
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from medmim.qa.balance import level, places
 from medmim.qa.cohort import Image
 from medmim.qa.row import Row, question_row
 
@@ -20,6 +21,9 @@ GENERATOR = "templates/1"
 SLACK = 0.1
 """How far the commonest gold of a task may exceed its fair share; what is beyond is left out, or text alone would win.
 Chance in small numbers, 0.5 / sqrt(facts), is allowed on top."""
+
+FEW = 7
+"""Wordings of a task's form that are taken first: a tiny model learns from few."""
 
 PLACES: tuple[Mapping[str, str], ...] = (
     {"1": "image 1", "2": "image 2", "3": "image 3"},
@@ -34,22 +38,31 @@ class Template:
 
     `styles` map a class to its option text (a class without one is its own text); one style is used per question.
     An open answer is one of `open_answers`, where {gold} is the gold's option text. Without `open_wordings` there is
-    no open form; `open_task` names the open form's task where the release names it apart. `form` tells templates of
-    one task apart: each is balanced by itself. `thin`: facts with an answer of their own are the open counterpart of
-    closed ones, and only the open share of them is kept.
+    no open form; `open_task` names the open form's task where the release names it apart. `further` wordings follow the
+    first FEW. `form` tells templates of one task apart: each is balanced by itself. `thin`: facts with an answer of their
+    own are the open counterpart of closed ones, and only the open share of them is kept. `enough`: facts beyond which no
+    more are taken of a split, and none is asked twice.
     """
 
     task: str
     ability: str
     wordings: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
     styles: tuple[Mapping[str, str], ...] = ({},)
     open_wordings: tuple[str, ...] = ()
+    open_further: tuple[str, ...] = ()
     open_answers: tuple[str, ...] = ("{gold}",)
     open_task: str = ""
     most: int = 4
     set: str = ""
     form: str = ""
     thin: bool = False
+    enough: int = 20_000
+
+    def worded(self, kind: str, most: int | None) -> tuple[str, ...]:
+        """Wordings of the closed or the open form, at most so many."""
+        few, further = (self.wordings, self.further) if kind == "closed" else (self.open_wordings, self.open_further)
+        return few + further if most is None else few[:most] + further[: max(0, most - FEW)]
 
 
 @dataclass(frozen=True)
@@ -81,57 +94,31 @@ class _Draft:
     rank: bytes
     kind: str
     shift: int
-    u: np.ndarray
-    lots: np.ndarray
+    u: list[float]
+    lots: list[float]
     gold: str
     place: int = 0
     letter: int = 0
     others: list[str] = field(default_factory=list)
 
 
-def places(uniform: Sequence[float], n: int) -> list[int]:
-    """One of n places for each item: floor(u·n), and as few items moved as makes all places equally often used.
-
-    Counts differ by at most 1. Items that barely fell into an overfull place move first.
-    """
-    scaled = [u * n for u in uniform]
-    place = [min(int(s), n - 1) for s in scaled]
-    count = Counter(place)
-    extra = len(place) % n
-    larger = sorted(range(n), key=lambda p: (-count[p], p))[:extra]
-    room = {p: len(place) // n + (p in larger) - count[p] for p in range(n)}
-    for i in sorted(range(len(place)), key=lambda i: (place[i] - scaled[i], i)):
-        if room[place[i]] < 0:
-            to = max(room, key=lambda p: (room[p], -p))
-            room[place[i]] += 1
-            room[to] -= 1
-            place[i] = to
-    return place
+def _entropy(number: int) -> list[int]:
+    """A number as numpy's SeedSequence takes it in: 32-bit words, the lowest first."""
+    return [number >> shift & 0xFFFFFFFF for shift in range(0, max(1, number.bit_length()), 32)]
 
 
-def level(counts: Sequence[int], share: float) -> int:
-    """The largest L such that, with each count cut to L, none is more than `share` of the sum. share·len ≥ 1."""
-    low, high = 0, max(counts, default=0)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if middle <= share * sum(min(c, middle) for c in counts) + 1e-9:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _draft(fact: Fact, seed: int, open_fraction: float) -> _Draft:
+def _draft(fact: Fact, seed: list[int], open_fraction: float) -> _Draft:
     t = fact.template
     images = sorted(i.image_id for i in fact.images) if fact.which else [i.image_id for i in fact.images]
     content = "|".join([t.task, t.form, fact.images[0].image_id, *images, fact.gold, fact.answer, *sorted(fact.asked.values())])
     rank = hashlib.sha256(content.encode()).digest()
-    rng = np.random.default_rng([seed, fact.variant, *rank[:16]])
-    u = rng.random(4)
-    kind = "open" if fact.answer or (t.open_wordings and u[0] < open_fraction) else "closed"
     pool = len(fact.images) if fact.which else len(fact.choices)
+    # as default_rng([seed, variant, *rank[:16]]), which takes several times as long to read the list
+    rng = np.random.Generator(np.random.PCG64(np.array([*seed, fact.variant, *rank[:16]], np.uint32)))
+    u = rng.random(4 + pool).tolist()
+    kind = "open" if fact.answer or (t.open_wordings and u[0] < open_fraction) else "closed"
     shift = int.from_bytes(rank[16:20], "big")
-    return _Draft(fact, rank, kind, shift, u, rng.random(pool), fact.gold)
+    return _Draft(fact, rank, kind, shift, u[:4], u[4:], fact.gold)
 
 
 def _size(fact: Fact) -> int:
@@ -177,15 +164,15 @@ def _optioned(drafts: list[_Draft], natural: bool) -> None:
             draft.letter = sum(choices.index(c) < choices.index(draft.gold) for c in draft.others)
 
 
-def _row(draft: _Draft, split: str, source: str, text_only: bool) -> Row:
+def _row(draft: _Draft, split: str, source: str, text_only: bool, most_wordings: int | None) -> Row:
     fact, t = draft.fact, draft.fact.template
     images, states = list(fact.images), list(fact.states)
     if fact.which:
-        rest = [int(i) for i in np.argsort(draft.lots) if i > 0]
+        rest = sorted(range(1, len(images)), key=draft.lots.__getitem__)
         order = [*rest[: draft.place], 0, *rest[draft.place :]]
         images, states = [images[i] for i in order], [states[i] for i in order] if states else []
     style = t.styles[int(draft.u[3] * len(t.styles))]
-    wordings = t.wordings if draft.kind == "closed" else t.open_wordings
+    wordings = t.worded(draft.kind, most_wordings)
     text = wordings[(draft.shift + fact.variant) % len(wordings)].format(**fact.asked)
 
     def worded(choice: str) -> str:
@@ -230,6 +217,7 @@ def ask(
     open_fraction: float = 0.0,
     natural: bool = False,
     text_only: bool = False,
+    wordings: int | None = None,
 ) -> list[Row]:
     """Rows of the qa table for the facts, in order of content.
 
@@ -239,12 +227,13 @@ def ask(
     images show and shows none; facts without states, or whose answer is the source's own text, have no such form.
     """
     groups: defaultdict[tuple[object, ...], list[_Draft]] = defaultdict(list)
+    words = _entropy(seed)
     for fact in facts:
         if text_only and (fact.answer or not fact.states):
             continue
         if len({i.image_id for i in fact.images}) < len(fact.images):
             continue  # an image is compared with itself
-        draft = _draft(fact, seed, 0.0 if text_only else open_fraction)
+        draft = _draft(fact, words, 0.0 if text_only else open_fraction)
         if not fact.template.thin or draft.u[0] < open_fraction:
             groups[fact.template.task, fact.template.form, len(fact.images), fact.variant].append(draft)
     rows: dict[str, Row] = {}
@@ -257,6 +246,6 @@ def ask(
         for same in closed.values():
             _optioned(same, natural)
         for draft in drafts:
-            row = _row(draft, split, source, text_only)
+            row = _row(draft, split, source, text_only, wordings)
             rows.setdefault(row["qa_id"], row)
     return list(rows.values())

@@ -1,5 +1,6 @@
 """Single-image questions of a source, and how several of them become one question about several images."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -42,9 +43,54 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
+class Joined(str):
+    """Texts about images in turn, `Image 1: …. Image 2: ….`; as a format field it points at the images in other ways too:
+    `{questions:in}` is "In the first image, …" (WAYS)."""
+
+    __slots__ = ("texts",)
+    texts: tuple[str, ...]
+
+    def __new__(cls, texts: Iterable[str]) -> "Joined":
+        """Of one text an image, in the images' order."""
+        told = tuple(texts)
+        joined = super().__new__(cls, _pointed(told, ""))
+        joined.texts = told
+        return joined
+
+    def __format__(self, way: str) -> str:
+        return _pointed(self.texts, way)
+
+
+NTH = ("first", "second", "third", "fourth")
+WAYS = {
+    "": "Image {n}: ",
+    "number": "For image {n}: ",
+    "nth": "{Nth} image: ",
+    "for": "For the {nth} image: ",
+    "about": "About the {nth} image: ",
+    "in": "In the {nth} image, ",
+}
+POINTERS = {way: [said.format(n=n, nth=nth, Nth=nth.capitalize()) for n, nth in enumerate(NTH, 1)] for way, said in WAYS.items()}
+OPENING = re.compile(
+    r"(?:An?|Are|Can|Could|Did|Do|Does|Has|Have|How|Is|The|There|Was|Were|What|When|Where|Which|Who|Whose|Why|Would)\b"
+    r"(?!.*\b(?:image|figure|picture|photograph)\b)"
+)
+"""Begins a question that goes on after "In the first image,": small, and without naming the image again."""
+
+
+def _pointed(texts: Sequence[str], way: str) -> str:
+    parts = []
+    for n, text in enumerate(texts):
+        begun = way == "in" and OPENING.match(text)
+        pointer = POINTERS["for" if way == "in" and not begun else way][n]
+        said = text[0].lower() + text[1:] if begun else text
+        parts.append(f"{pointer}{said}{'' if text.endswith(('.', '?', '!')) else '.'}")
+    return " ".join(parts)
+
+
 def numbered(texts: Iterable[str]) -> str:
     """`Image 1: …. Image 2: ….`"""
-    return " ".join(f"Image {n}: {text}" + ("" if text.endswith((".", "?", "!")) else ".") for n, text in enumerate(texts, 1))
+    return str(Joined(texts))
 
 
 def evidence(joined: Sequence[Turn]) -> tuple[str, ...]:

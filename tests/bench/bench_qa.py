@@ -1,0 +1,104 @@
+"""Speed and memory of making the paper's 83.2K questions from findings in bulk. Run: python tests/bench/bench_qa.py [SHARE].
+
+generate_qa of the six sources, two at a time, then merge_qa, each as the workflow calls it; and how much longer the same
+takes of half the findings: what is linear takes twice as long for twice as many. SHARE, 1 by default, scales the cohorts.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from medmim import tables
+from medmim.config import load
+from medmim.digest import WORKFLOW
+
+ROOT = WORKFLOW.parent
+sys.path.insert(0, str(ROOT / "tests"))
+import bulk  # noqa: E402
+
+AT_ONCE = 2
+RUN = load(ROOT / "config/config.yaml")
+SPLITS = ("train", "benchmark", "pretrain", "rejected")
+
+
+def command(program: str, cfg: dict[str, object], *options: object) -> list[str]:
+    return [sys.executable, str(WORKFLOW / "scripts" / program), "--cfg", json.dumps(cfg), *map(str, options)]
+
+
+class Watched:
+    """Runs commands so many at a time: seconds, seconds of CPU and most memory of each, and most memory of all together."""
+
+    def __init__(self) -> None:
+        self.together = 0
+        self.spent: dict[str, tuple[float, float, int]] = {}
+
+    def run(self, commands: dict[str, list[str]], at_once: int = 1) -> None:
+        waiting, running = list(commands.items()), dict[str, tuple[int, float]]()
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                name, asked = waiting.pop(0)
+                running[name] = subprocess.Popen(asked, stderr=subprocess.DEVNULL).pid, time.perf_counter()
+            self.together = max(self.together, sum(psutil.Process(pid).memory_info().rss for pid, _ in running.values()))
+            for name, (pid, start) in list(running.items()):
+                ended, status, used = os.wait4(pid, os.WNOHANG)
+                if ended:
+                    assert status == 0, commands[name]
+                    self.spent[name] = time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss << 10
+                    del running[name]
+            time.sleep(0.02)
+
+
+def cfg(source: str) -> dict[str, object]:
+    """The part of the config that generate_qa of a source gets."""
+    own = {"composed_images": RUN.qa.composed_images} if source == "pmc" else {}
+    keys = ("benchmark_fraction", "open_fraction", "option_order", "wordings")
+    return {"seed": RUN.seed, **{key: getattr(RUN.qa, key) for key in keys}, **own, "pretrain": False}
+
+
+def measured(folder: Path, share: float) -> tuple[float, Watched]:
+    """Seconds from findings to splits; the findings are not counted."""
+    made = {c.source: c.write(folder) for c in bulk.cohorts(share)}
+    watched = Watched()
+    generate = {
+        source: command(
+            "generate_qa.py", cfg(source), "--source", source, "--images", paths["images"], "--findings", paths["findings"],
+            "--qa", folder / f"{source}.parquet",
+        )
+        for source, paths in sorted(made.items(), key=lambda item: -item[1]["findings"].stat().st_size)
+    }  # fmt: skip
+    outputs = [option for name in SPLITS for option in (f"--{name}", folder / f"{name}.parquet")]
+    counts = {part: getattr(RUN.qa, part).model_dump() for part in ("train", "benchmark")}
+    start = time.perf_counter()
+    watched.run(generate, AT_ONCE)
+    merge = command("merge_qa.py", {"seed": RUN.seed, **counts}, "--qa", *(folder / f"{s}.parquet" for s in generate), *outputs)
+    watched.run({"merge_qa": merge})
+    return time.perf_counter() - start, watched
+
+
+def main() -> None:
+    share = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    spent = {}
+    for part in (share / 2, share):
+        with tempfile.TemporaryDirectory() as name:
+            spent[part], watched = measured(Path(name), part)
+            if part == share:
+                splits = {s: tables.read(Path(name) / f"{s}.parquet", "qa", ["set"])["set"].to_pylist() for s in SPLITS[:2]}
+    for name, (seconds, cpu, rss) in watched.spent.items():
+        print(f"{name:10} {seconds:6.1f} s, {cpu:5.1f} s of CPU, {rss / 2**20:5.0f} MiB")
+    for split, sets in splits.items():
+        print(f"{split}: {len(sets)} (" + ", ".join(f"{s} {sets.count(s)}" for s in dict.fromkeys(sets)) + ")")
+    total = sum(map(len, splits.values()))
+    cpu = sum(used for _, used, _ in watched.spent.values())
+    print(f"{total} questions in {spent[share]:.1f} s, {cpu:.1f} s of CPU: {total / spent[share]:.0f} a second")
+    print(f"most memory of all together: {watched.together / 2**20:.0f} MiB")
+    print(f"ratio to half the findings: {spent[share] / spent[share / 2]:.2f} times the time")
+
+
+if __name__ == "__main__":
+    main()
