@@ -8,6 +8,7 @@ answer does not. Numbers are made up.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,10 @@ def _ms_cxr_t(plan: Plan, patients: int, rng: np.random.Generator) -> None:
         pictures = []
         for study in range(int(rng.integers(2, 4))):
             stem = f"p10/p{subject}/s{study}/{subject}-{study}"
-            pictures.append(_picture(f"files/{stem}.jpg", subject, f"{subject}{study}", None, "", "", "radiography", f"{stem}.png"))
+            file = f"files/{stem}.jpg"
+            pictures.append(_picture(file, subject, f"{subject}{study}", None, "", "", "radiography", f"{stem}.png"))
         plan.pictures += pictures
-        for before, after in zip(pictures, pictures[1:], strict=False):
+        for before, after in pairwise(pictures):
             row += 1
             for finding in rng.permutation([*COURSES])[: int(rng.integers(1, 3))]:
                 change = _choice(rng, dict(zip(CHANGES, COURSES[finding], strict=True)), 1)[0]
@@ -161,7 +163,8 @@ def _pmc(plan: Plan, patients: int, rng: np.random.Generator) -> None:
 def _vqa_rad(plan: Plan, patients: int, rng: np.random.Generator) -> None:
     asked = 0
     for p in range(patients):
-        picture = _picture(f"VQA_RAD Image Folder/synpic{p}.jpg", f"synpic{p}", f"synpic{p}", None, "", "", "CT", f"synpic{p}.jpg")
+        name = f"synpic{p}"
+        picture = _picture(f"VQA_RAD Image Folder/{name}.jpg", name, name, None, "", "", "CT", f"{name}.jpg")
         plan.pictures.append(picture)
         turns = [(q, ("yes" if rng.random() < YES[q] else "no"), "CLOSED") for q in rng.permutation([*YES])[:5]]
         turns += [(q, str(rng.choice(WHATS[q])), "OPEN") for q in rng.permutation([*WHATS])[:2]]
@@ -172,7 +175,8 @@ def _vqa_rad(plan: Plan, patients: int, rng: np.random.Generator) -> None:
 
 
 def _odir(plan: Plan, patients: int, rng: np.random.Generator) -> None:
-    weights = dict(zip(EYES, [0.45, *(0.55 * np.geomspace(1, 0.05, len(EYES) - 1) / np.geomspace(1, 0.05, 19).sum())], strict=True))
+    diseased = np.geomspace(1, 0.05, len(EYES) - 1)
+    weights = dict(zip(EYES, [0.45, *(0.55 * diseased / diseased.sum())], strict=True))
     for p in range(patients):
         first = _choice(rng, weights, 1)[0]
         second = first if rng.random() < 0.6 else _choice(rng, weights, 1)[0]

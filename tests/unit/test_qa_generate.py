@@ -6,11 +6,11 @@ import pytest
 from qa_made import HELD_IN, SOURCES, made
 
 from medmim.qa import embed, lumiere, ms_cxr_t, odir, pmc, vqa_rad
+from medmim.qa.balance import level, places
 from medmim.qa.check import problems
 from medmim.qa.generate import VARIANTS, in_benchmark
 from medmim.qa.prompt import blind
 from medmim.qa.row import Row
-from medmim.qa.balance import level, places
 from medmim.qa.templates import SLACK, Template
 
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
