@@ -139,6 +139,15 @@ def test_only_lora_in_the_language_model_and_the_projector_are_trained(prepared:
                                                       .model.multi_modal_projector.parameters())  # fmt: skip
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_frozen_tower_keeps_nothing_to_go_back_through(prepared: Path, method: str) -> None:
+    base = weights.load(prepared / "mantis", family="mantis").train()
+    side = base.config.vision_config.image_size
+    model = adapt(base, Tuning(**TUNING | {"method": method}), "base")
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})  # as the Trainer does
+    assert not base.model.vision_tower(torch.zeros(1, 3, side, side)).last_hidden_state.requires_grad
+
+
 @pytest.mark.parametrize("mode", ["packed", "padded"])
 def test_the_adapter_is_what_stock_peft_loads(prepared: Path, tuned: dict[str, Path], mode: str) -> None:
     folder, family = tuned[mode] / "adapter", MODES[mode][0]

@@ -104,8 +104,6 @@ def merge(base: Path, tuned: Path, family: str, out: Path) -> dict[str, Any]:
     dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32").removeprefix("torch."))
     torch.set_num_threads(1)  # the number of threads changes the last bits of a sum
     model = weights.load(base if adapter else tuned, family=family, precision="fp32", adapter=adapter)
-    if adapter is not None:
-        model = model.merge_and_unload(safe_merge=True)
     model.to(dtype)
     model.save_pretrained(str(out), max_shard_size=SHARD)
     processor(base, family).save_pretrained(str(out))

@@ -33,7 +33,8 @@ def load(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | 
         if adapter is not None:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False).merge_and_unload()
+            model = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
+            model = model.merge_and_unload(safe_merge=True)  # which refuses weights that are no numbers
     except (OSError, ValueError) as error:
         raise UserError(
             f"no model could be loaded from {folder}{f' with adapter {adapter}' if adapter else ''}: {error}"
