@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from medmim.score.extract import LETTERS, duplicates, read, same_option
+from medmim.qa.prompt import LETTERS
+from medmim.score.extract import duplicates, read, same_option
 
 REPLIES = Path(__file__).with_name("replies.txt")
 

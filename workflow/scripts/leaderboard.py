@@ -3,6 +3,7 @@
 And the comparisons: every pair of models on every set, with p-values. cfg: seed, resamples, pairs (tuned model: its base).
 """
 
+import gc
 from pathlib import Path
 
 from medmim.job import Job, parser
@@ -19,6 +20,7 @@ def main() -> None:
         from medmim import tables
         from medmim.score.leaderboard import SHARED, leaderboard
 
+        gc.disable()  # nothing made here refers back to itself
         train = tables.read(job.args.train, "qa", list(SHARED))
         given = [tables.read(path, "answers") for path in job.args.answers]
         found = leaderboard(tables.read(job.args.qa, "qa"), train, given, **job.cfg)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medmim import tables
 from medmim.qa import conditions
+from medmim.qa.prompt import LETTERS
 from medmim.score import extract, openended
 from medmim.score.items import METRICS, NOT_ASKED, questions
 from medmim.tables import TableError
@@ -251,7 +252,7 @@ def answers(qa: pa.Table, predictions: Iterable[pa.Table], wanted: Iterable[str]
 
 def _table(benchmark: _Benchmark, model: str, found: Mapping[str, _Scored]) -> pa.Table:
     schema = tables.schema("answers")
-    letters = pa.array([*extract.LETTERS, ""])  # the last for -1
+    letters = pa.array([*LETTERS, ""])  # the last for -1
     per_item: dict[str, Sequence[str]] = {
         name: [item[name] for item in benchmark.questions] for name in ("qa_id", "set", "ability", "kind")
     }

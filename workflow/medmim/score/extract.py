@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from medmim.qa.prompt import LETTERS
 from medmim.score.languages import in_english
 
 Status = Literal["ok", "ambiguous", "unparsed", "refused"]
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from medmim.score import extract
+from medmim.qa.prompt import LETTERS
 from medmim.tables import TableError
 
 HELD_IN = ("temporal", "reasoning", "comparison", "coreference")
@@ -34,7 +34,7 @@ def questions(qa: pa.Table) -> dict[str, dict[str, Any]]:
             raise TableError(f"question {name}: kind {row['kind']!r}, expected one of {', '.join(METRICS)}")
         if row["kind"] == "closed" and not (gold is not None and 0 <= gold < len(row["options"])):
             raise TableError(f"question {name}: answer_index {gold} is none of its {len(row['options'])} options")
-        if len(row["options"]) > len(extract.LETTERS):
+        if len(row["options"]) > len(LETTERS):
             raise TableError(f"question {name}: {len(row['options'])} options, more than there are letters")
         if not row["patient_ids"]:
             raise TableError(f"question {name} has no patient")

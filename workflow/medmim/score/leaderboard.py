@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from medmim.qa import conditions
+from medmim.qa.prompt import LETTERS
 from medmim.score import bootstrap, extract
 from medmim.score.comparisons import compare
 from medmim.score.items import HELD_IN, HELD_OUT, METRICS, NOT_ASKED, questions
@@ -157,7 +158,7 @@ def _derived(columns: Columns, pairs: Mapping[str, str], golds: NDArray[np.intp]
                 found[model, "plain", f"{metric}_minus_{other}"] = values - less
         if metric == "accuracy" and golds is not None:
             for gold in np.unique(golds):
-                found[model, "plain", f"recall_{extract.LETTERS[gold]}"] = np.where(golds == gold, values, np.nan)
+                found[model, "plain", f"recall_{LETTERS[gold]}"] = np.where(golds == gold, values, np.nan)
     return found
 
 
