@@ -12,14 +12,16 @@ from medmim.job import Job, parser
 
 def behind(job: Job) -> list[dict[str, str]]:
     """What stands behind each model's scores: its weights, numbers, prompts, questions and libraries."""
+    import pyarrow.compute as pc
+
     from medmim import tables
 
     indexes = {Path(str(d["path"])).parent.name: str(d["sha256"])[:12] for d in job.inputs["weights"]}
     asked = {}
     for path in job.args.predictions:
-        found = tables.read(path, "predictions", ["model", "condition", "prompt_sha256"]).to_pylist()
-        prompts = "".join(row["prompt_sha256"] for row in found if row["condition"] == "plain")
-        asked[found[0]["model"]] = sha256(prompts.encode()).hexdigest()[:12]
+        found = tables.read(path, "predictions", ["model", "condition", "prompt_sha256"])
+        prompts = "".join(found.filter(pc.equal(found["condition"], "plain"))["prompt_sha256"].to_pylist())
+        asked[found["model"][0].as_py()] = sha256(prompts.encode()).hexdigest()[:12]
     data = str(job.inputs["qa"][0]["sha256"])[:12]
     versions = ", ".join(f"{name} {version}" for name, version in job.cfg["versions"].items())
 
