@@ -154,9 +154,9 @@ def test_taken_back_before_its_first_step_it_starts_elsewhere(
 
 
 def test_out_of_time_it_is_queued_again(cluster: Cluster, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
-    training = Training(cluster, prepared, tmp_path / "out", "--time=1", "--signal=TERM@20")
+    training = Training(cluster, prepared, tmp_path / "out", "--time=2", "--signal=TERM@20")  # or up to a minute before that
     process = training.halt()
-    until(lambda: told_to_stop(process), "the signal before the end of its time", 70)
+    until(lambda: told_to_stop(process), "the signal before the end of its time", 130)
     os.kill(process, signal.SIGCONT)
     said = training.end()
     assert "told to stop (SIGTERM) at step" in said and "resumes from checkpoint-" in said
