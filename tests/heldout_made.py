@@ -48,7 +48,7 @@ def medframeqa(root: Path, rows: list[dict[str, Any]]) -> Path:
     half = (len(rows) + 1) // 2
     for part, chosen in enumerate((rows[:half], rows[half:])):
         pq.write_table(pa.Table.from_pylist(chosen, pa.schema(fields)), root / f"data/test-0000{part}-of-00002.parquet")
-    (root / "README.md").write_text("A card.")
+    (root / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nA card.")
     return root
 
 

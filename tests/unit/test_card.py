@@ -3,7 +3,8 @@
 import pandas as pd
 from huggingface_hub import ModelCard
 
-from medmim.card import licences, render
+from medmim import licences
+from medmim.card import render
 from medmim.config import load
 from medmim.digest import WORKFLOW
 from medmim.owners import OWNERS

@@ -8,6 +8,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from medmim import provenance, tables
 from medmim.files import INDEX
+from medmim.rules import Rules
 from small_models import run, write_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -58,3 +59,24 @@ def test_a_folder_without_a_model_is_refused(
     with pytest.raises(SystemExit):
         fetch(monkeypatch, tmp_path, path=str(tmp_path / "mine"))
     assert f"{tmp_path}/mine holds no model: it has no config.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("hub", "card", "licences"),
+    [
+        ("owner/model", "---\nlicense: llama3\n---\n", {"llama3"}),
+        ("chaoyinshe/llava-med-v1.5-mistral-7b-hf", "No header.", {"that of Mistral-7B-Instruct-v0.2", "Apache-2.0"}),
+        ("owner/model", "No header.", {"not stated"}),
+        (None, "---\nlicense: mit\n---\n", {"mit"}),
+    ],
+)
+def test_a_model_is_under_the_licence_of_its_card_or_what_is_known_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: str | None, card: str, licences: set[str]
+) -> None:
+    (tmp_path / "m1").mkdir()
+    (tmp_path / "m1/config.json").write_text("{}")
+    (tmp_path / "m1/README.md").write_text(card)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "m1"))
+    index = fetch(monkeypatch, tmp_path, **({"hub": hub} if hub else {"path": str(tmp_path / "m1")}))
+    assert Rules.of(index).licences == licences
+    assert provenance.read(provenance.sidecar(index))["rules"]["licence"] == sorted(licences)

@@ -23,6 +23,7 @@ from medmim.images import ImageStore
 from medmim.job import UserError
 from medmim.release.audit import audit
 from medmim.report.board import Board
+from medmim.rules import Rules
 from medmim.score.answers import answers
 from medmim.score.leaderboard import leaderboard
 from runs import ROOT
@@ -328,8 +329,37 @@ def test_a_set_is_fetched_at_its_commit_and_linked(
         "data/test-00000-of-00002.parquet",
         "data/test-00001-of-00002.parquet",
     ]
-    rows, *_ = imported("medframeqa", index.parent)
-    assert len(rows) == 2
+    words = ["--set", "medframeqa", "--root", index.parent, "--raw", index, "--cfg", json.dumps({"size": 64})]
+    made_of = {name: tmp_path / f"{name}.parquet" for name in ("images", "qa", "rejected")}
+    assert program("import_heldout.py", *words, *(w for name, path in made_of.items() for w in (f"--{name}", path)))[0] == 0
+    assert len(tables.read(made_of["qa"], "qa")) == 2
+    assert {Rules.of(path) for path in (index, *made_of.values())} == {Rules(frozenset({"cc-by-4.0"}))}
+
+
+@pytest.mark.parametrize(
+    ("card", "licences"),
+    [
+        ("---\nlicense: mit\n---\n", {"mit"}),
+        ("---\nlicense: [mit, cc-by-4.0]\n---\n", {"mit", "cc-by-4.0"}),
+        ("---\nlicense: other\nlicense_name: of-its-own\n---\n", {"of-its-own"}),
+        ("---\nlicense: other\n---\n", {"other"}),
+        ("---\ntags: [a]\n---\n", {"not stated"}),
+        ("---\nlicense: {\n---\n", {"not stated"}),
+        ("No header.", {"not stated"}),
+        (None, {"not stated"}),
+    ],
+)
+def test_a_set_in_a_folder_is_under_the_licence_of_its_card(
+    tmp_path: Path, program: Program, card: str | None, licences: set[str]
+) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/data").write_text("x")
+    if card is not None:
+        (tmp_path / "set/README.md").write_text(card)
+    index = tmp_path / "set.parquet"
+    code, said = program("index_files.py", "--root", tmp_path / "set", "--index", index, "--cfg", json.dumps({"card": True}))
+    assert code == 0 and Rules.of(index).licences == licences
+    assert ("header can't be read" in said) == (card == "---\nlicense: {\n---\n")
 
 
 # What follows

@@ -1,9 +1,12 @@
 """Files from the Hugging Face hub, or from a folder of the user's, in a place of ours: linked, not copied."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from medmim.errors import UserError
+
+log = logging.getLogger("medmim")
 
 
 def snapshot(repository: str, revision: str | None, **choice: Any) -> Path:
@@ -25,3 +28,19 @@ def link(folder: Path, place: Path) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(file.resolve())
     return len(files)
+
+
+def licences(folder: Path) -> frozenset[str]:
+    """Names of the licences that the card of a repository's folder states, as the hub writes them; none where it states none."""
+    import yaml
+    from huggingface_hub.repocard import metadata_load
+
+    card = folder / "README.md"
+    try:
+        told = (metadata_load(card) or {}) if card.is_file() else {}
+    except (ValueError, yaml.YAMLError) as error:
+        log.warning("%s: its header can't be read, nor the licence that it may state: %s", card, error)
+        return frozenset()
+    stated = told.get("license")
+    named = told.get("license_name") or stated if stated == "other" else stated
+    return frozenset(str(name) for name in (named if isinstance(named, list) else [named]) if name)

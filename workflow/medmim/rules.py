@@ -49,6 +49,8 @@ class Rules:
         return cls(*(frozenset(filter(None, text.split(SEPARATOR))) for text in (licences, credentialed)))
 
 
+UNSTATED = "not stated"
+"""Licence of what states none."""
 SYNTHETIC = Rules(frozenset({"synthetic"}))
 """Those of phantoms, which are nobody's."""
 

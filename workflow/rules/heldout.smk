@@ -15,7 +15,7 @@ if HELDOUT:
             conda:
                 "../../envs/data.yaml"
             params:
-                cfg=cfg(),
+                cfg=cfg(card=True),
                 code=digest("index_files.py"),
                 root=lambda w: RUN.heldout[w.heldout].path,
             shell:

@@ -1,11 +1,13 @@
 """Bring a published held-out set to its place, from the hub at its commit.
 
-cfg: hub, the repository, and revision, its commit. The files are linked, not copied: the hub's cache keeps the bytes.
+cfg: hub, the repository, and revision, its commit. The files are linked, not copied: the hub's cache keeps the bytes. They are
+under the licence that its card states.
 """
 
 from pathlib import Path
 
 from medmim.job import Job, UserError, parser
+from medmim.rules import UNSTATED, Rules
 
 WANTED = ["*.parquet", "MM/test.jsonl", "images.zip", "README.md"]
 """Files that the adapters read, and the card with the licence."""
@@ -21,6 +23,7 @@ def main() -> None:
         folder = hub.snapshot(repository, revision, repo_type="dataset", allow_patterns=WANTED)
         if folder.name != revision:
             raise UserError(f"{repository}: the hub gave commit {folder.name}, not {revision}")
+        job.hold(Rules(hub.licences(folder) or frozenset({UNSTATED})))
         job.done(f"{hub.link(folder, job.out['index'])} files of {repository} at {revision}")
 
 

@@ -1,11 +1,13 @@
 """Bring a published model to its place: from the hub at its revision, or from a folder of the user's.
 
-The files are linked, not copied: the hub's cache or the user's folder keeps the bytes.
+The files are linked, not copied: the hub's cache or the user's folder keeps the bytes. They are under the licence that the
+model's card states, else what medmim.licences knows of it.
 """
 
 from pathlib import Path
 
 from medmim.job import Job, UserError, parser
+from medmim.rules import UNSTATED, Rules
 
 
 def main() -> None:
@@ -13,6 +15,7 @@ def main() -> None:
     arguments.add_argument("--model", type=Path, required=True, help="index of the model's folder (written)")
     with Job(arguments, outputs=["model"], cached=False) as job:
         from medmim import hub
+        from medmim.licences import BASES
 
         repository, revision, path = job.cfg["hub"], job.cfg["revision"], job.cfg["path"]
         if path:
@@ -22,6 +25,8 @@ def main() -> None:
             job.extra["revision"] = folder.name
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} holds no model: it has no config.json")
+        known = frozenset(licence.terms for licence in BASES.get(repository or "", ()))
+        job.hold(Rules(hub.licences(folder) or known or frozenset({UNSTATED})))
         hub.link(folder, job.out["model"])
         job.done(f"{path or repository}{f' at {folder.name}' if repository else ''}")
 

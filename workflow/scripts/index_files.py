@@ -1,12 +1,13 @@
 """List and hash the files of a folder that the user has.
 
-cfg: rules (their rules of use, as medmim.rules records them; unset where nothing is known).
+cfg: rules (their rules of use, as medmim.rules records them; unset where nothing is known), card (whether they are a repository
+of the hub, whose card states their licence).
 """
 
 from pathlib import Path
 
 from medmim.job import Job, UserError, parser
-from medmim.rules import Rules
+from medmim.rules import UNSTATED, Rules
 
 
 def main() -> None:
@@ -14,9 +15,11 @@ def main() -> None:
     arguments.add_argument("--root", type=Path, required=True, help="the folder")
     arguments.add_argument("--index", type=Path, required=True, help="table of its files (written)")
     with Job(arguments, outputs=["index"], cached=False) as job:
-        from medmim import files, tables
+        from medmim import files, hub, tables
 
         job.hold(Rules.told(job.cfg.get("rules", {})))
+        if job.cfg.get("card"):
+            job.hold(Rules(hub.licences(job.args.root) or frozenset({UNSTATED})))
         job.watch(job.args.root, job.args.index.as_posix())
         try:
             rows = files.index(job.args.root)

@@ -11,7 +11,7 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medmim.card import licences
+from medmim import licences
 
 SHOWN = ("accuracy", "token_f1")
 NAMES = {"accuracy": "Accuracy", "token_f1": "Token F1"}
