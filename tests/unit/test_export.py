@@ -4,6 +4,7 @@ import ast
 import base64
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -17,18 +18,21 @@ import yaml
 from PIL import Image
 from score_made import prediction, question
 
-from medmim import images, tables
+from medmim import files, images, rules, tables
+from medmim.export.croissant import APACHE
 from medmim.images import encode
 from medmim.qa.prompt import blind, prompt_text
+from medmim.rules import Rules
 from medmim.score.answers import answers
 from runs import ROOT
 
-PROGRAM = ROOT / "workflow/scripts/export_benchmark.py"
+PROGRAM = ROOT / "workflow/scripts/export_questions.py"
 CFG = {
     "run": "made",
-    "synthetic": ["lumiere", "vqa_rad", "medframeqa"],
+    "synthetic": ["lumiere", "vqa_rad", "medframeqa", "embed"],
     "credentialed": [],
     "allowed": False,
+    "images": True,
     "max_new_tokens": 64,
 }
 RNG = np.random.default_rng(3)
@@ -54,11 +58,18 @@ QUESTIONS = [
     made("b2", "rad", ["yes", "no"], "no", [2, 0], "Is it?", "vqa_rad"),
 ]
 BY_ID = {row["qa_id"]: row for row in QUESTIONS}
+TRAINING = [
+    made("t1", "comparison", ["worse", "better"], "better", [2, 3], "How is it?")
+    | {"split": "train", "patient_ids": ["lumiere/b"]},
+    made("t2", "composed", [], "two words", [1, 0], "What is this?") | {"split": "train", "generator": "made/2"},
+    made("t3", "comparison", ["worse", "better"], "worse", [0, 2], "How is it?")
+    | {"split": "train", "patient_ids": ["lumiere/z"]},
+]
 
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A qa table, and two images tables."""
+    """The benchmark's questions, training questions, and three images tables, one of a set whose licence is known."""
     folder = tmp_path_factory.mktemp("benchmark")
     tables.write(folder / "benchmark.parquet", "qa", QUESTIONS)
     rows = [
@@ -69,9 +80,13 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         }
         for n, (image_id, png) in enumerate(PICTURES)
     ]  # fmt: skip
-    images.write(folder / "one.images.parquet", rows[:3])
+    tables.write(folder / "train.parquet", "qa", TRAINING)
+    images.write(folder / "one.images.parquet", [rows[0], rows[2]])
     images.write(folder / "two.images.parquet", rows[3:])
-    return {"qa": folder / "benchmark.parquet", "one": folder / "one.images.parquet", "two": folder / "two.images.parquet"}
+    rules.hold(Rules(frozenset({"cc-by-4.0"})))
+    images.write(folder / "three.images.parquet", [rows[1] | {"source": "medframeqa"}])
+    rules.hold(Rules())
+    return {path.name.split(".")[0]: path for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -79,11 +94,19 @@ def export(tmp_path: Path, benchmark: dict[str, Path], monkeypatch: pytest.Monke
     """Runs the program in this process and gives the folder."""
     monkeypatch.syspath_prepend(str(PROGRAM.parent))
 
-    def run(name: str, to: str = "export", tables: tuple[str, ...] = ("one", "two"), **cfg: Any) -> Path:
+    def run(
+        name: str,
+        to: str = "export",
+        tables: tuple[str, ...] = ("one", "two", "three"),
+        qa: str = "benchmark",
+        against: tuple[str, ...] = (),
+        **cfg: Any,
+    ) -> Path:
         index = tmp_path / to / name / "files.parquet"
-        words = ["--format", name, "--qa", benchmark["qa"], "--images", *map(benchmark.get, tables), "--export", index]
+        words = ["--format", name, "--qa", benchmark.get(qa, qa), "--images", *map(benchmark.get, tables), "--export", index]
+        words += ["--against", *map(benchmark.get, against)]
         monkeypatch.setattr(sys, "argv", [str(PROGRAM), *map(str, words), "--cfg", json.dumps(CFG | cfg)])
-        import_module("export_benchmark").main()
+        import_module("export_questions").main()
         return index.parent
 
     return run
@@ -112,7 +135,7 @@ def test_two_exports_have_the_same_bytes(export: Export, name: str) -> None:
 def test_credentialed_sources_are_refused_with_their_counts(export: Export, capsys: pytest.CaptureFixture[str]) -> None:
     """One question is of lumiere, but shows an image of embed."""
     with pytest.raises(SystemExit):
-        export("hf", credentialed=["embed", "ms_cxr_t", "vqa_rad"])
+        export("hf", credentialed=["embed", "ms_cxr_t", "vqa_rad"], synthetic=[])
     said = capsys.readouterr().err
     assert "of the 5 questions, some are of sources whose owners forbid to pass them on (embed 1, vqa_rad 1)" in said
     assert "set export.credentialed: true" in said
@@ -120,8 +143,8 @@ def test_credentialed_sources_are_refused_with_their_counts(export: Export, caps
 
 @pytest.mark.parametrize("name", ["hf", "lmms-eval", "vlmevalkit"])
 def test_where_they_are_allowed_the_card_says_so(export: Export, name: str) -> None:
-    told = (export(name, credentialed=["embed"], allowed=True) / "README.md").read_text()
-    assert "**Credentialed: do not publish.** It holds questions (1 of EMBED Open Data, Emory)" in told
+    told = (export(name, credentialed=["embed"], allowed=True, synthetic=[]) / "README.md").read_text()
+    assert "**Credentialed: do not publish.** It holds questions (1 of EMBED, Emory)" in told
     assert "Credentialed" not in (export(name, "open") / "README.md").read_text()
 
 
@@ -130,14 +153,14 @@ def test_the_card_says_what_is_synthetic_and_whose_the_rest_is(export: Export) -
     assert "**Synthetic.** Everything here was drawn" in told and "license: apache-2.0" in told
     told = (export("hf", "real", synthetic=["vqa_rad"]) / "README.md").read_text()
     assert "**Synthetic.** What is from vqa_rad was drawn" in told and "license: other" in told
-    assert "| lumiere | 3 | LUMIERE, figshare collection 5904905 | terms of its owner |" in told
+    assert "| lumiere | 4 | LUMIERE, Bern | LUMIERE, non-commercial |" in told
     assert "| vqa_rad | 1 | phantoms, synthetic | Apache-2.0 |" in told
-    assert "| medframeqa | 1 | MedFrameQA, SuhaoYu1020/MedFrameQA | CC BY 4.0 |" in told
+    assert "| medframeqa | 3 | MedFrameQA, SuhaoYu1020/MedFrameQA | cc-by-4.0 |" in told
 
 
 def test_an_image_that_is_nowhere_is_named(export: Export, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        export("hf", tables=("one",))
+        export("hf", tables=("one", "three"))
     assert f"question b1 shows {IDS[3]}, which is in none of the images tables" in capsys.readouterr().err
 
 
@@ -174,7 +197,7 @@ def test_the_cards_header_tells_true_sizes(export: Export) -> None:
     infos = {info["config_name"]: info for info in header["dataset_info"]}
     assert infos.keys() == {config["config_name"] for config in header["configs"]}
     for name, info in infos.items():
-        paths = sorted((folder / "data").glob("*.parquet" if name == "all" else f"{name}.parquet"))
+        paths = sorted((folder / "data").glob("*.parquet" if name == "all" else f"{name}-*.parquet"))
         held = [pq.read_table(path) for path in paths]
         assert info["splits"] == [{"name": "test", "num_bytes": info["dataset_size"], "num_examples": sum(map(len, held))}]
         assert info["download_size"] == sum(path.stat().st_size for path in paths)
@@ -186,9 +209,127 @@ def test_readers_before_lists_were_features_understand_the_types(export: Export)
     """datasets 4 renamed what it had called Sequence; it reads the old name, older ones do not know the new."""
     import pyarrow.parquet as pq
 
-    told = json.loads(pq.read_schema(export("hf") / "data/rad.parquet").metadata[b"huggingface"])["info"]["features"]
+    told = json.loads(pq.read_schema(export("hf") / "data/rad-00000-of-00001.parquet").metadata[b"huggingface"])["info"][
+        "features"
+    ]
     assert told["images"] == {"feature": {"_type": "Image"}, "_type": "Sequence"}
     assert told["options"] == {"feature": {"dtype": "string", "_type": "Value"}, "_type": "Sequence"}
+
+
+# Datasheets and Croissant
+
+
+def figures(card: str, after: str) -> dict[str, list[str]]:
+    """The rows of the first table after some words, by their first cell."""
+    lines = card.split(after, 1)[1].splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("|---"))
+    found = {}
+    for line in lines[start + 1 :]:
+        if not line.startswith("|"):
+            break
+        first, *rest = (cell.strip() for cell in line.strip("|").split("|"))
+        found[first] = rest
+    return found
+
+
+def test_the_datasheet_counts_what_is_exported(export: Export, benchmark: dict[str, Path]) -> None:
+    told = (export("hf", against=("train",)) / "README.md").read_text()
+    of_set = figures(told, "An instance is")
+    assert of_set["temporal"] == ["2", "2", "2 (1), 3 (1)", "7 (1)", "E 1", "1, 1 to 3", "2", "50.0 %"]
+    assert of_set["odir"] == ["1", "1", "2 (1)", "2 (1)", "B 1", "1, 1 to 1", "1", "100.0 %"]
+    assert figures(told, "share of the questions that show")["temporal"] == ["2"]  # abilities
+    leaks = figures(told, "Faults, and what questions share with the instruction set")
+    assert leaks["temporal"][:3] == ["1", "2", "1"]  # b1 has the images and the patient of t1, a2 an image
+    assert leaks["medframeqa"][:3] == ["0", "1", "0"] and leaks["odir"][:3] == ["1", "1", "0"]
+    listed = figures(told, "### Maintenance")
+    assert listed.keys() == {path.name for path in benchmark.values()}
+    assert all(f"`{files.sha256(path)}`" in listed[path.name] for path in benchmark.values())
+    assert "was not looked for" not in told
+
+
+def test_leaks_that_were_not_looked_for_are_not_told_as_none(export: Export) -> None:
+    told = (export("hf") / "README.md").read_text()
+    assert "what questions share with others was not looked for" in told and "same images in" not in told
+
+
+def test_the_instruction_set_is_a_dataset_too(export: Export, tmp_path: Path) -> None:
+    import datasets
+
+    folder = export("hf", qa="train", against=("benchmark",))
+    found = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(found["qa_id"]) == ["t1", "t2", "t3"]
+    assert [pixels(i) for i in found.filter(lambda r: r["qa_id"] == "t2")[0]["images"]] == [
+        pixels(images.decode(png)) for png in stored(TRAINING[1])
+    ]
+    told = (folder / "README.md").read_text()
+    assert "# Med-MIM instruction set" in told and "| comparison | train | 2 | 0 | 2 |" in told
+    assert figures(told, "share with the benchmark")["comparison"][:3] == ["2", "2", "1"]
+    assert "`made/1` 2, `made/2` 1" in told.replace("\n", " ")
+
+
+def test_the_instruction_set_may_only_name_its_images(export: Export, tmp_path: Path) -> None:
+    import datasets
+
+    folder = export("hf", qa="train", tables=("one",), images=False)
+    found = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert "images" not in found.column_names
+    assert {row["qa_id"]: row["image_ids"] for row in found} == {row["qa_id"]: row["image_ids"] for row in TRAINING}
+    assert "`image_ids` names them" in (folder / "README.md").read_text()
+    assert {field["name"] for field in json.loads((folder / "croissant.json").read_text())["recordSet"][0]["field"]} == {
+        *found.column_names
+    }
+
+
+def test_the_tables_own_rules_refuse_what_no_config_named(
+    export: Export, benchmark: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its images, too: the questions tell of them."""
+    rules.hold(Rules(frozenset({"hers"}), frozenset({"lumiere"})))
+    benchmark = benchmark | {"marked": tmp_path / "marked.parquet"}
+    tables.write(benchmark["marked"], "qa", TRAINING)
+    rules.hold(Rules())
+    with pytest.raises(SystemExit):
+        export("hf", qa=str(benchmark["marked"]), images=False)
+    assert "forbid to pass them on (lumiere 3)" in capsys.readouterr().err
+
+
+def test_exported_files_are_under_the_rules_of_what_they_hold(export: Export) -> None:
+    folder = export("hf", synthetic=["vqa_rad"], credentialed=["embed"], allowed=True)
+    held = Rules.of(folder / "data/rad-00000-of-00001.parquet")
+    assert held.licences == {"cc-by-4.0", "synthetic", "LUMIERE, non-commercial", "EMBED Research Use Agreement"}
+    assert held.credentialed == {"embed"}
+    told = json.loads((folder / "croissant.json").read_text())
+    assert sorted(told["license"]) == sorted({*held.licences, APACHE} - {"synthetic"})
+
+
+@pytest.mark.parametrize(("qa", "rows"), [("benchmark", QUESTIONS), ("train", TRAINING)])
+def test_mlcroissant_accepts_and_reads_the_folder(
+    export: Export, monkeypatch: pytest.MonkeyPatch, qa: str, rows: list[dict[str, Any]]
+) -> None:
+    """In several files a set, from the disk alone."""
+    import mlcroissant
+
+    monkeypatch.setattr("medmim.export.hf.SHARD", 1)
+    folder = export("hf", qa=qa)
+    found = mlcroissant.Dataset(folder / "croissant.json")
+    assert not found.metadata.issues.errors
+    assert {re.search('org/(.*?)"', w)[1] for w in found.metadata.issues.warnings} == {"datePublished", "version"}  # type: ignore[index]
+    assert found.metadata.cite_as == "https://arxiv.org/abs/2505.19031"
+    listed = {f.content_url: f.sha256 for f in found.metadata.file_objects}
+    assert listed == {p.relative_to(folder).as_posix(): files.sha256(p) for p in folder.glob("data/*")}
+    assert len(listed) == len(rows)
+    read = {}
+    for record_set in found.metadata.record_sets:
+        for record in found.records(record_set.id):
+            plain = {name.split("/")[1]: value for name, value in record.items()}
+            read[plain["qa_id"].decode()] = plain
+    assert read.keys() == {row["qa_id"] for row in rows}
+    for ours in rows:
+        row = read[ours["qa_id"]]
+        assert row["question"].decode() == ours["question"] and row["set"].decode() == ours["set"]
+        assert [text.decode() for text in row["options"]] == ours["options"]
+        assert row["answer_index"] == ours["answer_index"]
+        assert [pixels(image) for image in row["images"]] == [pixels(images.decode(png)) for png in stored(ours)]
 
 
 # VLMEvalKit
@@ -323,7 +464,7 @@ def test_every_task_has_what_lmms_eval_asks_for(export: Export, tmp_path: Path) 
 def test_lmms_eval_scores_replies_as_we_do(export: Export, reply: str) -> None:
     module = utils(export("lmms-eval"))
     said = [prediction(row["qa_id"], "m", "plain", reply, [0.0] * len(row["options"])) for row in QUESTIONS]
-    ours = answers(tables.build("qa", QUESTIONS), [tables.build("predictions", said)])
+    ours = answers(tables.build("qa", QUESTIONS), [tables.build("predictions", said)]).to_pylist()
     for row in QUESTIONS:
         scores = {a["metric"]: a for a in ours if a["qa_id"] == row["qa_id"]}
         theirs = (module.closed_results if row["options"] else module.open_results)(row, [reply])

@@ -46,7 +46,7 @@ def test_a_target_may_follow_the_configfile(snakemake, tmp_path: Path, target: s
 
 def test_the_export_target_may_follow_the_configfile(snakemake, tmp_path: Path) -> None:
     planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml", "export").stdout)
-    assert (planned["export"], planned["export_benchmark"]) == (1, 3)
+    assert (planned["export"], planned["export_benchmark"], planned["export_instructions"]) == (1, 3, 1)
     assert not {"all", "report", "predict"} & planned.keys()
 
 

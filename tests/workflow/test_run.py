@@ -12,6 +12,7 @@ import yaml
 import heldout_made
 from medmim import tables, trace
 from medmim.audit import UNTRACKED, audit
+from medmim.rules import Rules
 from runs import MINI, faults, finished
 
 RESULTS = "results/mini"
@@ -185,6 +186,8 @@ def test_further_held_out_sets_reach_the_leaderboard(with_further_sets: Path) ->
         "medxpertqa": 0,
     }
     assert "MedXpertQA MM" in (results / "report.html").read_text()
+    for made in ("predictions/med-mantis.parquet", "export/hf/files.parquet"):
+        assert Rules.of(results / made).licences >= {"synthetic", "cc-by-4.0"}
     assert faults(with_further_sets, [Path(RESULTS, "leaderboard.parquet"), Path(RESULTS, "export/hf/files.parquet")]) == []
 
 
@@ -213,3 +216,6 @@ def test_every_tool_gets_all_questions(with_further_sets: Path) -> None:
             q for path in (export / folder / "data").glob("*.parquet") for q in pd.read_parquet(path, columns=["qa_id"]).qa_id
         ]
         assert sorted(held) == sorted(benchmark.qa_id)
+    train = tables.frame(with_further_sets / RESULTS / "qa/train.parquet", "qa")
+    parts = [pd.read_parquet(path, columns=["qa_id"]) for path in (export / "instructions/data").glob("*.parquet")]
+    assert sorted(pd.concat(parts).qa_id) == sorted(train.qa_id)

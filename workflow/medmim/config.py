@@ -240,10 +240,12 @@ class Report(Part):
 
 
 class Export(Part):
-    """The benchmark for others' tools."""
+    """The benchmark and the instruction set for others' tools."""
 
     credentialed: bool = False
     """Write questions and images of credentialed sources too, for those who may have them: the export is not to be passed on."""
+    images: bool = True
+    """Put its images into the instruction set; else its questions only name them. The benchmark always has them."""
 
 
 class Config(Part):
@@ -274,7 +276,7 @@ class Config(Part):
     report: Report = Report()
     """The report."""
     export: Export = Export()
-    """The benchmark for others' tools."""
+    """The benchmark and the instruction set for others' tools."""
     cache: Cache = Cache()
     """What is kept of jobs for other runs."""
 

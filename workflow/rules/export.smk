@@ -1,6 +1,18 @@
-"""The benchmark for others' tools: lmms-eval, VLMEvalKit, Hugging Face."""
+"""The benchmark for others' tools, lmms-eval, VLMEvalKit and Hugging Face; and the instruction set for the last."""
 
 FORMATS = ["hf", "lmms-eval", "vlmevalkit"]
+EXPORTED = {
+    "run": RUN.run,
+    "synthetic": PHANTOMS,
+    "credentialed": RUN.credentialed,
+    "allowed": RUN.export.credentialed,
+    "max_new_tokens": RUN.prediction.max_new_tokens,
+}
+
+
+def export_code(form):
+    """Digest of what exports to a format."""
+    return digest("export_questions.py", f"medmim.export.{form.replace('-', '_')}")
 
 
 rule export_benchmark:
@@ -8,6 +20,7 @@ rule export_benchmark:
     input:
         qa=BENCHMARK,
         images=SHOWN,
+        train=lambda w: f"{R}/qa/train.parquet" if w.format == "hf" else [],
     output:
         f"{R}/export/{{format}}/files.parquet",
     log:
@@ -17,19 +30,35 @@ rule export_benchmark:
     conda:
         "../../envs/data.yaml"
     params:
-        cfg=cfg(
-            run=RUN.run,
-            synthetic=PHANTOMS,
-            credentialed=RUN.credentialed,
-            allowed=RUN.export.credentialed,
-            max_new_tokens=RUN.prediction.max_new_tokens,
-        ),
-        code=lambda w: digest("export_benchmark.py", f"medmim.export.{w.format.replace('-', '_')}"),
+        cfg=cfg(images=True, **EXPORTED),
+        code=lambda w: export_code(w.format),
     shell:
-        program("export_benchmark.py") + "--format {wildcards.format} --qa {input.qa} --images {input.images} --export {output}"
+        program("export_questions.py") + "--format {wildcards.format} --qa {input.qa} --images {input.images}"
+        " --against {input.train} --export {output}"
+
+
+rule export_instructions:
+    """The training questions as a dataset."""
+    input:
+        qa=f"{R}/qa/train.parquet",
+        images=IMAGES,
+        benchmark=BENCHMARK,
+    output:
+        f"{R}/export/instructions/files.parquet",
+    log:
+        f"{R}/logs/export_instructions.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        cfg=cfg(images=RUN.export.images, **EXPORTED),
+        code=export_code("hf"),
+    shell:
+        program("export_questions.py") + "--format hf --qa {input.qa} --images {input.images}"
+        " --against {input.benchmark} --export {output}"
 
 
 rule export:
     """All of them."""
     input:
         expand(f"{R}/export/{{format}}/files.parquet", format=FORMATS),
+        f"{R}/export/instructions/files.parquet",

@@ -1,7 +1,7 @@
-"""A folder that `datasets.load_dataset` opens and the Hugging Face hub shows: a Parquet file a set, and a card.
+"""A folder that `datasets.load_dataset` opens and the Hugging Face hub shows: Parquet files of each set, and a card.
 
 The card's header has the form of https://huggingface.co/docs/hub/datasets-cards and .../datasets-manual-configuration: one
-configuration a set and one of all, each with the one split `test`.
+configuration a set and one of all, each with one split. Beside the card lies croissant.json.
 """
 
 from pathlib import Path
@@ -9,24 +9,31 @@ from typing import Any
 
 import yaml
 
-from medmim.export import card, parquet
-from medmim.export.benchmark import Benchmark
+from medmim.export import card, croissant, parquet
+from medmim.export.datasheet import Datasheet
+from medmim.export.questions import Questions
 
 SIZES = (1_000, 10_000, 100_000)
+SPLITS = {"benchmark": "test", "train": "train"}
+"""What the hub calls our splits."""
+SHARD = 2_048
+"""Questions a file: with their images some hundred megabytes."""
 USE = """
 ```python
 from datasets import load_dataset
 
-benchmark = load_dataset("{folder}", split="test")             # all sets; name one for its questions alone:
-{set} = load_dataset("{folder}", "{set}", split="test")
+questions = load_dataset("{folder}", split="{split}")             # all sets; name one for its questions alone:
+{set} = load_dataset("{folder}", "{set}", split="{split}")
 ```
 
-A question is asked as its images, its text, and one line `A: text` per option.
+A question is asked as its images, its text, and one line `A: text` per option.{images}
+`croissant.json` describes the files for tools that read Croissant, `mlcroissant` among them.
 
 | column | meaning |
 |---|---|
 {columns}
 """
+NO_IMAGES = " The images are not\nin here: `image_ids` names them."
 
 
 def _feature(name: str, kind: Any) -> dict[str, Any]:
@@ -39,37 +46,49 @@ def _size(count: int) -> str:
     return f"n<{words[0]}" if not place else f"{words[place - 1]}<n<{words[place]}" if place < len(SIZES) else f"n>{words[-1]}"
 
 
-def write(folder: Path, benchmark: Benchmark, cfg: dict[str, Any]) -> str:
-    """Fill `folder`; says in a few words what was made."""
-    features = [_feature(name, kind) for name, (kind, _) in parquet.COLUMNS.items()]
+def write(folder: Path, questions: Questions, sheet: Datasheet) -> str:
+    """Fill `folder`; says in a few words what was made. Raises mlcroissant.ValidationError."""
+    columns = parquet.columns(questions.with_images)
+    features = [_feature(name, kind) for name, (kind, _) in columns.items()]
+    split = SPLITS[questions.split]
     configs: list[dict[str, Any]] = []
     infos: list[dict[str, Any]] = []
+    shards: dict[str, list[Path]] = {}
 
     def describe(name: str, path: str, count: int, in_memory: int, on_disk: int) -> None:
-        configs.append({"config_name": name, "data_files": [{"split": "test", "path": path}]})
-        split = {"name": "test", "num_bytes": in_memory, "num_examples": count}
+        configs.append({"config_name": name, "data_files": [{"split": split, "path": path}]})
+        told = {"name": split, "num_bytes": in_memory, "num_examples": count}
         sizes = {"download_size": on_disk, "dataset_size": in_memory}
-        infos.append({"config_name": name, "features": [dict(f) for f in features], "splits": [split], **sizes})
+        infos.append({"config_name": name, "features": [dict(f) for f in features], "splits": [told], **sizes})
 
-    for name, rows in benchmark.sets.items():
-        path = folder / "data" / f"{name}.parquet"
-        in_memory = parquet.write(path, benchmark, rows)
-        describe(name, f"data/{name}.parquet", len(rows), in_memory, path.stat().st_size)
+    for name, rows in questions.sets.items():
+        starts = range(0, len(rows), SHARD)
+        shards[name] = [folder / f"data/{name}-{n:05d}-of-{len(starts):05d}.parquet" for n in range(len(starts))]
+        parts = zip(shards[name], starts, strict=True)
+        in_memory = sum(parquet.write(path, questions, rows[start : start + SHARD]) for path, start in parts)
+        describe(name, f"data/{name}-*.parquet", len(rows), in_memory, sum(path.stat().st_size for path in shards[name]))
     totals = (sum(i["dataset_size"] for i in infos), sum(i["download_size"] for i in infos))
-    describe("all", "data/*.parquet", len(benchmark.rows), *totals)
+    describe("all", "data/*.parquet", len(questions.rows), *totals)
     configs[-1]["default"] = True
     header = {
-        "pretty_name": "Med-MIM benchmark",
-        **card.licence(benchmark),
+        "pretty_name": f"Med-MIM {questions.name}",
+        **card.licence(questions),
         "language": ["en"],
         "task_categories": ["visual-question-answering"],
-        "tags": ["medical", "multi-image", *(["synthetic"] if benchmark.synthetic else [])],
-        "size_categories": [_size(len(benchmark.rows))],
+        "tags": ["medical", "multi-image", *(["synthetic"] if questions.synthetic else [])],
+        "size_categories": [_size(len(questions.rows))],
         "configs": configs,
         "dataset_info": infos,
     }
-    columns = "\n".join(f"| `{name}` | {meaning} |" for name, (_, meaning) in parquet.COLUMNS.items())
-    use = USE.format(folder="path/to/this/folder", set=next(iter(benchmark.sets)), columns=columns)
+    use = USE.format(
+        folder="path/to/this/folder",
+        split=split,
+        set=next(iter(questions.sets)),
+        images="" if questions.with_images else NO_IMAGES,
+        columns="\n".join(f"| `{name}` | {meaning} |" for name, (_, meaning) in columns.items()),
+    )
     front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=1000)
-    (folder / "README.md").write_text(f"---\n{front}---\n\n{card.text(benchmark, use)}", encoding="utf-8")
-    return f"{len(benchmark.sets)} sets, {len(benchmark.rows)} questions"
+    text = card.text(questions, use, sheet)
+    (folder / "README.md").write_text(f"---\n{front}---\n\n{text}", encoding="utf-8")
+    croissant.write(folder, questions, sheet, shards)
+    return f"{len(questions.sets)} sets, {len(questions.rows)} questions"

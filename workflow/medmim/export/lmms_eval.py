@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from medmim.export import card, lmms_utils, parquet
-from medmim.export.benchmark import Benchmark, group
+from medmim.export.questions import Questions, group
 from medmim.score import extract, openended
 
 COMMON = "_medmim"  # no .yaml: lmms-eval takes every *.yaml for a task or a group
@@ -68,12 +68,12 @@ accuracy.
 """
 
 
-def write(folder: Path, benchmark: Benchmark, cfg: dict[str, Any]) -> str:
+def write(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str:
     """Fill `folder`; says in a few words what was made. cfg: max_new_tokens."""
     groups: dict[str, list[str]] = {}
-    for set_, kind, rows in benchmark.parts():
+    for set_, kind, rows in questions.parts():
         task = f"medmim_{set_}" + ("_open" if kind == "open" else "")
-        parquet.write(folder / "data" / f"{task}.parquet", benchmark, rows)
+        parquet.write(folder / "data" / f"{task}.parquet", questions, rows)
         metrics = (METRIC.format(metric=m, better=str(more).lower()) for m, more in METRICS[kind].items())
         (folder / f"{task}.yaml").write_text(TASK.format(common=COMMON, task=task, kind=kind) + "".join(metrics))
         groups.setdefault("open" if kind == "open" else group(set_), []).append(task)
@@ -87,8 +87,8 @@ def write(folder: Path, benchmark: Benchmark, cfg: dict[str, Any]) -> str:
     for name, module in {"utils": lmms_utils, "extract": extract, "openended": openended}.items():
         (folder / f"{name}.py").write_text(inspect.getsource(module), encoding="utf-8")
     use = USE.format(tasks=", ".join(f"`{task}`" for task in tasks))
-    (folder / "README.md").write_text(card.text(benchmark, use), encoding="utf-8")
-    return f"{len(tasks)} tasks, {len(benchmark.rows)} questions"
+    (folder / "README.md").write_text(card.text(questions, use), encoding="utf-8")
+    return f"{len(tasks)} tasks, {len(questions.rows)} questions"
 
 
 def _group(folder: Path, name: str, members: list[str], summed: list[dict[str, Any]] | None = None) -> None:

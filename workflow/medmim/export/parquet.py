@@ -1,4 +1,7 @@
-"""Questions with their images inside, as Parquet that `datasets` opens without being told what the columns are."""
+"""Questions with their images inside, as Parquet that `datasets` opens without being told what the columns are.
+
+A file's metadata has the rules of use, as our tables' have.
+"""
 
 import json
 from collections.abc import Sequence
@@ -9,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medmim.export.benchmark import Benchmark, Row
+from medmim.export.questions import Questions, Row
 from medmim.files import whole
+from medmim.rules import Rules
 
 COLUMNS = {
     "qa_id": ("string", "hash of question, options, answer and images"),
-    "set": ("string", "the benchmark's set"),
+    "set": ("string", "the set that it belongs to"),
     "ability": ("string", "what it asks for"),
     "kind": ("string", "closed (with options) or open"),
     "task": ("string", "how the question was made"),
@@ -45,20 +49,28 @@ def _feature(kind: Any) -> dict[str, Any]:
     return {"_type": "Image"} if kind == "image" else {"dtype": kind, "_type": "Value"}
 
 
-def schema() -> pa.Schema:
+def columns(with_images: bool) -> dict[str, tuple[Any, str]]:
+    """COLUMNS, with the images or without."""
+    return {name: told for name, told in COLUMNS.items() if with_images or name != "images"}
+
+
+def schema(with_images: bool, rules: Rules) -> pa.Schema:
     """Arrow schema, with the types of `datasets` in its metadata."""
-    features = {name: _feature(kind) for name, (kind, _) in COLUMNS.items()}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    return pa.schema([pa.field(name, _arrow(kind)) for name, (kind, _) in COLUMNS.items()], metadata=metadata)
+    kinds = {name: kind for name, (kind, _) in columns(with_images).items()}
+    features = {name: _feature(kind) for name, kind in kinds.items()}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}}), **rules.metadata()}
+    return pa.schema([pa.field(name, _arrow(kind)) for name, kind in kinds.items()], metadata=metadata)
 
 
-def write(path: Path, benchmark: Benchmark, rows: Sequence[Row]) -> int:
+def write(path: Path, questions: Questions, rows: Sequence[Row]) -> int:
     """Write questions with their images; whole or not at all. Returns their bytes in memory."""
     total, left = 0, iter(rows)
-    with whole(path) as temporary, pq.ParquetWriter(temporary, schema(), compression="zstd", use_dictionary=False) as writer:
+    wanted = schema(questions.with_images, questions.rules)
+    with whole(path) as temporary, pq.ParquetWriter(temporary, wanted, compression="zstd", use_dictionary=False) as writer:
         while part := list(islice(left, ROWS)):
-            shown = [[{"bytes": png, "path": name} for name, png in benchmark.images(row)] for row in part]
-            table = pa.Table.from_pylist([row | {"images": i} for row, i in zip(part, shown, strict=True)], schema())
+            if questions.with_images:
+                part = [row | {"images": [{"bytes": png, "path": name} for name, png in questions.images(row)]} for row in part]
+            table = pa.Table.from_pylist(part, wanted)
             writer.write_table(table)
             total += table.nbytes
     return total

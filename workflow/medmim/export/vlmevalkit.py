@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from medmim.export import card
-from medmim.export.benchmark import Benchmark, Row, group
+from medmim.export.questions import Questions, Row, group
 from medmim.qa.prompt import blind
 
 FILES = {"closed": "MedMIM", "open": "MedMIM_openended"}
@@ -44,14 +44,14 @@ def _vanishing(texts: Collection[str]) -> set[str]:
     return {text for text, gone in zip(distinct, lost, strict=True) if gone}
 
 
-def _lines(benchmark: Benchmark, rows: list[tuple[str, Row]], letters: str) -> Iterator[dict[str, Any]]:
+def _lines(questions: Questions, rows: list[tuple[str, Row]], letters: str) -> Iterator[dict[str, Any]]:
     lost = _vanishing([text for _, row in rows for text in (row["answer"], blind(row["question"]), *row["options"])])
 
     def kept(text: str) -> str:
         return f" {text}" if text in lost else text
 
     for index, (set_, row) in enumerate(rows):
-        names, pngs = zip(*benchmark.images(row), strict=True)
+        names, pngs = zip(*questions.images(row), strict=True)
         encoded = [base64.b64encode(png).decode() for png in pngs]
         options = dict(zip(letters, map(kept, row["options"]), strict=False))
         yield {
@@ -68,21 +68,21 @@ def _lines(benchmark: Benchmark, rows: list[tuple[str, Row]], letters: str) -> I
         }
 
 
-def write(folder: Path, benchmark: Benchmark, cfg: dict[str, Any]) -> str:
+def write(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str:
     """Fill `folder`; says in a few words what was made. Rows are written as they come: images never all stand in memory."""
     made = []
     for kind, name in FILES.items():
-        rows = [(set_, row) for set_, of, part in benchmark.parts() if of == kind for row in part]
+        rows = [(set_, row) for set_, of, part in questions.parts() if of == kind for row in part]
         if not rows:
             continue
         letters = string.ascii_uppercase[: max(len(row["options"]) for _, row in rows)]
         with (folder / f"{name}.tsv").open("w", encoding="utf-8", newline="") as file:
             writer = None
-            for line in _lines(benchmark, rows, letters):
+            for line in _lines(questions, rows, letters):
                 writer = writer or csv.DictWriter(file, line, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
                 if not line["index"]:
                     writer.writeheader()
                 writer.writerow(line)
         made.append(f"{len(rows)} {kind}")
-    (folder / "README.md").write_text(card.text(benchmark, USE), encoding="utf-8")
+    (folder / "README.md").write_text(card.text(questions, USE), encoding="utf-8")
     return f"{' and '.join(made)} questions"

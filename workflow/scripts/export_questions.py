@@ -1,0 +1,42 @@
+"""Write the benchmark or the instruction set for other tools.
+
+hf: a folder for datasets.load_dataset and the Hugging Face hub, with a datasheet and Croissant metadata. lmms-eval: a folder of
+tasks. vlmevalkit: TSV files. These two are for a benchmark.
+cfg: run (its name), synthetic (sources that are phantoms), credentialed (sources that may not be passed on), allowed (export
+them all the same), images (whether they go with the questions), max_new_tokens (longest reply, for tools that are told it).
+"""
+
+import importlib
+from pathlib import Path
+
+from medmim.job import Job, parser
+
+FORMATS = ("hf", "lmms-eval", "vlmevalkit")
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--format", required=True, choices=FORMATS, help="the tool")
+    arguments.add_argument("--qa", type=Path, required=True, help="qa table of what is exported")
+    arguments.add_argument("--images", type=Path, nargs="+", required=True, help="images tables")
+    arguments.add_argument("--against", type=Path, nargs="*", default=[], help="qa tables to look for leaks in (hf)")
+    arguments.add_argument("--export", type=Path, required=True, help="files.parquet of the folder to fill (written)")
+    inputs = ["qa", "images", "against"]
+    with Job(arguments, inputs=inputs, outputs=["export"], modules=["medmim.export.{format}"]) as job:
+        from medmim.export.questions import Questions
+
+        cfg, args, folder = job.cfg, job.args, job.out["export"]
+        given = {name: cfg[name] for name in ("run", "synthetic", "credentialed", "allowed")}
+        questions = Questions.read(args.qa, args.images, with_images=cfg["images"], **given)
+        layout = importlib.import_module(f"medmim.export.{args.format.replace('-', '_')}")
+        if args.format == "hf":
+            tables = {Path(str(read["path"])).name: str(read["sha256"]) for name in inputs for read in job.inputs[name]}
+            made = layout.write(folder, questions, layout.Datasheet.of(questions, args.qa, args.against, tables))
+        else:
+            made = layout.write(folder, questions, cfg)
+        warning = "; CREDENTIALED: do not publish" if questions.credentialed else ""
+        job.done(f"{questions.name}, {args.format}: {made}{warning}")
+
+
+if __name__ == "__main__":
+    main()
