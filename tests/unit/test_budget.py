@@ -311,6 +311,25 @@ def test_lengths_of_samples_that_are_there(tmp_path: Path) -> None:
     assert found.squares == sum((100 + n) ** 2 for n in range(6)) and found.measured
 
 
+def test_a_runs_gpu_hours_are_those_of_its_trainings(tmp_path: Path) -> None:
+    run_ = load(WORKFLOW.parent / "config/config.yaml")
+    models, asked, gpu = run_.model_dump()["models"], run_.qa.train.model_dump(), named("H100")
+    assert gpu is not None
+    tuned = [name for name, model in models.items() if model["base"]]
+    each = {name: budget.of_run(models, name, tmp_path, asked)[0].gpu_hours(gpu) for name in tuned}
+    lines = budget.hours(models, tmp_path, asked, gpu)
+    assert [line.split(" (")[0] for line in lines[:-1]] == [f"GPU hours, {name}: {hours:,.1f}" for name, hours in each.items()]
+    assert lines[-1] == f"GPU hours of all trainings: {sum(each.values()):,.1f}" and len(each) == 2
+    first = models[tuned[0]]
+    models[first["base"]] = models[first["base"]] | {"hub": "owner/other"}
+    lines = budget.hours(models, tmp_path, asked, gpu)
+    assert lines[0].startswith(f"GPU hours, {tuned[0]}: not known: owner/other has no config.json")
+    assert lines[-1] == f"GPU hours of all trainings: {each[tuned[1]]:,.1f} and those of {tuned[0]}"
+    for name in tuned:
+        models[name]["tuning"]["gpus"] = 0
+    assert budget.hours(models, tmp_path, asked, gpu) == ["GPU hours: none, no model is tuned on a GPU"]
+
+
 def test_gpus_by_their_names() -> None:
     names = {"NVIDIA H100 80GB HBM3": "H100", "NVIDIA H100 PCIe": "H100 PCIe", "NVIDIA A100-SXM4-80GB": "A100", "h200": "H200",
              "NVIDIA A100-PCIE-40GB": "A100 40GB", "NVIDIA L40S": "L40S"}  # fmt: skip

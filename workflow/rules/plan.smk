@@ -13,6 +13,8 @@ rule plan:
             download=RUN.download,
             models={name: {"hub": model.hub, "revision": model.revision} for name, model in MODELS.items() if model.hub},
             questions={"train": RUN.qa.train.model_dump(), "benchmark": RUN.qa.benchmark.model_dump()},
+            trainings=RUN.model_dump(mode="json")["models"] if TUNED else {},
+            folder=R,
         ),
         code=digest("plan.py", *(f"medmim.download.{source}" for source in SERVERS)),
     shell:

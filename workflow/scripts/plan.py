@@ -1,9 +1,11 @@
-"""Say what a run needs of the outside before it starts: licences, credentials and whether they work, bytes, disk, questions.
+"""Say what a run needs before it starts: licences, credentials and whether they work, bytes, disk, questions, GPU hours.
 
 cfg: sources (of each: origin, root, limit), download (settings.Download), models (of each from the hub: hub, revision),
-questions (of each split: how many of a kind). Exits with 1 where something is missing. It asks each server a little, and
-writes nothing.
+questions (of each split: how many of a kind), trainings (the section models, where one is tuned), folder (the run's). Exits with
+1 where something is missing. It asks each server a little, and writes nothing. GPU hours are those of an H100.
 """
+
+from pathlib import Path
 
 from medmim.download.settings import SERVERS
 from medmim.job import Job, UserError, parser
@@ -13,9 +15,14 @@ def main() -> None:
     arguments = parser(__doc__)
     with Job(arguments, modules=[f"medmim.download.{source}" for source in SERVERS]) as job:
         from medmim.download import preflight
+        from medmim.train import budget, gpu_types
 
-        needs, gaps = preflight.look(job.cfg)
-        preflight.show(needs, job.cfg["questions"], gaps)
+        cfg = job.cfg
+        needs, gaps = preflight.look(cfg)
+        gpu = gpu_types.named("H100")
+        assert gpu is not None
+        hours = budget.hours(cfg["trainings"], Path(cfg["folder"]), cfg["questions"]["train"], gpu)
+        preflight.show(needs, cfg["questions"], hours, gaps)
         if gaps:
             raise UserError(f"{len(gaps)} thing{'s are' if len(gaps) > 1 else ' is'} missing for this run: see above")
         job.done("nothing is missing for this run")

@@ -27,9 +27,8 @@ def main() -> None:
         from medmim import files
         from medmim.config import ConfigError, load
         from medmim.train import budget, meta
-        from medmim.train.architecture import Architecture, UnknownArchitecture, found
+        from medmim.train.architecture import UnknownArchitecture
         from medmim.train.gpu_types import GPUS, named
-        from medmim.train.recipe import Tuning
 
         cfg = job.cfg
         if job.args.config:
@@ -52,18 +51,13 @@ def main() -> None:
         utilisation = job.args.utilisation or budget.UTILISATION
         said, figures = [], {}
         for name in wanted:
-            base, tuning = models[models[name]["base"]], Tuning(**models[name]["tuning"])
             try:
-                config, source = found(base["hub"], Path(cfg["folder"], "models", models[name]["base"]), base["path"])
-                architecture = Architecture.read(config, source)
+                plan, config, source = budget.of_run(models, name, Path(cfg["folder"]), cfg["questions"])
             except UnknownArchitecture as error:
                 said.append(f"{name:<16}not planned: {error}")
                 continue
-            samples = Path(cfg["folder"], "shards", models[name]["base"], "train.samples.parquet")
-            work = budget.measured(samples) if samples.exists() else budget.expected(cfg["questions"], architecture.image_tokens)
-            plan = budget.plan(architecture, tuning, work)
-            built = meta.adapted(config, tuning)
-            trained = budget.trained(architecture, tuning)
+            built = meta.adapted(config, plan.tuning)
+            trained = budget.trained(plan.architecture, plan.tuning)
             assert meta.count(built, trained=True) == trained, f"{source}: the model trains other weights than were counted"
             said.append(budget.told(plan, name, source, gpu, utilisation))
             figures[name] = budget.figures(plan, gpu, utilisation)

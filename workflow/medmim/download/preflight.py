@@ -145,8 +145,8 @@ def disks(needs: Iterable[Need]) -> list[str]:
     return gaps
 
 
-def show(needs: list[Need], questions: Mapping[str, Mapping[str, int]], gaps: list[str]) -> None:
-    """Print it for people."""
+def show(needs: list[Need], questions: Mapping[str, Mapping[str, int]], hours: list[str], gaps: list[str]) -> None:
+    """Print it for people; `hours` are lines about GPU hours."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
@@ -163,6 +163,8 @@ def show(needs: list[Need], questions: Mapping[str, Mapping[str, int]], gaps: li
     for split, counts in questions.items():
         told = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
         console.print(f"Questions, {split}: at most {sum(counts.values()):,}" + (f" ({told})" if told else ""))
+    for line in hours:
+        console.print(line, markup=False)
     for gap in gaps:
         console.print(f"[red]Missing:[/] {gap}" if console.is_terminal else f"Missing: {gap}", markup=console.is_terminal)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medmim.errors import UserError
-from medmim.train.architecture import Architecture, Language
+from medmim.train.architecture import Architecture, Language, UnknownArchitecture, found
 from medmim.train.gpu_types import Gpu
 from medmim.train.recipe import Tuning
 
@@ -319,6 +319,20 @@ def plan(architecture: Architecture, tuning: Tuning, workload: Workload) -> Plan
     )
 
 
+def of_run(models: Mapping[str, Any], name: str, folder: Path, questions: Mapping[str, int]) -> tuple[Plan, dict[str, Any], str]:
+    """The plan of the training of model `name` of a run in `folder`; its base's config.json, and where that is from.
+
+    `models`: the section of a config. Samples are the run's where these are made, else what is expected of the `questions`
+    asked for. Raises UnknownArchitecture, TableError.
+    """
+    base, tuning = models[name]["base"], Tuning(**models[name]["tuning"])
+    config, source = found(models[base]["hub"], folder / "models" / base, models[base]["path"])
+    architecture = Architecture.read(config, source)
+    samples = folder / "shards" / base / "train.samples.parquet"
+    work = measured(samples) if samples.exists() else expected(questions, architecture.image_tokens)
+    return plan(architecture, tuning, work), config, source
+
+
 @dataclass(frozen=True)
 class Variant:
     """A recipe that differs in a few keys."""
@@ -424,6 +438,27 @@ def told(planned: Plan, name: str, source: str, gpu: Gpu, utilisation: float = U
         if better := faster(planned, limit):
             rows["faster"] = f"{better}: {better.plan.gpu_hours(gpu, utilisation):,.1f} GPU hours"
     return "\n".join(f"{key:<16}{value}" for key, value in rows.items())
+
+
+def hours(models: Mapping[str, Any], folder: Path, questions: Mapping[str, int], gpu: Gpu) -> list[str]:
+    """GPU hours of each of a run's trainings that has GPUs, and their sum, in lines; arguments as of `of_run`."""
+    lines, total, unknown = [], 0.0, []
+    for name in (n for n, model in models.items() if model["base"] and model["tuning"]["gpus"]):
+        try:
+            planned, *_ = of_run(models, name, folder, questions)
+        except UnknownArchitecture as error:
+            unknown.append(name)
+            lines.append(f"GPU hours, {name}: not known: {error}")
+            continue
+        own = planned.gpu_hours(gpu)
+        total += own
+        lines.append(
+            f"GPU hours, {name}: {own:,.1f} ({own / planned.tuning.world:,.1f} hours on {planned.tuning.world} {gpu.name} at"
+            f" {UTILISATION:.0%} of the peak, assumed)"
+        )
+    if not lines:
+        return ["GPU hours: none, no model is tuned on a GPU"]
+    return [*lines, f"GPU hours of all trainings: {total:,.1f}" + (f" and those of {', '.join(unknown)}" if unknown else "")]
 
 
 def figures(planned: Plan, gpu: Gpu, utilisation: float = UTILISATION) -> dict[str, Any]:
