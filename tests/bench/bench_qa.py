@@ -32,11 +32,15 @@ def command(program: str, cfg: dict[str, object], *options: object) -> list[str]
 
 
 class Watched:
-    """Runs commands so many at a time: seconds, seconds of CPU and most memory of each, and most memory of all together."""
+    """Runs commands so many at a time: seconds and seconds of CPU of each, most memory of each and of all together.
+
+    Memory is looked at 50 times a second: the system's own maximum of a child counts what its parent held before the exec.
+    """
 
     def __init__(self) -> None:
         self.together = 0
-        self.spent: dict[str, tuple[float, float, int]] = {}
+        self.most: dict[str, int] = {}
+        self.spent: dict[str, tuple[float, float]] = {}
 
     def run(self, commands: dict[str, list[str]], at_once: int = 1) -> None:
         waiting, running = list(commands.items()), dict[str, tuple[int, float]]()
@@ -44,12 +48,15 @@ class Watched:
             while waiting and len(running) < at_once:
                 name, asked = waiting.pop(0)
                 running[name] = subprocess.Popen(asked, stderr=subprocess.DEVNULL).pid, time.perf_counter()
-            self.together = max(self.together, sum(psutil.Process(pid).memory_info().rss for pid, _ in running.values()))
+            held = {name: psutil.Process(pid).memory_info().rss for name, (pid, _) in running.items()}
+            self.together = max(self.together, sum(held.values()))
+            for name, rss in held.items():
+                self.most[name] = max(self.most.get(name, 0), rss)
             for name, (pid, start) in list(running.items()):
                 ended, status, used = os.wait4(pid, os.WNOHANG)
                 if ended:
                     assert status == 0, commands[name]
-                    self.spent[name] = time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss << 10
+                    self.spent[name] = time.perf_counter() - start, used.ru_utime + used.ru_stime
                     del running[name]
             time.sleep(0.02)
 
@@ -89,12 +96,12 @@ def main() -> None:
             spent[part], watched = measured(Path(name), part)
             if part == share:
                 splits = {s: tables.read(Path(name) / f"{s}.parquet", "qa", ["set"])["set"].to_pylist() for s in SPLITS[:2]}
-    for name, (seconds, cpu, rss) in watched.spent.items():
-        print(f"{name:10} {seconds:6.1f} s, {cpu:5.1f} s of CPU, {rss / 2**20:5.0f} MiB")
+    for name, (seconds, cpu) in watched.spent.items():
+        print(f"{name:10} {seconds:6.1f} s, {cpu:5.1f} s of CPU, {watched.most[name] / 2**20:5.0f} MiB")
     for split, sets in splits.items():
         print(f"{split}: {len(sets)} (" + ", ".join(f"{s} {sets.count(s)}" for s in dict.fromkeys(sets)) + ")")
     total = sum(map(len, splits.values()))
-    cpu = sum(used for _, used, _ in watched.spent.values())
+    cpu = sum(used for _, used in watched.spent.values())
     print(f"{total} questions in {spent[share]:.1f} s, {cpu:.1f} s of CPU: {total / spent[share]:.0f} a second")
     print(f"most memory of all together: {watched.together / 2**20:.0f} MiB")
     print(f"ratio to half the findings: {spent[share] / spent[share / 2]:.2f} times the time")

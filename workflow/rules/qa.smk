@@ -1,5 +1,44 @@
 """Questions: by templates from findings, or the authors' release; and the audit of the benchmark."""
 
+RELEASE = RUN.qa.release.path or f"{R}/release"
+RELEASE_INDEX = f"{R}/release/{'index' if RUN.qa.release.path else 'files'}.parquet"
+RELEASED = {"train": f"{RELEASE}/*train*.json", "benchmark": f"{RELEASE}/*benchmark*.json"}
+
+if RUN.qa.release.path:
+
+    rule index_release:
+        """List and hash the files of the release that the user has."""
+        output:
+            f"{R}/release/index.parquet",
+        log:
+            f"{R}/logs/index_release.log",
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=cfg(rules=owners.RELEASE.record()),
+            code=digest("index_files.py"),
+            root=RELEASE,
+        shell:
+            program("index_files.py") + "--root {params.root:q} --index {output}"
+
+elif RUN.qa.origin == "released":
+
+    rule fetch_release:
+        """Fetch the authors' release at its pinned commit."""
+        output:
+            f"{R}/release/files.parquet",
+        log:
+            f"{R}/logs/fetch_release.log",
+        localrule: True  # a cluster's nodes mostly have no way out to the internet
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256, rules=owners.RELEASE.record()),
+            code=digest("fetch_release.py"),
+        shell:
+            program("fetch_release.py") + "--index {output}"
+
+
 if RUN.qa.origin == "generated":
 
     rule generate_qa:
@@ -60,9 +99,11 @@ if RUN.qa.origin == "generated":
         input:
             train=f"{R}/qa/train.parquet",
             benchmark=BENCHMARK,
+            release=RELEASE_INDEX if RUN.qa.release.path else [],
         output:
             json=f"{R}/benchmark_audit.json",
             html=f"{R}/benchmark_audit.html",
+            statistics=f"{R}/statistics.parquet",
         log:
             f"{R}/logs/audit_benchmark.log",
         conda:
@@ -70,48 +111,12 @@ if RUN.qa.origin == "generated":
         params:
             cfg=cfg(),
             code=digest("audit_release.py"),
+            release=[v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
         shell:
-            program("audit_release.py")
-            + "--train {input.train} --benchmark {input.benchmark} --json {output.json} --html {output.html}"
+            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release:q}"
+            " --json {output.json} --html {output.html} --statistics {output.statistics}"
 
 else:
-    RELEASE = RUN.qa.release.path or f"{R}/release"
-
-    if RUN.qa.release.path:
-
-        rule index_release:
-            """List and hash the files of the release that the user has."""
-            output:
-                f"{R}/release/index.parquet",
-            log:
-                f"{R}/logs/index_release.log",
-            conda:
-                "../../envs/data.yaml"
-            params:
-                cfg=cfg(rules=owners.RELEASE.record()),
-                code=digest("index_files.py"),
-                root=RELEASE,
-            shell:
-                program("index_files.py") + "--root {params.root:q} --index {output}"
-
-    else:
-
-        rule fetch_release:
-            """Fetch the authors' release at its pinned commit."""
-            output:
-                f"{R}/release/files.parquet",
-            log:
-                f"{R}/logs/fetch_release.log",
-            localrule: True  # a cluster's nodes mostly have no way out to the internet
-            conda:
-                "../../envs/data.yaml"
-            params:
-                cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256, rules=owners.RELEASE.record()),
-                code=digest("fetch_release.py"),
-            shell:
-                program("fetch_release.py") + "--index {output}"
-
-    RELEASE_INDEX = f"{R}/release/{'index' if RUN.qa.release.path else 'files'}.parquet"
 
     rule import_release:
         """The authors' records as tables of questions."""
@@ -141,6 +146,7 @@ else:
         output:
             json=f"{R}/benchmark_audit.json",
             html=f"{R}/benchmark_audit.html",
+            statistics=f"{R}/statistics.parquet",
         log:
             f"{R}/logs/audit_benchmark.log",
         conda:
@@ -148,8 +154,8 @@ else:
         params:
             cfg=cfg(),
             code=digest("audit_release.py"),
-            train=f"{RELEASE}/*train*.json",
-            benchmark=f"{RELEASE}/*benchmark*.json",
+            train=RELEASED["train"],
+            benchmark=RELEASED["benchmark"],
         shell:
             program("audit_release.py") + "--train {params.train:q} --benchmark {params.benchmark:q} {input.heldout}"
-            " --json {output.json} --html {output.html}"
+            " --json {output.json} --html {output.html} --statistics {output.statistics}"

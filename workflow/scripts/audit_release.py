@@ -1,17 +1,18 @@
-"""Audit benchmark files against training files: leaks, repeats, broken options, letter skew, baselines.
+"""Audit benchmark files against training files: leaks, repeats, broken options, letter skew, and what answers without looking.
 
 Files are the authors' released JSON or our qa tables (Parquet), mixed as you like. Needs no config and no run:
 
     python workflow/scripts/audit_release.py --train train.json --benchmark benchmark.json --json audit.json --html audit.html
 
-The JSON maps the name of each benchmark file (of a qa table: each set in it) to its figures; medmim.release.audit says
-what each figure counts. The HTML page explains them and names the records.
+The JSON maps the name of each benchmark file (of a qa table: each set in it) to its figures; medmim.release.audit and
+medmim.release.text_only say what each figure counts. The HTML page explains them and names the records. With
+--release-train and --release-benchmark the authors' files are audited beside, by their own training files.
 """
 
 import json
 from pathlib import Path
 
-from medmim.job import Job, parser
+from medmim.job import Job, UserError, parser
 
 
 def main() -> None:
@@ -20,18 +21,43 @@ def main() -> None:
     arguments.add_argument("--benchmark", type=Path, nargs="+", required=True, metavar="FILE", help="benchmark questions")
     arguments.add_argument("--json", type=Path, required=True, metavar="OUT", help="figures (written)")
     arguments.add_argument("--html", type=Path, metavar="OUT", help="readable page (written)")
-    with Job(arguments, inputs=["train", "benchmark"], outputs=["json", "html"]) as job:
-        from medmim.release.audit import audit
-        from medmim.release.page import page
+    arguments.add_argument("--release-train", type=Path, nargs="*", default=[], metavar="FILE", help="released, to set beside")
+    arguments.add_argument(
+        "--release-benchmark", type=Path, nargs="*", default=[], metavar="FILE", help="released, to set beside"
+    )
+    arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
+    inputs = ["train", "benchmark", "release_train", "release_benchmark"]
+    with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
+        from medmim import tables
+        from medmim.release.page import Audited, page
+        from medmim.release.statistics import statistics
 
-        train, audits = audit(job.args.train, job.args.benchmark)
-        figures = {name: found.figures() for name, found in audits.items()}
+        ours = Audited.of("ours", job.args.train, job.args.benchmark)
+        theirs = [Audited.of("release", job.args.release_train, job.args.release_benchmark)] if job.args.release_benchmark else []
+        if twice := [name for part in theirs for name in part.sets if name in ours.sets]:
+            raise UserError(f"both among --benchmark and --release-benchmark: {', '.join(twice)}")
+        parts = [ours, *theirs]
+        rows = [
+            row
+            for part in parts
+            for row in [
+                *statistics(part.origin, "train", part.train.sets),
+                *statistics(part.origin, "benchmark", {name: a.entries for name, a in part.sets.items()}, part.told),
+            ]
+        ]
+        figures = {name: a.figures() | part.told[name].figures() for part in parts for name, a in part.sets.items()}
+        if "statistics" in job.out:
+            tables.write(job.out["statistics"], "statistics", rows)
         job.out["json"].write_text(json.dumps(figures, indent=1) + "\n")
         if "html" in job.out:
-            job.out["html"].write_text(page([p.name for p in job.args.train], train, audits))
-        leaks = sum(f["shares_patient_with_train"] for f in figures.values())
-        total = sum(f["records"] for f in figures.values())
-        job.done(f"{len(figures)} sets, {total} questions, {leaks} share a patient with {train.questions} training questions")
+            job.out["html"].write_text(page(parts, rows))
+        leaks = sum(a.figures()["shares_patient_with_train"] for a in ours.sets.values())
+        total = sum(len(a.entries) for a in ours.sets.values())
+        beside = f"; {len(theirs[0].sets)} released beside" if theirs else ""
+        job.done(
+            f"{len(ours.sets)} sets, {total} questions, {leaks} share a patient with {ours.train.questions} training questions"
+            + beside
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from typing import TypeVar
@@ -122,15 +122,15 @@ def _even(rows: list[Row]) -> list[Row]:
     return [r for r in rows if r["qa_id"] in kept]
 
 
-def select(rows: Sequence[Row], n: int, seed: int, *, even: bool = False) -> list[Row]:
+def select(rows: list[Row], n: int, seed: int, *, even: bool = False) -> list[Row]:
     """At most n rows of one set: open ones in the share they have, tasks evenly, then golds, letters and patients.
 
     `even`: fewer, where the same options would else be right too often: their text alone would tell.
     What is taken depends on content and seed alone, not on the order of the rows.
     """
-    if len(rows) <= n and not even:
-        return list(rows)
     n = min(n, len(rows))
+    if not n or (n == len(rows) and not even):
+        return rows[:n]
     kinds = _groups(rows, lambda r: r["kind"], seed)
     n_open = round(n * len(kinds.get("open", [])) / len(rows))
     chosen: list[Row] = []
@@ -173,9 +173,9 @@ def _leaks(row: Row, patients: set[str], images: set[str]) -> list[str]:
     return found + [f"image {i} is in the benchmark" for i in row["image_ids"] if i in images]
 
 
-def _uneven(pool: list[Row], found: list[Row], n: int) -> str:
+def _uneven(pool: list[Row], taken: list[Row], n: int) -> str:
     """Why there are fewer than wanted, where it is not for want of questions."""
-    more = min(n, len(pool)) - len(found)
+    more = min(n, len(pool)) - len(taken)
     return f"; {more} more would be answered by what is right most often" if more > 0 else ""
 
 
@@ -223,10 +223,10 @@ def merge(
             if n and not pool:
                 sources = " or ".join(SUPPLIERS[name])
                 empty.append(f"{split}.{name}: {n} questions wanted, none found; source {sources} would supply them")
-            found = select(pool, n, seed, even=split == "benchmark") if n else []
-            if pool and len(found) < n:
-                merged.short.append(f"{split}.{name}: {len(found)} of {n} questions" + _uneven(pool, found, n))
-            chosen += found
+            taken = select(pool, n, seed, even=split == "benchmark")
+            if pool and len(taken) < n:
+                merged.short.append(f"{split}.{name}: {len(taken)} of {n} questions" + _uneven(pool, taken, n))
+            chosen += taken
         merged.splits[split] = sorted(chosen, key=lambda r: (SETS[split].index(r["set"]), r["task"], r["qa_id"]))
     if empty:
         raise EmptySet("\n".join([*empty, "Add the source, or set the count to 0."]))

@@ -5,12 +5,12 @@ Works on release files and on our qa tables alike, and across the two.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medmim import tables
-from medmim.qa.prompt import LETTERS, placeholders
+from medmim.qa.prompt import LETTERS, blind, placeholders
 from medmim.release.records import Record, ReleaseError, origin, question, read
 
 RELEASE = "release/"
@@ -30,7 +30,8 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One question as the audit sees it, released or ours. `letters` are those of its options as written."""
+    """One question as the audit sees it, released or ours. `letters` are those of its options as written; `asked` is its text
+    without placeholders and options."""
 
     file: str
     place: str
@@ -44,6 +45,8 @@ class Entry:
     gold: int | None
     letter: str
     placeholders: int
+    asked: str
+    answer: str
     content: tuple[Any, ...]
 
 
@@ -102,12 +105,18 @@ class SetAudit:
 
 @dataclass(frozen=True)
 class Training:
-    """What training questions show, each with the first of them that does: all images of one (sorted), images, patients."""
+    """The training questions by set, and what they show, each with the first of them that does: all images of one
+    (sorted), images, patients."""
 
-    questions: int
+    sets: dict[str, list[Entry]]
     tuples: dict[tuple[str, ...], Entry]
     images: dict[str, Entry]
     patients: dict[str, Entry]
+
+    @property
+    def questions(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.sets.values()))
 
     def shares(self, entry: Entry) -> dict[str, Entry]:
         """The leaks of a question, each with a training question that shares it."""
@@ -136,6 +145,8 @@ def _released(record: Record) -> Entry:
         gold=asked.gold,
         letter=asked.letter,
         placeholders=asked.placeholders,
+        asked=asked.text,
+        answer=asked.answer,
         content=(record.images, record.turns),
     )
 
@@ -158,6 +169,8 @@ def _row(file: str, number: int, row: dict[str, Any]) -> Entry:
         gold=index if valid else None,
         letter=letter,
         placeholders=placeholders(row["question"]),
+        asked=blind(row["question"]),
+        answer=row["answer"],
         content=(row["question"], options, row["answer"], images),
     )
 
@@ -178,16 +191,18 @@ def sets(path: Path) -> Iterator[tuple[str, list[Entry]]]:
 
 def training(paths: Sequence[Path]) -> Training:
     """What the training questions of all files show. Raises ReleaseError, tables.TableError."""
-    known = Training(0, {}, {}, {})
-    entries = [entry for path in paths for _, found in sets(path) for entry in found]
-    for entry in entries:
+    known = Training({}, {}, {}, {})
+    for path in paths:
+        for name, entries in sets(path):
+            known.sets.setdefault(name, []).extend(entries)
+    for entry in (e for entries in known.sets.values() for e in entries):
         if entry.images:
             known.tuples.setdefault(tuple(sorted(entry.images)), entry)
         for image in entry.images:
             known.images.setdefault(image, entry)
         for patient in entry.patients:
             known.patients.setdefault(patient, entry)
-    return replace(known, questions=len(entries))
+    return known
 
 
 def audit_set(entries: list[Entry], train: Training, *, by_source: bool = True) -> SetAudit:

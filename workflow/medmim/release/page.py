@@ -1,11 +1,15 @@
 """The audit as one self-contained HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
-from medmim.release.audit import FAULTS, SetAudit, Training
+from medmim.release.audit import FAULTS, SetAudit, Training, audit
+from medmim.release.text_only import TextOnly, text_only
 
 EXAMPLES = 3
 # What each fault is called, and why it matters, in words for a reader who doesn't know the code.
@@ -93,22 +97,39 @@ td.n { white-space: nowrap; }
 {% endmacro %}
 {% macro tile(value, label) %}<div class="tile"><b>{{ value }}</b><span>{{ label }}</span></div>{% endmacro %}
 <h1>Benchmark audit</h1>
-<p>{{ audits | length }} benchmark {{ "set" if audits | length == 1 else "sets" }} against
-{{ "{:,}".format(train.questions) }} training questions of {{ "{:,}".format(train.patients | length) }} patients
-({% for name in names %}<code>{{ name }}</code>{{ ", " if not loop.last }}{% endfor %}).</p>
+{% for part in parts %}
+<p>{{ part.sets | length }}{{ " released" if part.origin == "release" }}
+benchmark {{ "set" if part.sets | length == 1 else "sets" }} against
+{{ "{:,}".format(part.train.questions) }} training questions of {{ "{:,}".format(part.train.patients | length) }} patients
+({% for name in part.names %}<code>{{ name }}</code>{{ ", " if not loop.last }}{% endfor %}).</p>
+{% endfor %}
 <p class="soft">Training here means these files only: what a set shares with other training files is not seen.</p>
 <div class="wide"><table>
 <tr><th>Set</th>{{ heads(["Questions", "Closed", "Same images in training", "An image in training", "A patient in training",
-"Other faults", "Patients", "Largest patient", "Chance", "Majority letter"]) }}</tr>
+"Other faults", "Patients", "Largest patient", "Chance", "Majority letter", "Constant", "Text only", "Text only, within"]) }}</tr>
 {% for name, a, f in audits %}
 <tr><td class="set"><a href="#s{{ loop.index }}">{{ name }}</a></td>{{ cells([f.records, f.closed]) }}
 {% for leak in leaks %}{{ tinted("leak", f[leak], f.records) }}{% endfor %}
 {{ tinted("fault", a.faulty, f.records) }}
-{{ cells([f.patients, percent(f.largest_patient.share) if f.largest_patient, percent(f.chance), percent(f.majority)]) }}</tr>
+{{ cells([f.patients, percent(f.largest_patient.share) if f.largest_patient, percent(f.chance), percent(f.majority),
+percent(f.constant), percent(f.text_only), percent(f.text_only_within)]) }}</tr>
 {% endfor %}
 </table></div>
 <p class="soft">Chance: guessing among the options listed. Majority letter: always answering the most frequent letter of the
-set. A model must beat both. Other faults: questions with at least one fault that is not a leak.</p>
+set. Constant: the better of one letter and one text, always. Text only: a classifier that sees the words and no image, taught
+by the training questions; within, by four fifths of the set itself. What it has beyond the constant answer, by more than chance,
+is told by the words. A model must beat them all. Other faults: questions with at least one fault that is not a leak.</p>
+{% if beside %}
+<h2>Ours beside the release</h2>
+<div class="wide"><table>
+<tr><th>Set</th><th>Origin</th>{{ heads(["Questions", "Images", "Options", "Letters", "Words of an answer, closed", "open",
+"Wordings", "Distinct 1-grams", "2-grams", "3-grams"]) }}</tr>
+{% for split, set, origin, values in beside %}
+<tr><td>{{ split }} {{ set }}</td><td>{{ origin }}</td>{{ cells(values) }}</tr>
+{% endfor %}
+</table></div>
+<p class="soft">Means of images and options, medians of words. Wordings: distinct questions, their options not counted.</p>
+{% endif %}
 {% for name, a, f in audits %}
 <section id="s{{ loop.index }}">
 <h2>{{ name }}</h2>
@@ -126,7 +147,7 @@ set. A model must beat both. Other faults: questions with at least one fault tha
 <td class="examples"><ul>{% for e, twin in hits[:examples] %}
 <li><code>{{ e.id }}</code> <span class="soft"><span class="place">{{ e.place }}</span>
 {% if twin %}– as <span class="place">{{ "training " if kind == "leak" }}{{ twin.place }}</span>
-{{ "of " ~ twin.file if kind == "leak" and names | length > 1 }}{% endif %}</span></li>
+{{ "of " ~ twin.file if kind == "leak" and several }}{% endif %}</span></li>
 {% endfor %}</ul></td></tr>
 {% endfor %}
 </table></div>
@@ -157,6 +178,26 @@ set. A model must beat both. Other faults: questions with at least one fault tha
 """
 
 
+@dataclass(frozen=True)
+class Audited:
+    """One audit: `origin` (ours, or release for the authors'), names of the training files, what they show, the benchmark's
+    sets, and what the texts of each tell."""
+
+    origin: str
+    names: list[str]
+    train: Training
+    sets: dict[str, SetAudit]
+    told: dict[str, TextOnly]
+
+    @classmethod
+    def of(cls, origin: str, training: Sequence[Path], benchmark: Sequence[Path]) -> "Audited":
+        """Of files. Raises as `audit` does."""
+        train, sets = audit(training, benchmark)
+        asked = [entry for entries in train.sets.values() for entry in entries]
+        told = text_only(asked, {name: found.entries for name, found in sets.items()})
+        return cls(origin, [path.name for path in training], train, sets, told)
+
+
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
@@ -185,8 +226,42 @@ def _shown(audit: SetAudit, figures: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def page(names: Sequence[str], train: Training, audits: dict[str, SetAudit]) -> str:
-    """The HTML page of an audit; `names` are those of the training files."""
-    shown = [(name, _shown(a, f), f) for name, a in audits.items() for f in [a.figures()]]
+def _line(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cells of one set of one origin, from its rows of the statistics table."""
+    value = {(r["statistic"], r["key"]): r["value"] for r in rows}
+
+    def of(statistic: str) -> list[tuple[str, float]]:
+        return [(key, share) for (found, key), share in value.items() if found == statistic]
+
+    def average(statistic: str) -> str:
+        return f"{sum(int(key) * share for key, share in of(statistic)):.2f}" if of(statistic) else "–"
+
+    def number(statistic: str, key: str) -> str:
+        return f"{value[statistic, key]:,.0f}" if (statistic, key) in value else "–"
+
+    return [
+        f"{sum(n for _, n in of('questions')):,.0f}",
+        average("images"),
+        average("options"),
+        " ".join(f"{letter} {100 * share:.0f} %" for letter, share in of("letters")) or "–",
+        *(number("answer_words", f"{kind} median") for kind in ("closed", "open")),
+        number("wordings", ""),
+        *(number("ngrams", n) for n in "123"),
+    ]
+
+
+def page(parts: Sequence[Audited], rows: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The HTML page of audits; `rows` of the statistics table are shown where there are two origins to compare."""
+    shown = [
+        (name, _shown(a, f), f | part.told[name].figures())
+        for part in parts
+        for name, a in part.sets.items()
+        for f in [a.figures()]
+    ]
+    keyed = sorted(rows, key=lambda r: (r["split"], r["set"], r["origin"])) if len(parts) > 1 else []
+    beside = [(*key, _line([*found])) for key, found in groupby(keyed, lambda r: (r["split"], r["set"], r["origin"]))]
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
-    return template.render(names=names, train=train, audits=shown, leaks=LEAKS, examples=EXAMPLES, percent=_percent)
+    return template.render(
+        parts=parts, audits=shown, beside=beside, leaks=LEAKS, examples=EXAMPLES, percent=_percent,
+        several=sum(len(part.names) for part in parts) > 1,
+    )  # fmt: skip

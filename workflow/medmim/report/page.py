@@ -65,8 +65,11 @@ AUDIT = {
     "letters": "gold letters",
     "chance": "chance",
     "majority": "majority letter",
+    "constant": "best answer that never changes",
+    "text_only": "classifier of the text alone, taught by train",
+    "text_only_within": "the same, taught by the rest of the set",
 }
-SHARES = ("chance", "majority")
+SHARES = ("chance", "majority", "constant", "text_only", "text_only_within")
 
 
 @dataclass(frozen=True)
