@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from medmim.download.settings import Download
+from medmim.endpoint.settings import Endpoint
 from medmim.part import Fraction, Part, Positive
-from medmim.predict.settings import Endpoint
 from medmim.qa.conditions import CONDITIONS, Condition
 from medmim.train.recipe import TinyBase, Tuning
 
