@@ -11,6 +11,7 @@ A rerun, by whatever code, asks only what was never answered.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -133,6 +134,11 @@ def unaskable(status: int, code: Any, message: str) -> str | None:
 def _whole(text: str | None) -> str | None:
     """Text without halves of surrogate pairs, which are left where a reply ends within a character."""
     return None if text is None else text.encode(errors="replace").decode()
+
+
+def reply_key(url: str, body: Mapping[str, Any]) -> str:
+    """Hex digest of all that a reply depends on: the service's URL and the request's JSON."""
+    return hashlib.sha256(json.dumps({**body, "url": url}, sort_keys=True).encode()).hexdigest()
 
 
 def reply(content: bytes) -> dict[str, Any]:

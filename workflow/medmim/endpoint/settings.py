@@ -97,6 +97,10 @@ class Author(Service):
         told = {"max_tokens": self.max_tokens} | self.parameters
         return told.get("max_completion_tokens") or told["max_tokens"]
 
+    def usd(self, prompt: int, completion: int) -> float:
+        """What so many tokens cost."""
+        return (prompt * self.usd_per_million_prompt + completion * self.usd_per_million_completion) / 1e6
+
 
 def _split(url: str) -> SplitResult:
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from medmim import tables
-from medmim.endpoint.client import require_allowed
+from medmim.endpoint.client import reply_key, require_allowed
 from medmim.endpoint.settings import Endpoint
 from medmim.errors import UserError
 from medmim.images import RELEASE
@@ -100,7 +100,7 @@ def requests(
                 raise UserError(f"question {one.qa_id} shows {absent[0]}, which is in none of the images tables")
             prompt = messages(system, text, ["image"] * count)
             shown = messages(system, text, [image_ids[i] for i in one.image_ids])
-            key = _hash({**parameters, "url": endpoint.url, "messages": shown})
+            key = reply_key(endpoint.url, {**parameters, "messages": shown})
             found.append(Request(one, condition, system, parameters, _hash(prompt), key))
     return found
 
