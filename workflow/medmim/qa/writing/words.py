@@ -34,7 +34,7 @@ COUNTED = re.compile(
     rf"\b(both|two|three|four|five|six|[2-9])(?=\s+(?:of\s+)?(?:the\s+|these\s+)?(?:[\w-]+\s+){{0,2}}?{NOUNS}\b)", re.I
 )
 LAST = re.compile(rf"\b(?:last|final)(?=\s+(?:of\s+the\s+)?(?:[\w-]+\s+)?(?:{NOUN}|{NOUNS})\b)", re.I)
-WORD = re.compile(r"#\d+|\d+(?:[.,]\d+)*%?|\w+(?:[-'/]\w+)*")
+WORD = re.compile(r"#\d+|\d+(?:[.,]\d+)*(?!\w)|\w+(?:[-'/]\w+)*")
 LONG = {"can't": "can not", "won't": "will not", "cannot": "can not", "n't": " not"}
 
 
