@@ -144,8 +144,8 @@ class BatchServer(ChatServer):
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.status = "completed"
-        self.left_out = 0
-        """Requests at a batch's end that are not answered."""
+        self.left_out: list[int] = []
+        """Requests at the end of each batch that are not answered before it expires."""
         self.calls: Counter[str] = Counter()
 
     @property
@@ -204,7 +204,8 @@ class BatchServer(ChatServer):
         """Answer a batch's requests."""
         out, errors = [], []
         lines = self.files[batch["input_file_id"]].splitlines()
-        for line in lines[: len(lines) - self.left_out]:
+        left_out = self.left_out.pop(0) if self.left_out else 0
+        for line in lines[: len(lines) - left_out]:
             asked = json.loads(line)
             before = self._seen[json.dumps(asked["body"])]
             self._seen[json.dumps(asked["body"])] += 1
@@ -215,4 +216,4 @@ class BatchServer(ChatServer):
             if found:
                 self.files[f"file-{batch['id']}-{kind}"] = b"\n".join(found)
                 batch[f"{kind}_file_id"] = f"file-{batch['id']}-{kind}"
-        batch["status"] = self.status
+        batch["status"] = "expired" if left_out else self.status

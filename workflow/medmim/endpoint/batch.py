@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from typing import Any
 
+from openai import NotFoundError
 from openai.types import Batch
 
 from medmim.endpoint.client import Asking, Malformed, Request, reply, unaskable
@@ -100,28 +101,47 @@ class Batching(Asking):
                 id = found.id
                 self.kept.made_batch(name, id)
             batch = await self._ended(id)
+            if batch is None:
+                log.warning("%s no longer has batch %s: its requests are sent again", self.service.url, id)
+                self.kept.end_batch(name, {})
+                continue
             replies: dict[str, Any] = {}
+            refused: list[str] = []
             for file in (batch.output_file_id, batch.error_file_id):
-                if file is not None:
-                    content = await self.answered(f"file {file}", lambda file=file: self.client.files.content(file))  # type: ignore[misc]
-                    for line in content.content.splitlines():
-                        self._read(line, replies)
+                for line in await self._lines(file) if file else ():
+                    self._read(line, replies, refused)
             self.kept.end_batch(name, replies)
             self.bar.update(len(replies))
             if batch.status == "failed":
                 told = [e.message or e.code or "" for e in (batch.errors and batch.errors.data) or []]
                 raise UserError(f"{self.service.url} took no batch: {self.clean('; '.join(told) or 'no reason given')}")
+            if refused:
+                raise UserError(f"{self.service.url}: {refused[0]} ({len(refused)} requests of a batch)")
 
-    async def _ended(self, id: str) -> Batch:
+    async def _lines(self, file: str) -> list[bytes]:
+        async def content() -> list[bytes]:
+            return (await self.client.files.content(file)).content.splitlines()
+
+        return await self.answered(f"file {file}", content)
+
+    async def _ended(self, id: str) -> Batch | None:
+        """A batch when it is over; None where the service does not have it."""
+
+        async def looked() -> Batch | None:
+            try:
+                return await self.client.batches.retrieve(id)
+            except NotFoundError:
+                return None
+
         pause = FIRST_POLL
         while True:
-            batch = await self.answered(f"batch {id}", lambda: self.client.batches.retrieve(id))
-            if batch.status in FINAL:
+            batch = await self.answered(f"batch {id}", looked)
+            if batch is None or batch.status in FINAL:
                 return batch
             await self.wait(asyncio.sleep, pause)
             pause = min(2 * pause, LONGEST_POLL)
 
-    def _read(self, line: bytes, replies: dict[str, Any]) -> None:
+    def _read(self, line: bytes, replies: dict[str, Any], refused: list[str]) -> None:
         """A line of a batch's result: a reply, or why there is none. What is neither is asked again."""
         try:
             told = json.loads(line)
@@ -139,5 +159,5 @@ class Batching(Asking):
         if why := unaskable(status, fault.get("code"), message):
             self.failures[key] = why
         elif status in (400, 401, 403, 404, 422):
-            raise UserError(f"{self.service.url}: {message}")
+            refused.append(message)
         log.info("request %s of a batch: %s", key[:12], message)

@@ -76,7 +76,7 @@ class Malformed(Exception):
     """A reply that is none, though the service says that all is well."""
 
 
-class _Unaskable(Exception):
+class _Unaskable(UserError):
     """A question that the service can't be asked, for a reason of the question's."""
 
 
