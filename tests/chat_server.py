@@ -1,6 +1,7 @@
 """A scripted server of chat completions on loopback, for the tests of endpoints: it answers, or fails, as it is told to."""
 
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 
 @dataclass
@@ -73,7 +75,10 @@ class ChatServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                ours.handle(self)
+                ours.handle(self, self.rfile.read(int(self.headers["Content-Length"])))
+
+            def do_GET(self) -> None:
+                ours.handle(self, b"null")
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -82,8 +87,8 @@ class ChatServer:
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
-    def handle(self, connection: BaseHTTPRequestHandler) -> None:
-        raw = connection.rfile.read(int(connection.headers["Content-Length"]))
+    def handle(self, connection: BaseHTTPRequestHandler, raw: bytes) -> None:
+        """Answer a chat completion."""
         body = json.loads(raw)
         with self._lock:
             before = self._seen[raw.decode()]
@@ -96,6 +101,10 @@ class ChatServer:
         time.sleep(answer.delay)
         with self._lock:
             self.open -= 1
+        self.reply(connection, answer)
+
+    def reply(self, connection: BaseHTTPRequestHandler, answer: Answer) -> None:
+        """Send an answer."""
         data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         try:
             connection.send_response(answer.status)
@@ -120,3 +129,91 @@ class ChatServer:
     def texts(self) -> list[str]:
         """The user's words of every request, in order."""
         return [text_of(a.body) for a in self.asked]
+
+
+class BatchServer(ChatServer):
+    """One that has the batch API too. A batch is answered when it has been looked at `looks` times.
+
+    `fault` is called with the method and path of each request but chat completions, and how often it came before.
+    """
+
+    def __init__(self, answer: Callable[[dict[str, Any], int], Answer] | None = None, looks: int = 1) -> None:
+        super().__init__(answer)
+        self.looks = looks
+        self.fault: Callable[[str, int], Answer | None] = lambda call, before: None
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.status = "completed"
+        self.left_out: list[int] = []
+        """Requests at the end of each batch that are not answered before it expires."""
+        self.calls: Counter[str] = Counter()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All requests that batches had, in order."""
+        files = [self.files[batch["input_file_id"]] for batch in self.batches.values()]
+        return [json.loads(line) for file in files for line in file.splitlines()]
+
+    def handle(self, connection: BaseHTTPRequestHandler, raw: bytes) -> None:
+        path = urlsplit(connection.path).path.removeprefix("/v1")
+        if path == "/chat/completions":
+            return super().handle(connection, raw)
+        call = f"{connection.command} {re.sub('/(file|batch)-[a-z0-9-]+', '/ID', path)}"
+        with self._lock:
+            before = self.calls[call]
+            self.calls[call] += 1
+            fault = self.fault(call, before)
+            done = fault and fault.status >= 500 and fault.cut is None and not fault.delay
+            answer = Answer(body={}) if done else Answer(body=self.act(call, path, raw))  # else it is done, and the answer lost
+        self.reply(connection, fault or answer)
+
+    def act(self, call: str, path: str, raw: bytes) -> Any:
+        """Do what is asked, and say so."""
+        match call:
+            case "POST /files":
+                name = f"file-{len(self.files)}"
+                boundary = raw.split(b"\r\n", 1)[0]
+                part = next(p for p in raw.split(boundary) if b"filename=" in p)
+                self.files[name] = part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
+                return {
+                    "id": name,
+                    "object": "file",
+                    "bytes": 1,
+                    "created_at": 1,
+                    "filename": "f",
+                    "purpose": "batch",
+                    "status": "ok",
+                }
+            case "POST /batches":
+                asked = json.loads(raw)
+                batch = {"id": f"batch-{len(self.batches)}", "object": "batch", "created_at": 1, "status": "in_progress", **asked}
+                self.batches[batch["id"]] = batch | {"looks": 0}
+                return batch
+            case "GET /batches":
+                return {"object": "list", "data": list(self.batches.values()), "has_more": False}
+            case "GET /batches/ID":
+                batch = self.batches[path.rsplit("/", 1)[1]]
+                batch["looks"] += 1
+                if batch["looks"] > self.looks and batch["status"] == "in_progress":
+                    self.end(batch)
+                return batch
+            case _:
+                return self.files[path.split("/")[2]]
+
+    def end(self, batch: dict[str, Any]) -> None:
+        """Answer a batch's requests."""
+        out, errors = [], []
+        lines = self.files[batch["input_file_id"]].splitlines()
+        left_out = self.left_out.pop(0) if self.left_out else 0
+        for line in lines[: len(lines) - left_out]:
+            asked = json.loads(line)
+            before = self._seen[json.dumps(asked["body"])]
+            self._seen[json.dumps(asked["body"])] += 1
+            answer = self.answer(asked["body"], before)
+            said = {"custom_id": asked["custom_id"], "response": {"status_code": answer.status, "body": answer.body}}
+            (out if answer.status == 200 else errors).append(json.dumps(said).encode())
+        for kind, found in (("output", out), ("error", errors)):
+            if found:
+                self.files[f"file-{batch['id']}-{kind}"] = b"\n".join(found)
+                batch[f"{kind}_file_id"] = f"file-{batch['id']}-{kind}"
+        batch["status"] = "expired" if left_out else self.status

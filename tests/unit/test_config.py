@@ -28,6 +28,13 @@ def at(family: str = "endpoint", **settings: Any) -> dict[str, Any]:
     return {"family": family, "endpoint": {"url": "https://a.example/v1", "model": "m", **settings}}
 
 
+def written(**settings: Any) -> dict[str, Any]:
+    """A writer of questions, `parameters` being its endpoint's."""
+    prices = {"usd_per_million_prompt": 1, "usd_per_million_completion": 1}
+    author = {"url": "https://a.example/v1", "model": "m", **prices, "parameters": settings.pop("parameters", {})}
+    return {"generator": author, "budget_tokens": 1000, **settings}
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "demo.yaml"])
 def test_shipped_configs_are_valid(name: str) -> None:
     assert config.load(ROOT / "config" / name).models
@@ -69,6 +76,11 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("models.mantis", at(url="https://a.example/v1/chat/completions"), "the base URL, which ends before /chat/completions"),
         ("models.mantis", at(url="https://[a/v1"), "models.mantis.endpoint.url: not a URL"),
         ("models.mantis", at(url="http://gpu01:8000/v1"), "the key could be read on its way"),
+        ("qa.writer", written(), "qa.writer.budget_usd: Field required"),
+        ("qa.writer", written(budget_usd=1, generatr={}), "qa.writer.generatr: unknown key; did you mean 'generator'?"),
+        ("qa.writer", written(budget_usd=1, rewrite=0), "rewrite and open are both 0"),
+        ("qa.writer", written(budget_usd=1, prices={}), "qa.writer.prices: unknown key"),
+        ("qa.writer", written(budget_usd=1, parameters={"max_tokens": None}), "a reply could cost any amount"),
         ("models.mantis", at(concurrency=0), "models.mantis.endpoint.concurrency: "),
         ("models.mantis", at(requests_per_minute=0), "models.mantis.endpoint.requests_per_minute: "),
         ("models.mantis", at(parameters={"model": "x", "stream": True}), "parameters: model, stream can't be set here"),

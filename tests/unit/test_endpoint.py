@@ -22,10 +22,10 @@ import pytest
 from chat_server import Answer, ChatServer, completion, refusal, text_of
 from medmim import images, tables
 from medmim.digest import WORKFLOW, code
+from medmim.endpoint import client as service
+from medmim.endpoint.settings import Endpoint
 from medmim.errors import UserError
-from medmim.predict import endpoint as service
 from medmim.predict import request
-from medmim.predict.settings import Endpoint
 from medmim.predict.store import Store
 from medmim.qa.row import question_row
 
@@ -76,7 +76,8 @@ class World:
         endpoint = Endpoint(**{"url": server.url, "model": "served", "key_env": None, **settings})
         wanted = self.requests(endpoint, conditions)
         with Store(self.store) as store:
-            failures, self.sent = service.ask(wanted, endpoint, store, images.ImageStore(self.tables).png)
+            png = images.ImageStore(self.tables).png
+            failures, self.sent = service.ask(wanted, endpoint, store, lambda r: r.body(png))
             return request.rows(wanted, store, failures, "served")
 
     def start(self, server: ChatServer, cfg: dict[str, Any] | None = None, **settings: Any) -> "subprocess.Popen[str]":
@@ -432,7 +433,7 @@ def test_the_program_leaves_predictions_their_provenance_and_no_key(world: World
     assert record["endpoint"]["sent"] == 24 and record["endpoint"]["tokens"]["total_tokens"] == 144
     assert record["endpoint"]["credentialed"] == {}
     modules = record["code"]["modules"]
-    assert {"medmim.predict.endpoint", "medmim.predict.request", "medmim.predict.store"} <= modules.keys()
+    assert {"medmim.endpoint.client", "medmim.predict.request", "medmim.predict.store"} <= modules.keys()
     assert {"openai", "aiolimiter", "tenacity"} <= record["code"]["packages"].keys()
     assert not {"torch", "transformers"} & record["code"]["packages"].keys()
 

@@ -71,6 +71,18 @@ def test_further_held_out_sets_join_the_benchmark(snakemake, tmp_path: Path) -> 
     assert not further & read["build_shards"]
 
 
+def test_a_model_writes_questions_only_where_the_config_names_one(snakemake, tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    author = {"url": "http://localhost:8000/v1", "model": "m", "usd_per_million_prompt": 0, "usd_per_million_completion": 0}
+    values["qa"]["writer"] = {"generator": author, "budget_tokens": 1000, "budget_usd": 0}
+    (tmp_path / "writer.yaml").write_text(yaml.safe_dump(values))
+    said = snakemake(tmp_path, "-n", "--configfile", tmp_path / "writer.yaml").stdout
+    assert jobs(said)["write_qa"] == 6 == jobs(said)["generate_qa"]
+    read = dict(re.findall(r"^rule (\w+):\n    input: (.*)$", said, re.M))
+    written = {f"results/paper/qa/{source}.written.parquet" for source in values["sources"]}
+    assert set(re.split(", ", read["merge_qa"])) == written
+
+
 def test_slurm_jobs_ask_for_what_the_config_says(snakemake, tmp_path: Path) -> None:
     """GPUs and threads of the recipe, whatever this machine has; the profile's partition."""
     said = snakemake(tmp_path, "-n", "--profile", "slurm").stdout

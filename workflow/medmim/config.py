@@ -8,9 +8,10 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from medmim.download.settings import Download
+from medmim.endpoint.settings import Endpoint
 from medmim.part import Fraction, Part, Positive
-from medmim.predict.settings import Endpoint
 from medmim.qa.conditions import CONDITIONS, Condition
+from medmim.qa.writing.settings import Writer
 from medmim.train.recipe import TinyBase, Tuning
 
 SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
@@ -121,6 +122,8 @@ class QA(Part):
     """Benchmark questions."""
     pretrain: int = 0
     """Single-image and text-only questions for the demo's base models; 0 makes none."""
+    writer: Writer | None = None
+    """Have a language model put generated questions in other words, and add open ones; null has it write nothing."""
     max_rejected: Fraction = 0.01
     """Share of released records that may be unusable before the stage stops."""
 
@@ -128,6 +131,8 @@ class QA(Part):
     def _complete(self) -> "QA":
         if self.origin == "released" and self.pretrain:
             raise ValueError("pretrain: the release has no such questions; set it to 0")
+        if self.origin == "released" and self.writer:
+            raise ValueError("writer: it writes generated questions, and these are released; leave it out")
         if self.origin == "released" and not (self.release.path or self.release.url):
             raise ValueError("origin released needs release.path, a folder you have, or release.url with release.sha256")
         return self

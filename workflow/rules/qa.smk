@@ -69,10 +69,33 @@ if RUN.qa.origin == "generated":
             program("generate_qa.py")
             + "--source {wildcards.source} --images {input.images} --findings {input.findings} --qa {output} {params.raw}"
 
+    if RUN.qa.writer:
+
+        rule write_qa:
+            """Questions of one source put in other words by a language model, and open ones that it adds."""
+            input:
+                qa=f"{R}/qa/{{source}}.parquet",
+                findings=f"{R}/images/{{source}}.findings.parquet",
+            output:
+                written=f"{R}/qa/{{source}}.written.parquet",
+                writing=f"{R}/qa/{{source}}.writing.parquet",
+            log:
+                f"{R}/logs/write_qa.{{source}}.log",
+            localrule: True  # a cluster's nodes mostly have no way out to the internet
+            conda:
+                "../../envs/data.yaml"
+            params:
+                cfg=cfg(writer=RUN.qa.writer, seed=RUN.seed, parts=len(SOURCES), credentialed=RUN.credentialed),
+                code=digest("write_qa.py"),
+                replies=lambda w: f"{RUN.results}/.replies/write_qa/{w.source}.sqlite",  # of all runs, as they were paid for
+            shell:
+                program("write_qa.py") + "--source {wildcards.source} --qa {input.qa} --findings {input.findings}"
+                " --replies {params.replies:q} --written {output.written} --writing {output.writing}"
+
     rule merge_qa:
         """Choose and balance the questions of each set; no patient or image on both sides."""
         input:
-            expand(f"{R}/qa/{{source}}.parquet", source=SOURCES),
+            expand(f"{R}/qa/{{source}}{'.written' if RUN.qa.writer else ''}.parquet", source=SOURCES),
         output:
             train=f"{R}/qa/train.parquet",
             benchmark=f"{R}/qa/benchmark.parquet",

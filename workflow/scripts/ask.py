@@ -18,10 +18,10 @@ def main() -> None:
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
     with Job(arguments, inputs=["qa", "images"], outputs=["predictions"], cached=False) as job:
         from medmim import tables
+        from medmim.endpoint.client import ask
+        from medmim.endpoint.settings import Endpoint
         from medmim.images import ImageStore
         from medmim.predict import request
-        from medmim.predict.endpoint import ask
-        from medmim.predict.settings import Endpoint
         from medmim.predict.store import Store
         from medmim.qa.conditions import COLUMNS
 
@@ -37,7 +37,8 @@ def main() -> None:
         of_question = {q["qa_id"]: q["source"] for q in questions}
         credentialed = request.check_credentialed(wanted, of_question, sources, cfg["credentialed"], endpoint, cfg["model"])
         with Store(args.replies) as store:
-            failures, sent = ask(wanted, endpoint, store, ImageStore(args.images).png)
+            png = ImageStore(args.images).png
+            failures, sent = ask(wanted, endpoint, store, lambda r: r.body(png))
             found = request.rows(wanted, store, failures, cfg["model"])
             account = request.account(wanted, store)
         tables.write(job.out["predictions"], "predictions", found)

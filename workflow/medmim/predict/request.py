@@ -3,6 +3,7 @@
 A reply is kept under a hash of all that it depends on: the endpoint's URL, and the request with image ids in place of images.
 """
 
+import base64
 import hashlib
 import json
 from collections import Counter
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from medmim import tables
+from medmim.endpoint.client import reply_key, require_allowed
+from medmim.endpoint.settings import Endpoint
 from medmim.errors import UserError
 from medmim.images import RELEASE
-from medmim.predict.settings import Endpoint
 from medmim.predict.store import Store
 from medmim.qa.conditions import CONDITIONS, Asked, Condition, asked
 from medmim.qa.prompt import IMAGE, LETTERS, prompt_text
@@ -40,6 +42,11 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def data_url(png: bytes) -> str:
+    """An image as a URL that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
 @dataclass(frozen=True)
 class Request:
     """One question under one condition, and the request that asks it."""
@@ -54,10 +61,15 @@ class Request:
     key: str
     """Of all that the reply depends on."""
 
-    def body(self, url: Callable[[str], str]) -> dict[str, Any]:
-        """The request's JSON; `url` makes one of an image's name in the question."""
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"question {self.asked.qa_id} ({self.condition})"
+
+    def body(self, png: Callable[[str], bytes]) -> dict[str, Any]:
+        """The request's JSON. `png`: bytes of an image by its name in the question."""
         text = prompt_text(self.asked.question, self.asked.options)
-        return {**self.parameters, "messages": messages(self.system, text, [url(i) for i in self.asked.image_ids])}
+        return {**self.parameters, "messages": messages(self.system, text, [data_url(png(i)) for i in self.asked.image_ids])}
 
 
 def requests(
@@ -88,7 +100,7 @@ def requests(
                 raise UserError(f"question {one.qa_id} shows {absent[0]}, which is in none of the images tables")
             prompt = messages(system, text, ["image"] * count)
             shown = messages(system, text, [image_ids[i] for i in one.image_ids])
-            key = _hash({**parameters, "url": endpoint.url, "messages": shown})
+            key = reply_key(endpoint.url, {**parameters, "messages": shown})
             found.append(Request(one, condition, system, parameters, _hash(prompt), key))
     return found
 
@@ -133,14 +145,8 @@ def check_credentialed(
         source: {"questions": len(questions[source]), "images": len(shown.get(source, ()))}
         for source in sorted(questions.keys() & {*credentialed})
     }
-    if found and not endpoint.credentialed:
-        counts = "; ".join(f"{source}: {n['questions']} questions, {n['images']} images" for source, n in found.items())
-        raise UserError(
-            f"data of credentialed sources would go to {endpoint.url} ({counts}): nothing was sent. Their owners' agreements "
-            "forbid passing them on; PhysioNet's rules forbid sending credentialed data to third parties that may keep it. "
-            "Where this endpoint is your own, or its operator is bound to keep nothing, set "
-            f"models.{model}.endpoint.credentialed: true; else leave these sources out"
-        )
+    counts = {source: f"{n['questions']} questions, {n['images']} images" for source, n in found.items()}
+    require_allowed(counts, endpoint, f"models.{model}.endpoint")
     return found
 
 
@@ -155,7 +161,13 @@ def _option_logprobs(first: Iterable[tuple[str, float]], options: int) -> list[f
 
 
 def rows(requests: Iterable[Request], store: Store, failures: Mapping[str, str], model: str) -> list[Row]:
-    """Rows of the predictions table, in the order of the requests. `failures`: why one could not be asked, by key."""
+    """Rows of the predictions table, in the order of the requests. `failures`: why one could not be asked, by key.
+
+    Raises UserError where none could.
+    """
+    requests = list(requests)
+    if failures and len(failures) == len({r.key for r in requests}):
+        raise UserError(f"{model} could be asked none of {len(failures)} questions: {next(iter(failures.values()))}")
     made = []
     for request in requests:
         kept = store.get(request.key) or {"content": "", "refusal": "", "first": []}

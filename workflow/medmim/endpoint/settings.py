@@ -19,7 +19,7 @@ def _loopback(host: str) -> bool:
         return False
 
 
-class Endpoint(Part):
+class Service(Part):
     """A service that answers as OpenAI's chat completions do: vLLM's server, or a hosted one."""
 
     url: str
@@ -38,11 +38,9 @@ class Endpoint(Part):
     """Seconds to wait for a reply."""
     attempts: Positive = 8
     """How often a question is sent at most, where the service is busy, broken or silent."""
-    logprobs: bool = False
-    """Ask for the likeliest first tokens. Where all letters of a question are among them, it has their log-likelihoods."""
     parameters: dict[str, Any] = Field(default={})
-    """Further parameters of a request, or others than temperature 0, max_tokens, seed and, with logprobs, top_logprobs 20; null
-    leaves one out. E.g. {max_tokens: null, max_completion_tokens: 64, temperature: null} for OpenAI's models that reason."""
+    """Further parameters of a request, or others than those that it has by itself (temperature 0, max_tokens, seed); null leaves
+    one out. E.g. {max_tokens: null, max_completion_tokens: 64, temperature: null} for OpenAI's models that reason."""
 
     @field_validator("url")
     @classmethod
@@ -57,7 +55,7 @@ class Endpoint(Part):
         return url.rstrip("/")
 
     @model_validator(mode="after")
-    def _complete(self) -> "Endpoint":
+    def _complete(self) -> "Service":
         if taken := sorted(self.parameters.keys() & {*OURS}):
             raise ValueError(f"parameters: {', '.join(taken)} can't be set here")
         parts = _split(self.url)
@@ -65,6 +63,43 @@ class Endpoint(Part):
         if open_way and self.key_env is not None and "key_env" not in self.model_fields_set:
             raise ValueError("the key could be read on its way, as url is not https: set key_env, to null if no key is needed")
         return self
+
+
+class Endpoint(Service):
+    """A service whose model is scored."""
+
+    logprobs: bool = False
+    """Ask for the likeliest first tokens, top_logprobs 20. Where all letters of a question are among them, it has their
+    log-likelihoods."""
+
+
+class Author(Service):
+    """A service whose model writes or reviews questions, and is paid by the token."""
+
+    usd_per_million_prompt: Annotated[float, Field(ge=0)]
+    """Price of a million tokens that are sent; with batch, that of a batch. 0 where nobody is paid."""
+    usd_per_million_completion: Annotated[float, Field(ge=0)]
+    """Price of a million tokens that come back, hidden reasoning included."""
+    max_tokens: Positive = 1000
+    """Longest reply."""
+    batch: bool = False
+    """Send many requests as a file, to be answered within a day, where the service has OpenAI's batch API."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Author":
+        if "max_tokens" in self.parameters and not isinstance(self.longest, int):
+            raise ValueError("parameters: without max_tokens or max_completion_tokens a reply could cost any amount")
+        return self
+
+    @property
+    def longest(self) -> Any:
+        """Tokens of a reply at most, as a request says it."""
+        told = {"max_tokens": self.max_tokens} | self.parameters
+        return told.get("max_completion_tokens") or told["max_tokens"]
+
+    def usd(self, prompt: int, completion: int) -> float:
+        """What so many tokens cost."""
+        return (prompt * self.usd_per_million_prompt + completion * self.usd_per_million_completion) / 1e6
 
 
 def _split(url: str) -> SplitResult:

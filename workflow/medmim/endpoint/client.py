@@ -11,27 +11,26 @@ A rerun, by whatever code, asks only what was never answered.
 """
 
 import asyncio
-import base64
+import hashlib
 import json
 import logging
 import os
 import re
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import httpx2
 from aiolimiter import AsyncLimiter
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from tqdm import tqdm
 
+from medmim.endpoint.settings import Service
 from medmim.errors import Interrupted, UserError
-from medmim.predict.request import Request
-from medmim.predict.settings import Endpoint
-from medmim.predict.store import Store
 
 log = logging.getLogger("medmim")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
@@ -46,11 +45,38 @@ TOO_LONG = "the prompt is longer than the endpoint can take"
 FILTERED = "the endpoint's filter refused the prompt"
 
 
-class _Malformed(Exception):
+T = TypeVar("T")
+
+
+class Request(Protocol):
+    """What is asked."""
+
+    @property
+    def key(self) -> str:
+        """Hex digest of all that the reply depends on."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+
+R = TypeVar("R", bound=Request)
+
+
+class Kept(Protocol):
+    """Where replies are kept."""
+
+    def __contains__(self, key: str) -> bool: ...
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a reply; it is on the disk when this returns."""
+
+
+class Malformed(Exception):
     """A reply that is none, though the service says that all is well."""
 
 
-class _Unaskable(Exception):
+class _Unaskable(UserError):
     """A question that the service can't be asked, for a reason of the question's."""
 
 
@@ -91,16 +117,16 @@ def _passing(error: BaseException) -> bool:
     if isinstance(error, APIStatusError):
         spent = error.code == "insufficient_quota" or (_retry_after(error) or 0) > PATIENCE
         return (error.status_code in (408, 409, 429) or error.status_code >= 500) and not spent
-    return isinstance(error, APIConnectionError | TimeoutError | _Malformed)
+    return isinstance(error, APIConnectionError | TimeoutError | Malformed)
 
 
-def _unaskable(error: APIStatusError) -> str | None:
-    """Why the service refuses this very question, if that is so."""
-    if error.status_code not in (400, 413, 422):
+def unaskable(status: int, code: Any, message: str) -> str | None:
+    """Why a service refuses this very question, if that is so."""
+    if status not in (400, 413, 422):
         return None
-    if error.code in ("content_filter", "content_policy_violation"):
+    if code in ("content_filter", "content_policy_violation"):
         return FILTERED
-    if error.status_code == 413 or error.code == "context_length_exceeded" or LENGTH.search(_message(error)):
+    if status == 413 or code == "context_length_exceeded" or LENGTH.search(message):
         return TOO_LONG
     return None
 
@@ -110,8 +136,13 @@ def _whole(text: str | None) -> str | None:
     return None if text is None else text.encode(errors="replace").decode()
 
 
-def _reply(content: bytes) -> dict[str, Any]:
-    """What is kept of a chat completion. Raises _Malformed."""
+def reply_key(url: str, body: Mapping[str, Any]) -> str:
+    """Hex digest of all that a reply depends on: the service's URL and the request's JSON."""
+    return hashlib.sha256(json.dumps({**body, "url": url}, sort_keys=True).encode()).hexdigest()
+
+
+def reply(content: bytes) -> dict[str, Any]:
+    """What is kept of a chat completion. Raises Malformed."""
     try:
         found = json.loads(content)
         choice = found["choices"][0]
@@ -128,37 +159,38 @@ def _reply(content: bytes) -> dict[str, Any]:
         if first := (choice.get("logprobs") or {}).get("content"):
             kept["first"] = [[_whole(top["token"]), float(top["logprob"])] for top in first[0]["top_logprobs"]]
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise _Malformed(f"no chat completion: {' '.join(content.decode(errors='replace').split()) or 'nothing'}") from None
+        raise Malformed(f"no chat completion: {' '.join(content.decode(errors='replace').split()) or 'nothing'}") from None
     if kept["finish_reason"] == "error":
-        raise _Malformed(f"no chat completion: {json.dumps(choice)}")
+        raise Malformed(f"no chat completion: {json.dumps(choice)}")
     return kept
 
 
-class _Asking:
+class Asking:
     """One round of requests, `concurrency` at a time. After an error or a signal none is begun any more; those on their way are
     waited for, as they are paid for.
     """
 
     def __init__(
-        self, endpoint: Endpoint, key: str | None, store: Store, url: Callable[[str], str], bar: "tqdm[NoReturn]"
+        self, service: Service, key: str | None, kept: Kept, body: Callable[[Any], Mapping[str, Any]], bar: "tqdm[NoReturn]"
     ) -> None:
-        self.endpoint, self.store, self.url, self.bar = endpoint, store, url, bar
+        self.service, self.kept, self.body, self.bar = service, kept, body, bar
         self.secret = key
         self.client = AsyncOpenAI(
-            base_url=endpoint.url,
+            base_url=service.url,
             api_key=key or "EMPTY",  # vLLM's word for none
             admin_api_key="",
             max_retries=0,
             timeout=None,
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False),
         )
-        rate = endpoint.requests_per_minute
+        rate = service.requests_per_minute
         self.limiter = AsyncLimiter(1, 60 / rate) if rate else None
         self.failures: dict[str, str] = {}
-        self.errors: list[Exception] = []
+        self.errors: list[BaseException] = []
         self.sent = 0
         self.told = False
         """By a signal to stop."""
-        self._idle: set[asyncio.Task[None]] = set()
+        self._idle: set[asyncio.Task[Any]] = set()
         self._stopped = False
 
     def clean(self, text: str) -> str:
@@ -184,29 +216,41 @@ class _Asking:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, tell)
-        queue = iter(requests)
         async with self.client:
-            await asyncio.gather(*(self._work(queue) for _ in range(self.endpoint.concurrency)), return_exceptions=True)
+            ended = await asyncio.gather(*self.tasks(requests), return_exceptions=True)
+        self.errors += [e for e in ended if e is not None and not isinstance(e, asyncio.CancelledError)]
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+    def tasks(self, requests: Iterable[Request]) -> list[Awaitable[None]]:
+        """What to do at a time."""
+        queue = iter(requests)
+        return [self._work(queue) for _ in range(self.service.concurrency)]
 
     async def _work(self, queue: Iterator[Request]) -> None:
         for request in queue:
             if self._stopped:
                 return
             try:
-                self.store.put(request.key, await self._answer(request))
+                self.kept.put(request.key, await self._answer(request))
             except _Unaskable as error:
                 self.failures[request.key] = str(error)
-            except Exception as error:
-                self.errors.append(error)
+            except Exception:
                 self.stop()
-                return
+                raise
             self.bar.update()
 
     async def _answer(self, request: Request) -> dict[str, Any]:
-        """The reply, after as many attempts as it takes. Raises _Unaskable, UserError."""
-        name = f"question {request.asked.qa_id} ({request.condition})"
+        """The reply. Raises _Unaskable, UserError."""
+
+        async def asked() -> dict[str, Any]:
+            sent = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=self.body(request))
+            return reply(sent.content)
+
+        return await self.answered(request.name, asked)
+
+    async def answered(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
+        """What a call of the service gives, after as many attempts as it takes. Raises _Unaskable, UserError."""
         doubling = wait_exponential_jitter(multiplier=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT)
 
         def wait(state: RetryCallState) -> float:
@@ -220,17 +264,17 @@ class _Asking:
 
         attempts = AsyncRetrying(
             retry=retry_if_exception(_passing),
-            stop=stop_after_attempt(self.endpoint.attempts),
+            stop=stop_after_attempt(self.service.attempts),
             wait=wait,
-            sleep=lambda seconds: self._wait(asyncio.sleep, seconds),
+            sleep=lambda seconds: self.wait(asyncio.sleep, seconds),
             before_sleep=tell,
             reraise=True,
         )
         try:
-            return await attempts(self._send, request)
+            return await attempts(partial(self._send, call))
         except APIStatusError as error:
             said = self.clean(_said(error))
-            if why := _unaskable(error):
+            if why := unaskable(error.status_code, error.code, _message(error)):
                 log.warning("%s can't be asked: %s", name, said)
                 raise _Unaskable(why) from None
             known = {
@@ -239,24 +283,21 @@ class _Asking:
                 404: "are endpoint.url and endpoint.model right?",
             }
             advice = known.get(error.status_code, "")
-        except (APIConnectionError, TimeoutError, _Malformed) as error:
+        except (APIConnectionError, TimeoutError, Malformed) as error:
             said, advice = self.clean(_said(error)), ""
         made = attempts.statistics["attempt_number"]
         raise UserError(
-            f"{name}: {self.endpoint.url} after {made} attempt{'s' * (made > 1)}: {said.rstrip('.')}. {advice}".strip()
+            f"{name}: {self.service.url} after {made} attempt{'s' * (made > 1)}: {said.rstrip('.')}. {advice}".strip()
         )
 
-    async def _send(self, request: Request) -> dict[str, Any]:
+    async def _send(self, call: Callable[[], Awaitable[T]]) -> T:
         if self.limiter:
-            await self._wait(self.limiter.acquire)
+            await self.wait(self.limiter.acquire)
         self.sent += 1
-        async with asyncio.timeout(self.endpoint.timeout):
-            response = await self.client.post(
-                "/chat/completions", cast_to=httpx2.Response, body=request.body(self.url), options={"follow_redirects": False}
-            )
-        return _reply(response.content)
+        async with asyncio.timeout(self.service.timeout):
+            return await call()
 
-    async def _wait(self, wait: Callable[..., Awaitable[None]], *arguments: float) -> None:
+    async def wait(self, wait: Callable[..., Awaitable[None]], *arguments: float) -> None:
         """Wait in a way that `stop` ends, as it does one that begins after it."""
         if self._stopped:
             raise asyncio.CancelledError
@@ -269,35 +310,51 @@ class _Asking:
             self._idle.discard(task)
 
 
-def ask(requests: Sequence[Request], endpoint: Endpoint, store: Store, png: Callable[[str], bytes]) -> tuple[dict[str, str], int]:
-    """Have every request answered that the store has no reply to.
+def ask(
+    requests: Sequence[R], service: Service, kept: Kept, body: Callable[[R], Mapping[str, Any]], way: type[Asking] = Asking
+) -> tuple[dict[str, str], int]:
+    """Have every request answered that no reply is kept of.
 
-    `png`: bytes of an image by its name. Returns why questions could not be asked, by key, and how many requests were sent.
+    `body`: the JSON of a request. Returns why questions could not be asked, by key, and how many requests were sent.
     Raises UserError, Interrupted; what was answered by then is kept.
     """
     for name in ("httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)  # they tell of every request
-    missing = {r.key: r for r in requests if r.key not in store}
+    missing = {r.key: r for r in requests if r.key not in kept}
     if not missing:
         return {}, 0
-    key = os.environ.get(endpoint.key_env, "").strip() if endpoint.key_env else None
+    key = os.environ.get(service.key_env, "").strip() if service.key_env else None
     if key is not None and not re.fullmatch(r"[!-~]+", key):  # else errors would show it, with what can't be sent
-        raise UserError(f"the environment variable {endpoint.key_env}, which endpoint.key_env names, holds no key")
+        raise UserError(f"the environment variable {service.key_env}, which endpoint.key_env names, holds no key")
     os.environ.pop("OPENAI_CUSTOM_HEADERS", None)  # the client would send them to any service: they may hold another's key
-
-    def url(image: str) -> str:
-        return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
-
     keys = {r.key for r in requests}
     with tqdm(total=len(keys), initial=len(keys) - len(missing), unit="reply", disable=None, leave=False) as bar:
-        asking = _Asking(endpoint, key, store, url, bar)
-        asyncio.run(asking.ask(missing.values()))
-    kept = f"{sum(k in store for k in keys)} of {len(keys)} replies are kept, a new start asks for the rest"
+
+        async def asked() -> Asking:
+            asking = way(service, key, kept, body, bar)
+            await asking.ask(missing.values())
+            return asking
+
+        asking = asyncio.run(asked())
+    told = f"{sum(k in kept for k in keys)} of {len(keys)} replies are kept, a new start asks for the rest"
     if asking.told:
-        raise Interrupted(f"told to stop: {kept}")
+        raise Interrupted(f"told to stop: {told}")
     if asking.errors:
         error = asking.errors[0]
-        raise UserError(f"{error}. {kept}") if isinstance(error, UserError) else error
-    if len(asking.failures) == len(keys):
-        raise UserError(f"{endpoint.url} could be asked none of {len(keys)} questions: {next(iter(asking.failures.values()))}")
+        raise UserError(f"{error}. {told}") if isinstance(error, UserError) else error
     return asking.failures, asking.sent
+
+
+def require_allowed(counts: Mapping[str, str], service: Service, setting: str) -> None:
+    """Raise UserError where data of credentialed sources would go to a service whose config does not say that it may have them.
+
+    `counts`: what would go there, in words, by source; `setting`: where the config tells of the service.
+    """
+    if counts and not service.credentialed:
+        told = "; ".join(f"{source}: {words}" for source, words in counts.items())
+        raise UserError(
+            f"data of credentialed sources would go to {service.url} ({told}): nothing was sent. Their owners' agreements "
+            "forbid passing them on; PhysioNet's rules forbid sending credentialed data to third parties that may keep it. "
+            "Where this endpoint is your own, or its operator is bound to keep nothing, set "
+            f"{setting}.credentialed: true; else leave these sources out"
+        )

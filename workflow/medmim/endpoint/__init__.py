@@ -1,0 +1,1 @@
+"""Services that answer as OpenAI's chat completions do."""

@@ -1,0 +1,68 @@
+"""Have a language model write questions of one source: templates' ones in other words, and open ones from findings.
+
+cfg: writer (the section qa.writer), seed, parts (sources that share the budget), credentialed (sources whose data may only go to
+an endpoint that says so). Keys are read from the environment variables that the endpoints' key_env name, if any. Each reply is
+checked by code; what is rejected, and why, and what each reply cost is listed in --writing. Questions for which nothing usable
+came, or for which there was no budget, stay as the templates made them.
+"""
+
+import logging
+from pathlib import Path
+
+from medmim.job import Job, parser
+
+log = logging.getLogger("medmim")
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--source", required=True, help="name of the source")
+    arguments.add_argument("--qa", type=Path, required=True, help="qa table of the source (read)")
+    arguments.add_argument("--findings", type=Path, required=True, help="findings table of the source (read)")
+    arguments.add_argument("--replies", type=Path, required=True, help="file that keeps every reply, for this and later runs")
+    arguments.add_argument("--written", type=Path, required=True, help="qa table (written)")
+    arguments.add_argument("--writing", type=Path, required=True, help="writing table: every reply and its cost (written)")
+    with Job(arguments, inputs=["qa", "findings"], outputs=["written", "writing"], cached=False) as job:
+        from medmim import tables
+        from medmim.endpoint.client import require_allowed
+        from medmim.endpoint.replies import Replies
+        from medmim.qa.writing.settings import Writer
+        from medmim.qa.writing.write import write
+
+        cfg, args = job.cfg, job.args
+        writer = Writer(**cfg["writer"])
+        rows = tables.read(args.qa, "qa").to_pylist()
+        findings = tables.read(args.findings, "findings", ["finding_id", "name", "value"]).to_pylist()
+        held = job.rules.credentialed | ({args.source} & {*cfg["credentialed"]})
+        counts = {source: f"{len(rows)} questions and their findings" for source in sorted(held)}
+        for name, author in (("generator", writer.generator), ("reviewer", writer.reviewer)):
+            if author is not None:
+                require_allowed(counts, author, f"qa.writer.{name}")
+        with Replies(args.replies) as replies:
+            made = write(rows, findings, writer=writer, seed=cfg["seed"], replies=replies, parts=cfg["parts"])
+        tables.write(job.out["written"], "qa", made.rows)
+        tables.write(job.out["writing"], "writing", made.replies)
+        counted, spent = made.counts, made.budget
+        if counted["unasked"]:
+            log.warning(
+                "the budget is spent: %d questions of %s were not written and stay as the templates made them. For more raise "
+                "qa.writer.budget_tokens or budget_usd, of which each source has an equal part (%d tokens, %.2f USD), or write "
+                "less, and start again: what was paid for is kept",
+                counted["unasked"],
+                args.source,
+                spent.tokens,
+                spent.usd,
+            )
+        job.extra["writing"] = {
+            **counted,
+            "credentialed": sorted(held),
+            "sent": made.sent,
+            "tokens": spent.spent_tokens,
+            "usd": round(spent.spent_usd, 6),
+        }
+        told = ", ".join(f"{n} {what}" for what, n in counted.items())
+        job.done(f"{args.source}: {told}; {spent.spent_tokens} tokens, {spent.spent_usd:.2f} USD")
+
+
+if __name__ == "__main__":
+    main()
