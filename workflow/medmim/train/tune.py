@@ -133,7 +133,7 @@ def adapt(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.
     """
     # peft and checkpointing want gradients of the embeddings, for the older way of checkpointing, and take the vision tower's for
     # such too: the whole tower would keep its activations and be gone back through for weights that are frozen.
-    base.enable_input_require_grads = lambda: None  # type: ignore[method-assign]
+    base.enable_input_require_grads = lambda: None
     model: Any = _full(base) if tuning.method == "full" else _lora(base, tuning, name)
     if not tuning.zero_stage:  # DeepSpeed keeps copies of its own in float32
         for parameter in model.parameters():
