@@ -425,7 +425,8 @@ def test_a_run_that_is_stopped_pays_for_nothing_twice(world: World, server: Chat
         go_on.set()
     _, text = running.communicate(timeout=60)
     if number == signal.SIGTERM:
-        assert running.returncode == 75 and (found := re.search(r"told to stop: (\d+) of 10 replies are kept", text)), text
+        found = re.search(r"told to stop: (\d+) of 10 replies are kept", text)
+        assert running.returncode == 75 and found is not None, text
         kept = int(found[1])
         assert kept == len(server.asked) < 10
     go_on.set()
