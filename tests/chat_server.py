@@ -163,9 +163,9 @@ class BatchServer(ChatServer):
             before = self.calls[call]
             self.calls[call] += 1
             fault = self.fault(call, before)
-            done = fault and fault.status >= 500 and fault.cut is None and not fault.delay
-            answer = Answer(body={}) if done else Answer(body=self.act(call, path, raw))  # else it is done, and the answer lost
-        self.reply(connection, fault or answer)
+            if fault is None or fault.status < 400:  # else nothing is done; a fault of a good answer loses just the answer
+                done = Answer(body=self.act(call, path, raw))
+        self.reply(connection, fault or done)
 
     def act(self, call: str, path: str, raw: bytes) -> Any:
         """Do what is asked, and say so."""

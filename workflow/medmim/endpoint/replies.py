@@ -34,7 +34,8 @@ class Replies:
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise UserError(
-                f"{path} can't be used to keep replies: {error}. Move it away to begin another, which pays for all anew"
+                f"{path} can't be used to keep replies: {error}. Where no other process uses it, move it away: a new one is "
+                "begun, and all is paid for anew"
             ) from None
 
     def __enter__(self) -> "Replies":

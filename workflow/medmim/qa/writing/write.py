@@ -8,8 +8,8 @@ import hashlib
 import json
 import logging
 import re
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,6 @@ log = logging.getLogger("medmim")
 GENERATOR = "writer/1"
 TOLD = 600
 """Most characters of a reason."""
-IDENTIFIER = re.compile(r"[0-9a-f]{16,}")
 
 
 @dataclass(frozen=True)
@@ -112,13 +111,9 @@ def chosen(rows: Iterable[Row], findings: Mapping[str, str], writer: Writer, see
     return [task for _, task in sorted(drawn, key=lambda d: d[0])]
 
 
-def worded(findings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Findings in words, by id; without those that name an image or a study."""
-    return {
-        f["finding_id"]: re.sub(r"[_:]", " ", f["name"]) + f": {f['value']}"
-        for f in findings
-        if not IDENTIFIER.fullmatch(f["value"])
-    }
+def worded(findings: Iterable[Mapping[str, Any]], images: Collection[str]) -> dict[str, str]:
+    """Findings in words, by id; without those that name one of the images."""
+    return {f["finding_id"]: re.sub(r"[_:]", " ", f["name"]) + f": {f['value']}" for f in findings if f["value"] not in images}
 
 
 class Session:
@@ -206,7 +201,7 @@ class Session:
             reply, told = self.take(task, "generator", writer.generator, request)
             model = told["model"] or writer.generator.model
             row, reasons = draft(reply, task, model)
-            if row is not None and row["qa_id"] in self.ids:
+            if row is not None and not reasons and row["qa_id"] in self.ids:
                 reasons = ["there is such a question already"]
             given = str(reply.get("content") or "")
             if row is None or reasons:
@@ -322,7 +317,8 @@ def write(
     `parts`: sources that the budget is shared by. What could not be written stays as it is. Raises UserError where a service
     can't be asked, Interrupted by a signal; every reply that came by then is kept.
     """
-    tasks = chosen(rows, worded(findings), writer, seed)
+    images = {i for r in rows for i in r["image_ids"]}
+    tasks = chosen(rows, worded(findings, images), writer, seed)
     session = Session(rows, writer, seed, replies, parts)
     session.run(tasks)
     done = {(t.row["qa_id"], t.form): t.done for t in tasks if t.done is not None}
@@ -332,6 +328,10 @@ def write(
         if added := done.get((row["qa_id"], "open")):
             found.append(added)
     left = [t for t in tasks if t.done is None]
-    counts = Counter(rewritten=sum(form == "rewrite" for _, form in done), added=sum(form == "open" for _, form in done))
-    counts |= {"rejected": sum(bool(t.tries) for t in left), "unasked": sum(not t.tries for t in left)}
-    return Written(found, session.told, dict(counts), session.budget, session.sent)
+    counts = {
+        "rewritten": sum(form == "rewrite" for _, form in done),
+        "added": sum(form == "open" for _, form in done),
+        "rejected": sum(bool(t.tries) for t in left),
+        "unasked": sum(not t.tries for t in left),
+    }
+    return Written(found, session.told, counts, session.budget, session.sent)
