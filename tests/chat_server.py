@@ -164,7 +164,10 @@ class BatchServer(ChatServer):
             self.calls[call] += 1
             fault = self.fault(call, before)
             if fault is None or fault.status < 400:  # else nothing is done; a fault of a good answer loses just the answer
-                done = Answer(body=self.act(call, path, raw))
+                try:
+                    done = Answer(body=self.act(call, path, raw))
+                except KeyError:
+                    done = Answer(404, refusal("no such batch or file"))
         self.reply(connection, fault or done)
 
     def act(self, call: str, path: str, raw: bytes) -> Any:
