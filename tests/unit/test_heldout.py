@@ -362,9 +362,6 @@ def test_a_set_in_a_folder_is_under_the_licence_of_its_card(
     assert ("header can't be read" in said) == (card == "---\nlicense: {\n---\n")
 
 
-# What follows
-
-
 def test_further_sets_are_scored_on_their_own_and_in_no_sum() -> None:
     items = [
         question("a", "temporal", ["x", "y"], "x", ["p"]), question("b", "rad", ["x", "y"], "x", ["q"]),
@@ -372,12 +369,10 @@ def test_further_sets_are_scored_on_their_own_and_in_no_sum() -> None:
     ]  # fmt: skip
     qa = tables.build("qa", items)
     said = [prediction(item["qa_id"], "m", "plain", "A", [-0.1, -2.0]) for item in items]
-    scored = tables.build("answers", answers(qa, [tables.build("predictions", said)])).to_pandas()
-    how: dict[str, Any] = {"seed": 1, "resamples": 50, "pairs": {}}
-    with pytest.raises(tables.TableError, match=r"\['medframeqa'\] .* nor further \[\]"):
-        leaderboard(qa, [scored], **how)
-    rows = leaderboard(qa, [scored], **how, further=["medframeqa", "medxpertqa"])
-    cells = {row["set"]: row for row in rows if (row["model"], row["metric"]) == ("m", "accuracy")}
+    scored = answers(qa, [tables.build("predictions", said)])
+    train = tables.build("qa", [question("t", "temporal", ["x", "y"], "x", ["other"], split="train")])
+    rows = leaderboard(qa, train, [scored], seed=1, resamples=50, pairs={}).leaderboard
+    cells = {row["set"]: row for row in rows if (row["model"], row["metric"], row["part"]) == ("m", "accuracy", "all")}
     assert {name: (row["value"], row["n"]) for name, row in cells.items()} == {
         "temporal": (1, 1), "rad": (1, 1), "medframeqa": (0.5, 2), "held_in": (1, 1), "held_out": (1, 1),
     }  # fmt: skip

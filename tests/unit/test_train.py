@@ -373,7 +373,7 @@ def two(tmp_path: Path) -> Iterator[list[dict[str, str]]]:
 
 def test_two_processes_stop_at_one_step_and_go_on(prepared: Path, tmp_path: Path, two: list[dict[str, str]]) -> None:
     """With DeepSpeed. SIGTERM reaches only one of them, and not the one that speaks with SLURM; then one dies."""
-    pair = {"processes": 2, "max_steps": 60, "checkpoint_steps": 2, "zero_stage": 2, "workers": 1}
+    pair = {"processes": 2, "max_steps": 24, "checkpoint_steps": 2, "zero_stage": 2, "workers": 1}
     words = command(prepared, tmp_path / "a", "llava-med", **pair)
     with ExitStack() as stack:
         first, second = (stack.enter_context(started(words, **told)) for told in two)
