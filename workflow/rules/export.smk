@@ -10,11 +10,6 @@ EXPORTED = {
 }
 
 
-def export_code(form):
-    """Digest of what exports to a format."""
-    return digest("export_questions.py", f"medmim.export.{form.replace('-', '_')}")
-
-
 rule export_benchmark:
     """The benchmark's questions and images in the layout of one tool."""
     input:
@@ -31,7 +26,7 @@ rule export_benchmark:
         "../../envs/data.yaml"
     params:
         cfg=cfg(images=True, **EXPORTED),
-        code=lambda w: export_code(w.format),
+        code=lambda w: digest("export_questions.py", f"medmim.export.{w.format.replace('-', '_')}"),
     shell:
         program("export_questions.py") + "--format {wildcards.format} --qa {input.qa} --images {input.images}"
         " --against {input.train} --export {output}"
@@ -51,7 +46,7 @@ rule export_instructions:
         "../../envs/data.yaml"
     params:
         cfg=cfg(images=RUN.export.images, **EXPORTED),
-        code=export_code("hf"),
+        code=digest("export_questions.py", "medmim.export.hf"),
     shell:
         program("export_questions.py") + "--format hf --qa {input.qa} --images {input.images}"
         " --against {input.benchmark} --export {output}"
