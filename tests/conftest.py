@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from runs import MINI, ROOT, Snakemake, call_snakemake, finished
 
 os.environ.pop(cache.FOLDER, None)  # nobody's cache is used
 os.environ.pop(cache.LIMIT, None)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background, all of it would ignore what tests send
 
 RELEASE = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
 
