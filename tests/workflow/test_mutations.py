@@ -32,7 +32,7 @@ ASKED = {"predict *", *SCORED}
 
 def tuned(model: str) -> set[str]:
     """What follows when one tuned model becomes another."""
-    return {f"tune models/{model}/*", f"predict */{model}.*", f"score */{model}.*", *BOARD}
+    return {f"tune models/{model}.*", f"predict */{model}.*", f"score */{model}.*", *BOARD}
 
 
 class Workspace:
@@ -287,7 +287,7 @@ MUTATIONS = [
             "make_tokenizer */mantis/*",
             "build_shards */mantis/*",
             "make_base */mantis*",
-            "tune */med-mantis/*",
+            "tune */med-mantis.*",
             "predict */mantis.*",
             "predict */med-mantis.*",
             "report *",
@@ -305,7 +305,7 @@ MUTATIONS = [
     Mutation(
         "the report's template",
         append("workflow/medmim/report/report.html.j2", "<!-- more -->\n"),
-        {"report *"},
+        {"report *", "print_leaderboard *"},
         says="report: code: medmim/report/report.html.j2",
     ),
     Mutation(
@@ -328,7 +328,9 @@ MUTATIONS = [
         tuned("med-mantis"),
         says="tune med-mantis: config: tuning.learning_rate 0.05 → 0.1",
     ),
-    Mutation("memory of a training's GPUs", config(("models/med-mantis/tuning/gpu_memory_gb", 80)), {"report *"}),
+    Mutation(
+        "memory of a training's GPUs", config(("models/med-mantis/tuning/gpu_memory_gb", 80)), {"report *", "print_leaderboard *"}
+    ),
     Mutation(
         "two values swapped",
         config(("models/med-mantis/tuning/lora_rank", 8), ("models/med-mantis/tuning/lora_alpha", 4)),
