@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import islice
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from medmim import tables
+from medmim.shards import pixels
 from medmim.shards.dataset import Shards
 
 SIDE, IMAGES, TOKENS, ROUNDS = 336, 2, 60, 3
@@ -41,7 +43,7 @@ def touched(sample: Read) -> int:
     return int(sample[0].sum()) + sum(int(image.reshape(-1).view(np.uint64).sum() % 2**32) for image in sample[1])
 
 
-class Loader:
+class Loader(ABC):
     """One library: samples are written once, then opened, and passed over in random order, from the first or from one on."""
 
     needs = ""
@@ -51,17 +53,17 @@ class Loader:
         folder.mkdir()
         self.write(samples)
 
+    @abstractmethod
     def write(self, samples: list[Read]) -> None:
         """In the library's own format."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self) -> Any:
         """What is kept open for a training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
         """The samples of a pass from the `at`th on."""
-        raise NotImplementedError
 
     def order(self, at: int) -> list[int]:
         """For those that leave the order to us."""
@@ -79,13 +81,7 @@ class Ours(Loader):
             ]
             rows.append({"qa_id": str(n), "input_ids": ids, "labels": ids, "image_ids": names, "length": len(ids)})
         tables.write(self.folder / "samples.parquet", "samples", rows)
-        if find_spec("medmim.shards.pixels"):
-            from medmim.shards import pixels
-
-            pixels.write(self.folder / "pixels.parquet", images)
-        else:
-            groups = (images[start : start + 3] for start in range(0, len(images), 3))
-            tables.write_parts(self.folder / "pixels.parquet", "pixels", groups)
+        pixels.write(self.folder / "pixels.parquet", images)
 
     def open(self) -> Shards:
         return Shards(self.folder / "samples.parquet", self.folder / "pixels.parquet")

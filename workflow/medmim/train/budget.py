@@ -95,14 +95,12 @@ def measured(samples: Path) -> Workload:
 
 def by_lora(tuning: Tuning) -> bool:
     """Whether the language model is trained by LoRA, or in full."""
-    return getattr(tuning, "method", "lora") == "lora"
+    return tuning.method == "lora"
 
 
 def pack(tuning: Tuning) -> int | None:
     """Most tokens of a pack; None where samples are padded to a rectangle instead."""
-    if not getattr(tuning, "packing", True):
-        return None
-    return getattr(tuning, "pack_tokens", None) or tuning.max_length
+    return tuning.budget if tuning.packing else None
 
 
 def trained(architecture: Architecture, tuning: Tuning) -> int:
@@ -361,7 +359,7 @@ def variants(planned: Plan, limit: int) -> list[Variant]:
     for values in itertools.product(*choices.values()):
         changes = {key: value for key, value in zip(choices, values, strict=True) if value != getattr(tuning, key)}
         update = dict(changes)
-        if "max_length" in changes and getattr(tuning, "pack_tokens", None):
+        if "max_length" in changes and tuning.pack_tokens:
             update["pack_tokens"] = changes["pack_tokens"] = changes["max_length"]
         other = plan(planned.architecture, tuning.model_copy(update=update), planned.workload)
         if changes and other.memory.total <= limit:
