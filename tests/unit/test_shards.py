@@ -15,7 +15,7 @@ from medmim.models.layout import Layout
 from medmim.shards import pixels
 from medmim.shards.build import samples
 from medmim.shards.dataset import Shards
-from small_models import image_rows, questions, run, write_model, write_tables
+from small_models import questions, run, write_model, write_tables
 
 TINY = {"image_size": 56, "vision_width": 96, "vision_layers": 3, "language_width": 128, "language_layers": 3, "heads": 4}
 
@@ -218,13 +218,3 @@ def test_make_tokenizer_refuses_bad_sizes(monkeypatch, world, tmp_path, capsys):
         run(monkeypatch, "make_tokenizer.py", cfg=cfg, qa=[world / "qa.parquet"], tokenizer=place)
     assert "image_size 57 is not a multiple of 14" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
-
-
-def test_write_parts_checks_and_writes_the_same_rows(tmp_path):
-    rows = image_rows()
-    assert tables.write_parts(tmp_path / "parts.parquet", "images", [rows[:2], rows[2:]]) == len(rows)
-    tables.write(tmp_path / "whole.parquet", "images", rows)
-    assert tables.read(tmp_path / "parts.parquet", "images").equals(tables.read(tmp_path / "whole.parquet", "images"))
-    with pytest.raises(tables.TableError, match="missing columns"):
-        tables.write_parts(tmp_path / "bad.parquet", "images", [rows, [{"image_id": "x"}]])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["parts.parquet", "whole.parquet"]

@@ -19,7 +19,7 @@ LOCK = WORKFLOW.parent / "requirements.lock"
 DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "gdcm": "python-gdcm", "sklearn": "scikit-learn"}
 
 
-TABLES = {"build", "columns", "frame", "metadata", "read", "schema", "write", "write_parts"}
+TABLES = {"build", "columns", "frame", "metadata", "read", "schema", "write"}
 """Functions of medmim.tables that take a schema's name."""
 
 Code = dict[str, Any]

@@ -94,20 +94,6 @@ def write(path: Path | str, name: str, rows: "Rows | pa.Table", *, row_group: in
     return table.num_rows
 
 
-def write_parts(path: Path | str, name: str, parts: "Iterable[Rows]", *, row_group: int = 4096) -> int:
-    """`write` for more rows than memory holds: each part is checked and written before the next is asked for."""
-    total = 0
-    with (
-        whole(Path(path)) as temporary,
-        pq.ParquetWriter(temporary, schema(name), compression="zstd") as writer,
-    ):
-        for part in parts:
-            table = build(name, part)
-            writer.write_table(table, row_group_size=row_group)
-            total += table.num_rows
-    return total
-
-
 def read(path: Path | str, name: str, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, memory-mapped, and check it against the named schema; `columns` for a part.
 
