@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from filelock import FileLock
 
 from medmim import files
 from medmim.audit import UNTRACKED, audit
@@ -100,6 +101,16 @@ def faults(folder: Path, expected: Iterable[Path] = ()) -> list[dict[str, str]]:
 
 
 def finished(tmp_path_factory: pytest.TempPathFactory, config: Path, name: str) -> Path:
-    folder = tmp_path_factory.mktemp(name)
-    call_snakemake(folder, "--configfile", config, "--cores", "2")
+    """A working directory of one's own with a finished run, which is made once for all workers of pytest-xdist."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made, folder = shared / f"{name}.made", tmp_path_factory.mktemp(name)
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            call_snakemake(folder, "--configfile", config, "--cores", "2")
+            shutil.copytree(folder, f"{made}.partial", symlinks=True)
+            Path(f"{made}.partial").rename(made)
+            return folder
+    shutil.copytree(made, folder, symlinks=True, dirs_exist_ok=True)
     return folder

@@ -7,8 +7,6 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +18,7 @@ import numpy as np
 import pytest
 
 from chat_server import Answer, ChatServer, completion, refusal, text_of
+from forked import Program
 from medmim import images, tables
 from medmim.digest import WORKFLOW, code
 from medmim.endpoint import client as service
@@ -80,15 +79,14 @@ class World:
             failures, self.sent = service.ask(wanted, endpoint, store, lambda r: r.body(png))
             return request.rows(wanted, store, failures, "served")
 
-    def start(self, server: ChatServer, cfg: dict[str, Any] | None = None, **settings: Any) -> "subprocess.Popen[str]":
+    def start(self, server: ChatServer, cfg: dict[str, Any] | None = None, **settings: Any) -> Program:
         """The program, as a rule starts it."""
         endpoint = {"url": server.url, "model": "served", "key_env": "PLANTED_KEY", **settings}
-        return subprocess.Popen(
-            [sys.executable, WORKFLOW / "scripts/ask.py", "--cfg", json.dumps(CFG | {"endpoint": endpoint} | (cfg or {})),
+        return Program(
+            [WORKFLOW / "scripts/ask.py", "--cfg", json.dumps(CFG | {"endpoint": endpoint} | (cfg or {})),
              "--code", code("ask.py")["sha256"], "--log", "logs/ask.log", "--qa", "qa.parquet",
              "--images", *(t.name for t in self.tables), "--replies", "replies", "--predictions", "predictions.parquet"],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "PLANTED_KEY": SECRET, "OPENAI_LOG": "debug"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def run(self, server: ChatServer, cfg: dict[str, Any] | None = None, status: int = 0, **settings: Any) -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import LlavaForConditionalGeneration
 
+from forked import Program
 from medmim import tables
 from medmim.digest import WORKFLOW
 from medmim.models import weights
@@ -62,11 +63,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(
-    prepared: Path, out: Path, family: str, *, launcher: list[str] | None = None, board: bool = False, **tuning: object
-) -> list[str]:
+def command(prepared: Path, out: Path, family: str, *, board: bool = False, **tuning: object) -> list[str]:
     return [
-        *(launcher or [sys.executable]), str(WORKFLOW / "scripts/tune.py"),
+        str(WORKFLOW / "scripts/tune.py"),
         "--cfg", json.dumps({"family": family, "seed": 3, "tuning": TUNING | tuning}),
         "--model", str(prepared / family / "files.parquet"), "--samples", str(prepared / f"{family}.samples.parquet"),
         "--pixels", str(prepared / f"{family}.pixels.parquet"), "--tuned", str(out / "adapter/files.parquet"),
@@ -79,22 +78,18 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKFLOW)}
 
 
 def tune(prepared: Path, out: Path, family: str, status: int = 0, **kwargs: object) -> str:
-    done = subprocess.run(command(prepared, out, family, **kwargs), capture_output=True, text=True, env=ENV, check=False)
-    assert done.returncode == status, done.stderr[-4000:]
-    return done.stderr
+    with started(command(prepared, out, family, **kwargs)) as process:
+        found, said = ended(process)
+    assert found == status, said[-4000:]
+    return said
 
 
-@contextmanager
-def started(words: list[str], **env: str) -> Iterator[subprocess.Popen[str]]:
+def started(words: list[str], **env: str) -> Program:
     """A program that runs, and is killed at the end if it still does."""
-    with subprocess.Popen(words, env=ENV | env, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return Program(words, env=ENV | env)
 
 
-def until_checkpoint(out: Path, *processes: subprocess.Popen[str]) -> None:
+def until_checkpoint(out: Path, *processes: Program) -> None:
     """Wait for a whole checkpoint, which the processes are about to write."""
     deadline = time.monotonic() + 120
     while not list(out.glob("checkpoints/*/*/checkpoint-*/whole.json")):
@@ -105,12 +100,12 @@ def until_checkpoint(out: Path, *processes: subprocess.Popen[str]) -> None:
 
 def tune_here(patch: pytest.MonkeyPatch, *given: Any, **kwargs: Any) -> None:
     """`tune` in this process. Raises SystemExit where it fails."""
-    words = command(*given, **kwargs)[2:]
+    words = command(*given, **kwargs)[1:]
     options: dict[str, Any] = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
     run(patch, "tune.py", **options | {"cfg": json.loads(options["cfg"])})
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(process: Program) -> tuple[int, str]:
     """Exit status and what was said."""
     said = process.communicate(timeout=120)[1]
     return process.returncode, said
@@ -457,16 +452,21 @@ def learned(folder: Path, method: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("stage", "method"), [(1, "lora"), (2, "lora"), (3, "lora"), (3, "full")])
 def test_two_processes_with_deepspeed_learn_what_one_without_learns(
-    prepared: Path, alone: dict[str, Path], tmp_path: Path, stage: int, method: str
+    prepared: Path, alone: dict[str, Path], tmp_path: Path, two: list[dict[str, str]], stage: int, method: str
 ) -> None:
     """Some packs have no image on one of the two, and their label tokens are not as many. ZeRO-3 gathers what is saved. The first
-    start compiles DeepSpeed's communication operator: a minute."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    tune(prepared, tmp_path, "llava-med", launcher=launcher, processes=2, zero_stage=stage, **SHARED, **METHODS[method])
-    two, one = (tables.frame(out / "loss.parquet", "loss") for out in (tmp_path, alone[method]))
-    assert two[["step", "tokens"]].equals(one[["step", "tokens"]]) and two.loss.tolist() == pytest.approx(
-        one.loss.tolist(), rel=1e-5
-    )
+    start compiles DeepSpeed's communication operator: a minute. By torchrun once, else as srun starts them."""
+    words = command(prepared, tmp_path, "llava-med", processes=2, zero_stage=stage, **SHARED, **METHODS[method])
+    if stage == 2:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        subprocess.run([*launcher, *words], env=ENV, check=True)
+    else:
+        with ExitStack() as stack:
+            processes = [stack.enter_context(started(words, **told)) for told in two]
+            assert [ended(process)[0] for process in processes] == [0, 0]
+    shared, one = (tables.frame(out / "loss.parquet", "loss") for out in (tmp_path, alone[method]))
+    assert shared[["step", "tokens"]].equals(one[["step", "tokens"]])
+    assert shared.loss.tolist() == pytest.approx(one.loss.tolist(), rel=1e-5)
     trained = [learned(out / "adapter", method) for out in (tmp_path, alone[method])]
     assert trained[0].keys() == trained[1].keys()
     assert max(float((trained[0][name] - trained[1][name]).abs().max()) for name in trained[0]) < 1e-4

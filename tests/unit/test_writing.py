@@ -5,8 +5,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ import pytest
 from qa_made import made
 
 from chat_server import Answer, BatchServer, ChatServer, completion, refusal
+from forked import Program
 from medmim import files, rules, tables
 from medmim.digest import WORKFLOW, code
 from medmim.endpoint import batch, client
@@ -89,16 +88,15 @@ class World:
             writer = Writer(**self.settings(server, **values))
             return write.write(self.rows, self.findings, writer=writer, seed=5, replies=replies, parts=parts)
 
-    def start(self, server: ChatServer, cfg: dict[str, Any] | None = None, **values: Any) -> "subprocess.Popen[str]":
+    def start(self, server: ChatServer, cfg: dict[str, Any] | None = None, **values: Any) -> Program:
         """The program, as a rule starts it."""
         values["generator"] = {"key_env": "PLANTED_KEY", **values.get("generator", {})}
         told = {"writer": self.settings(server, **values), "seed": 5, "parts": 1, "credentialed": [], **(cfg or {})}
-        return subprocess.Popen(
-            [sys.executable, WORKFLOW / "scripts/write_qa.py", "--cfg", json.dumps(told), "--code", code("write_qa.py")["sha256"],
+        return Program(
+            [WORKFLOW / "scripts/write_qa.py", "--cfg", json.dumps(told), "--code", code("write_qa.py")["sha256"],
              "--log", "logs/write.log", "--source", "ms_cxr_t", "--qa", "qa.parquet", "--findings", "findings.parquet",
              "--replies", self.replies.relative_to(self.folder), "--written", "written.parquet", "--writing", "writing.parquet"],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "PLANTED_KEY": SECRET, "OPENAI_LOG": "debug"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def run(self, server: ChatServer, cfg: dict[str, Any] | None = None, status: int = 0, **values: Any) -> str:
@@ -495,7 +493,7 @@ def test_a_signal_ends_the_wait_for_a_batch(world: World) -> None:
         running = world.start(there, generator=BATCH)
         while there.calls["GET /batches/ID"] < 2:
             time.sleep(0.02)
-        running.terminate()
+        running.send_signal(signal.SIGTERM)
         _, text = running.communicate(timeout=60)
         assert running.returncode == 75 and "told to stop: 0 of 10 replies are kept" in text
         with Replies(world.replies) as replies:

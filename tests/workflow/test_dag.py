@@ -44,6 +44,16 @@ def test_a_target_may_follow_the_configfile(snakemake, tmp_path: Path, target: s
     assert planned == {target: 1}
 
 
+def test_the_plan_says_what_a_language_models_writing_costs_at_most(snakemake, tmp_path: Path) -> None:
+    values = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    prices = {"usd_per_million_prompt": 1.0, "usd_per_million_completion": 2.0}
+    generator = {"url": "http://127.0.0.1:9/v1", "model": "any", "key_env": None, **prices}
+    values["qa"]["writer"] = {"generator": generator, "budget_tokens": 1_500_000, "budget_usd": 2.5}
+    (tmp_path / "written.yaml").write_text(yaml.safe_dump(values))
+    done = snakemake(tmp_path, "plan", "--configfile", tmp_path / "written.yaml", "--cores", "1")
+    assert "Language-model writing: at most 1,500,000 tokens and 2.50 USD" in done.stdout
+
+
 def test_the_export_target_may_follow_the_configfile(snakemake, tmp_path: Path) -> None:
     planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml", "export").stdout)
     assert (planned["export"], planned["export_benchmark"], planned["export_instructions"]) == (1, 3, 1)

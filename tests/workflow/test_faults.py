@@ -36,7 +36,7 @@ KINDS = [
     "print_leaderboard",
 ]
 KILLS_OF_A_KIND = 2
-KILLS_OF_SNAKEMAKE = 8
+KILLS_OF_SNAKEMAKE = 4
 FULL = Path(__file__).with_name("full_disk.py")
 
 

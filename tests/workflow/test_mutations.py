@@ -52,6 +52,7 @@ class Workspace:
         for model in ("med-mantis", "mim-llava-med"):  # so much that whatever changes in a training shows in the scores
             self.values["models"][model]["tuning"]["learning_rate"] = 0.05
         self.arguments: list[str] = []
+        self.back: set[str] = set()
         self.reset()
         self.run()
 
@@ -83,6 +84,12 @@ class Workspace:
                 path.unlink()
             elif path.is_file() and (path.read_bytes() != source.read_bytes() or path.stat().st_mtime != source.stat().st_mtime):
                 shutil.copy2(source, path)
+
+    def undo(self) -> set[str]:
+        """Take the change back that was made last; the patterns of the jobs that the next run computes for it."""
+        self.reset()
+        back, self.back = self.back, set()
+        return back
 
     def configure(self, values: dict[str, Any]) -> None:
         (self.work / "config.yaml").write_text(json.dumps(values))  # which is YAML, and has no anchors
@@ -247,8 +254,15 @@ NEW = "\n_UNUSED = 1\n"
 NOTHING: set[str] = set()
 MUTATIONS = [
     # times
-    Mutation("touch every artifact", touch(lambda p: p.work / RUN, "*.parquet")),
-    Mutation("touch every file drawn", touch(lambda p: p.work / RUN / "raw")),
+    Mutation(
+        "touch every artifact, every file drawn, the checkout and the config",
+        both(
+            touch(lambda p: p.work / RUN, "*.parquet"),
+            touch(lambda p: p.work / RUN / "raw"),
+            touch(lambda p: p.checkout),
+            touch(lambda p: p.work, "config.yaml"),
+        ),
+    ),
     Mutation(
         "touch every file of the user's",
         touch(lambda p: p.data),
@@ -256,20 +270,18 @@ MUTATIONS = [
         back={"index_files *"},
         says="a file in data/odir has changed",
     ),
-    Mutation("touch the checkout", touch(lambda p: p.checkout)),
-    Mutation("touch the config", touch(lambda p: p.work, "config.yaml")),
     # text that is not code
-    Mutation("a comment in a module of all", append("workflow/medmim/job.py", "\n# a comment\n")),
     Mutation(
-        "a docstring",
+        "a comment, docstrings, the layout of code, the README and an environment that is not used",
         both(
+            append("workflow/medmim/job.py", "\n# a comment\n"),
             edit("workflow/medmim/train/tune.py", '    """The base with just', '    """Now: the base with just'),
             edit("workflow/medmim/train/recipe.py", '"""Rank of the adapters."""', '"""Rank."""'),
+            edit("workflow/medmim/tables.py", "\n\n\ndef", "\n\n\n\n\ndef"),
+            append("README.md", "More.\n"),
+            append("envs/data.yaml", "# more\n"),
         ),
     ),
-    Mutation("layout of code", edit("workflow/medmim/tables.py", "\n\n\ndef", "\n\n\n\n\ndef")),
-    Mutation("the README", append("README.md", "More.\n")),
-    Mutation("an environment that is not used", append("envs/data.yaml", "# more\n")),
     # code
     Mutation(
         "code of a leaf module",
@@ -312,14 +324,6 @@ MUTATIONS = [
         "what a column of the leaderboard means",
         edit("workflow/medmim/schemas/leaderboard.py", '"items"', '"all items"'),
         BOARD,
-    ),
-    Mutation(
-        "options of a command in another order",
-        edit(
-            "workflow/rules/score.smk",
-            "--train {input.train} --answers {input.answers}",
-            "--answers {input.answers} --train {input.train}",
-        ),
     ),
     # config
     Mutation(
@@ -373,16 +377,19 @@ MUTATIONS = [
         tuned("new"),
     ),
     Mutation(
-        "a key that is renamed, with its value",
+        "what is said in other words: a key renamed with its value, a default written out, options of a command in another order",
         both(
             edit("workflow/medmim/config.py", "    resamples: Positive", "    draws: Positive"),
             edit("workflow/rules/score.smk", "RUN.scoring.resamples", "RUN.scoring.draws"),
             edit("workflow/rules/report.smk", "RUN.scoring.resamples", "RUN.scoring.draws"),
-            config(("scoring", {"draws": 200})),
+            config(("scoring", {"draws": 200}), ("report/examples", 3)),
+            edit(
+                "workflow/rules/score.smk",
+                "--train {input.train} --answers {input.answers}",
+                "--answers {input.answers} --train {input.train}",
+            ),
         ),
     ),
-    Mutation("a value written out that is the default", config(("report/examples", 3))),
-    Mutation("the cache's limit", config(("cache", {"limit_gb": 50}))),
     # data
     Mutation(
         "one more person of the user's",
@@ -416,11 +423,17 @@ MUTATIONS = [
         edit("requirements.lock", "\ntorch==", "\ntorch==0."),
         {"make_base *", "tune *", "predict *", "print_leaderboard *"},
     ),
-    Mutation("the version of a package that nothing of ours imports", edit("requirements.lock", "\nruff==", "\nruff==0.")),
     # how it is run
-    Mutation("threads", arguments("--set-threads", "build_images=2", "tune=2")),
+    Mutation(
+        "threads, a profile, the cache's limit, the version of a package that nothing of ours imports",
+        both(
+            arguments("--set-threads", "build_images=2", "tune=2"),
+            lambda p: p.arguments.extend(["--profile", str(p.checkout / "profiles/local")]),
+            config(("cache", {"limit_gb": 50})),
+            edit("requirements.lock", "\nruff==", "\nruff==0."),
+        ),
+    ),
     Mutation("cores", arguments("--cores", "1")),
-    Mutation("a profile", lambda p: p.arguments.extend(["--profile", str(p.checkout / "profiles/local")])),
     # what Snakemake and the results remember
     Mutation(".snakemake lost", forget),
     Mutation(".snakemake lost, and a value changed", both(forget, config(("scoring/resamples", 150))), BOARD),
@@ -444,15 +457,14 @@ def matches(job: str, patterns: set[str]) -> bool:
     return any(fnmatch(job, pattern) for pattern in patterns)
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+@pytest.mark.parametrize("mutation", [*MUTATIONS, Mutation("all undone", lambda place: None)], ids=lambda m: m.name)
 def test_exactly_what_a_change_concerns_computes_again(place: Workspace, mutation: Mutation) -> None:
-    try:
-        again = place.computed(lambda: mutation.apply(place))
-        jobs, said = set(place.records()), place.said
-    finally:
-        undone = place.computed(place.reset)
-    wanted = {job for job in jobs if matches(job, mutation.again) and not matches(job, mutation.but)}
+    """One run undoes the change before and has this one: what comes back from the cache is told from what computes."""
+    back = place.undo()
+    again = place.computed(lambda: mutation.apply(place))
+    place.back = mutation.back
+    jobs, said = set(place.records()), place.said
+    wanted = {job for job in jobs if (matches(job, mutation.again) and not matches(job, mutation.but)) or matches(job, back)}
     assert again == wanted, f"missed {sorted(wanted - again)}, needless {sorted(again - wanted)}"
     assert [pattern for pattern in mutation.again | mutation.but if not any(fnmatch(job, pattern) for job in jobs)] == []
     assert mutation.says in said
-    assert undone == {job for job in jobs if matches(job, mutation.back)}

@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from test_dag import jobs
 
 import heldout_made
 from medmim import tables, trace
 from medmim.audit import UNTRACKED, audit
 from medmim.rules import Rules
-from runs import MINI, faults, finished
+from runs import MINI, faults
 
 RESULTS = "results/mini"
 MODELS = {"mantis", "med-mantis", "llava-med", "mim-llava-med", "chance", "majority"}
@@ -34,17 +35,6 @@ def test_the_leaderboard_has_every_model_set_and_condition(mini: Path) -> None:
 
 def test_a_second_run_has_nothing_to_do(snakemake, mini: Path) -> None:
     assert "Nothing to be done" in snakemake(mini, "--configfile", MINI, "--cores", "2").stderr
-
-
-def test_two_folders_give_the_same_bytes(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    other = finished(tmp_path_factory, MINI, "again")
-    artifacts = sorted(p.relative_to(mini) for p in (mini / RESULTS).rglob("*.parquet") if p.name not in UNTRACKED)
-    artifacts.append(Path(RESULTS, "report.html"))
-    assert len(artifacts) > 50
-    assert [str(p) for p in artifacts if (mini / p).read_bytes() != (other / p).read_bytes()] == []
-    weights = sorted(p.relative_to(mini) for p in (mini / RESULTS).rglob("*.safetensors"))
-    assert len(weights) == 4
-    assert [str(p) for p in weights if (mini / p).read_bytes() != (other / p).read_bytes()] == []
 
 
 def test_every_artifact_has_its_provenance(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +140,27 @@ def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tm
         ]
         == 4
     )
+
+
+def test_the_release_is_audited_beside_generated_questions(snakemake, mini: Path, release_files: Path, tmp_path: Path) -> None:
+    shutil.copytree(mini / "results/.cache", tmp_path / "cache", copy_function=os.link)
+    values = yaml.safe_load(MINI.read_text())
+    values["qa"]["release"] = {"path": str(release_files)}
+    config = tmp_path / "beside.yaml"
+    config.write_text(yaml.safe_dump(values, sort_keys=False))
+    target = Path(RESULTS, "benchmark_audit.json")
+    said = snakemake(tmp_path, target, "--configfile", config, "--cores", "2", MEDMIM_CACHE=str(tmp_path / "cache")).stderr
+    assert jobs(said) == {"index_release": 1, "audit_benchmark": 1}
+    ours = json.loads((mini / target).read_text())
+    found = json.loads((tmp_path / target).read_text())
+    theirs = found.keys() - ours.keys()
+    assert found == ours | {name: found[name] for name in theirs}
+    assert found["Med_MIM_benchmark_Held_in_Comparison.json"]["shares_patient_with_train"] == 234
+    statistics = tables.frame(tmp_path / RESULTS / "statistics.parquet", "statistics")
+    assert set(zip(statistics.origin, statistics.split, strict=True)) == {
+        (o, s) for o in ("ours", "release") for s in ("train", "benchmark")
+    }
+    assert faults(tmp_path, [target]) == []
 
 
 @pytest.fixture(scope="module")

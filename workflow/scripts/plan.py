@@ -1,8 +1,9 @@
 """Say what a run needs before it starts: licences, credentials and whether they work, bytes, disk, questions, GPU hours.
 
 cfg: sources (of each: origin, root, limit), download (settings.Download), models (of each from the hub: hub, revision),
-questions (of each split: how many of a kind), trainings (the section models, where one is tuned), folder (the run's). Exits with
-1 where something is missing. It asks each server a little, and writes nothing. GPU hours are those of an H100.
+questions (of each split: how many of a kind), trainings (the section models, where one is tuned), writing (budget_tokens,
+budget_usd, where a language model writes), folder (the run's). Exits with 1 where something is missing. It asks each server a
+little, and writes nothing. GPU hours are those of an H100.
 """
 
 from pathlib import Path
@@ -21,8 +22,11 @@ def main() -> None:
         needs, gaps = preflight.look(cfg)
         gpu = gpu_types.named("H100")
         assert gpu is not None
-        hours = budget.hours(cfg["trainings"], Path(cfg["folder"]), cfg["questions"]["train"], gpu)
-        preflight.show(needs, cfg["questions"], hours, gaps)
+        costs = budget.hours(cfg["trainings"], Path(cfg["folder"]), cfg["questions"]["train"], gpu)
+        if cfg["writing"]:
+            most = "{budget_tokens:,} tokens and {budget_usd:,.2f} USD".format(**cfg["writing"])
+            costs.append(f"Language-model writing: at most {most}")
+        preflight.show(needs, cfg["questions"], costs, gaps)
         if gaps:
             raise UserError(f"{len(gaps)} thing{'s are' if len(gaps) > 1 else ' is'} missing for this run: see above")
         job.done("nothing is missing for this run")

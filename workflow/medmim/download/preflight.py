@@ -145,8 +145,8 @@ def disks(needs: Iterable[Need]) -> list[str]:
     return gaps
 
 
-def show(needs: list[Need], questions: Mapping[str, Mapping[str, int]], hours: list[str], gaps: list[str]) -> None:
-    """Print it for people; `hours` are lines about GPU hours."""
+def show(needs: list[Need], questions: Mapping[str, Mapping[str, int]], costs: list[str], gaps: list[str]) -> None:
+    """Print it for people; `costs` are lines about what is computed and paid for."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
@@ -163,7 +163,7 @@ def show(needs: list[Need], questions: Mapping[str, Mapping[str, int]], hours: l
     for split, counts in questions.items():
         told = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
         console.print(f"Questions, {split}: at most {sum(counts.values()):,}" + (f" ({told})" if told else ""))
-    for line in hours:
+    for line in costs:
         console.print(line, markup=False)
     for gap in gaps:
         console.print(f"[red]Missing:[/] {gap}" if console.is_terminal else f"Missing: {gap}", markup=console.is_terminal)

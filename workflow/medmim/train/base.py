@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 from transformers import LlavaConfig, LlavaForConditionalGeneration, get_wsd_schedule
 
 from medmim.job import UserError
-from medmim.models.batch import Sample, collate, normalise
+from medmim.models.attention import keep_inside_samples
+from medmim.models.batch import Sample, at_labels, collate, normalise, pack
 from medmim.models.layout import IGNORE, Layout
 from medmim.train.history import Progress, cumulated, row
 from medmim.train.order import mixed, positions
@@ -155,14 +156,17 @@ def train_language(
     torch.manual_seed(seed)
     model.requires_grad_(True).model.vision_tower.requires_grad_(False)
     order = mixed(seed, tasks, cfg.language_steps * cfg.language_batch)
+    keep_inside_samples(model)
 
     def loss_at(step: int) -> Tensor:
         chosen = order[step * cfg.language_batch : (step + 1) * cfg.language_batch]
-        return model(**collate(layout, [samples[i] for i in chosen])).loss
+        return model(**at_labels(pack(layout, [samples[i] for i in chosen])), use_cache=False).loss
 
     trained = [p for p in model.parameters() if p.requires_grad]
     model.train()
-    return _fit("language", trained, loss_at, cfg.learning_rate, cumulated(lengths[order], cfg.language_batch))
+    rows = _fit("language", trained, loss_at, cfg.learning_rate, cumulated(lengths[order], cfg.language_batch))
+    model.set_attn_implementation("sdpa")
+    return rows
 
 
 @torch.inference_mode()
