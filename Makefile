@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 	@echo "Report: results/demo/report.html    Leaderboard: results/demo/leaderboard.parquet"
 
 test: $(VENV)/installed
-	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	ruff check .

@@ -42,7 +42,7 @@ CPUS, MEMORY_MB, GPUS = 32, 512_000, 2  # claimed: jobs that ask for what real o
 PREFIX = "medmim-cluster-"
 BOUND = re.compile(rf" (\S*/{PREFIX}\w+)/hosts\.(\w+) /etc/hosts ")  # in a member's mountinfo
 NEW_MOUNTS = 0x20000  # CLONE_NEWNS
-PATIENCE, PAUSE = 60.0, 0.02  # seconds
+PATIENCE, PAUSE = 300.0, 0.02  # seconds; long, for machines that have much else to do
 
 
 class ClusterError(Exception):
@@ -178,7 +178,7 @@ class Cluster:
         self._daemon("munged", HEAD, "munged", "--foreground", f"--key-file={self.folder}/munge/key",
                      f"--socket={self._socket}", f"--pid-file={self.folder}/munge/pid",
                      f"--log-file={self.folder}/log/munged.log", f"--seed-file={self.folder}/munge/seed")  # fmt: skip
-        until(self._socket.exists, f"munged; {self.said('munged')}", 10)
+        until(self._socket.exists, f"munged; {self.said('munged')}")
         if self.database:
             self._start_database()
         self._daemon("slurmctld", HEAD, "slurmctld", "-D", "-i")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from cluster import until
+from cluster import PATIENCE, until
 
 from medmim import files
 from runs import MINI, start_snakemake
@@ -33,12 +33,12 @@ class Submitted:
     def said(self) -> str:
         return self.log.read_bytes()[self._before :].decode()
 
-    def hear(self, what: str, seconds: float = 60) -> None:
+    def hear(self, what: str) -> None:
         """Wait until it says something."""
-        until(lambda: what in self.said or self.process.poll() is not None, f"Snakemake to say {what!r}:\n{self.said}", seconds)
+        until(lambda: what in self.said or self.process.poll() is not None, f"Snakemake to say {what!r}:\n{self.said}")
         assert what in self.said, self.said
 
-    def end(self, *, ok: bool = True, seconds: float = 150) -> str:
+    def end(self, *, ok: bool = True, seconds: float = PATIENCE) -> str:
         """Wait for its end, as it should be; what it said."""
         try:
             self.process.wait(seconds)

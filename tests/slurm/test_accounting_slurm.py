@@ -34,7 +34,7 @@ def test_jobs_that_squeue_has_forgotten_are_asked_of_sacct(cluster: Cluster, min
     until(lambda: call("sacct", "-nX", "-j", cancelled, "-o", "State%30").strip() == "CANCELLED by 0", "sacct to know")
     for process in cluster.processes("predict.py"):
         os.kill(process, signal.SIGCONT)
-    until(lambda: not {cancelled, other} & cluster.jobs().keys(), "squeue to forget", 100)
+    until(lambda: not {cancelled, other} & cluster.jobs().keys(), "squeue to forget")
     run.send(signal.SIGCONT)
     said = run.end()
     assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in said and f"'{other}' failed" not in said

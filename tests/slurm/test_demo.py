@@ -72,7 +72,7 @@ def test_every_stage_said_what_it_made(demo: Path) -> None:
 @pytest.fixture(scope="module")
 def submitted(running: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("submitted")
-    Submitted(folder, config=DEMO, fast=False).end(seconds=1200)
+    Submitted(folder, config=DEMO, fast=False).end(seconds=3000)
     yield folder
 
 

@@ -186,7 +186,7 @@ def test_slurmctld_is_away_for_long_and_the_job_ends_meanwhile(cluster: Cluster,
     cluster.stop_controller()
     os.kill(process, signal.SIGCONT)
     until((folder / TARGET).exists, "the job to end")
-    run.hear("SLURM does not answer: waiting for it", 90)
+    run.hear("SLURM does not answer: waiting for it")
     cluster.start_controller()
     said = run.end()
     assert "SLURM answers again" in said
@@ -201,7 +201,7 @@ def test_slurmctld_is_away_when_a_job_is_submitted(cluster: Cluster, mini: Path,
     assert "submitted" not in run.said
     cluster.stop_controller()
     run.send(signal.SIGCONT)
-    run.hear("SLURM does not answer: waiting for it", 90)
+    run.hear("SLURM does not answer: waiting for it")
     cluster.start_controller()
     run.end()
     assert outcomes(folder, "score") == ["done"]
