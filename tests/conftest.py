@@ -13,7 +13,14 @@ os.environ.pop(cache.FOLDER, None)  # nobody's cache is used
 os.environ.pop(cache.LIMIT, None)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background, all of it would ignore what tests send
 
+LONGEST = ("test_demo.py", "test_mutations.py", "test_faults_slurm.py")
+"""Begun first: a worker has a file to itself, and the others would wait for it at the end."""
 RELEASE = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,8 @@ def kill(record: provenance.Record, folder: Path, after: float) -> None:
         after /= 2
 
 
-def test_jobs_killed_at_random_leave_nothing_half_made(mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_killed_leaves_nothing_half_made(mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of each kind at random moments, then the Snakemake that makes what they did not, with all that it runs."""
     shutil.copytree(mini / RUN, tmp_path / RUN, symlinks=True, ignore=shutil.ignore_patterns("replies"))
     done = jobs(tmp_path)
     assert done.keys() == set(KINDS)
@@ -87,17 +88,6 @@ def test_jobs_killed_at_random_leave_nothing_half_made(mini: Path, tmp_path: Pat
         for output in (o for o in provenance.outputs(record) if (tmp_path / o["path"]).exists()):
             assert files.sha256(tmp_path / output["path"]) == output["sha256"]
     monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
-    call_snakemake(tmp_path, "--configfile", MINI, "--cores", "2")
-    assert artifacts(tmp_path) == artifacts(mini)
-    assert faults(tmp_path) == []
-
-
-def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
-    return start_snakemake(folder, *arguments, "--configfile", MINI, "--cores", "2")
-
-
-def test_snakemake_killed_with_its_jobs_goes_on_where_it_was(mini: Path, tmp_path: Path) -> None:
-    draw = random.Random(11)
     killed = 0
     while killed < KILLS_OF_SNAKEMAKE:
         run = start(tmp_path)
@@ -110,10 +100,15 @@ def test_snakemake_killed_with_its_jobs_goes_on_where_it_was(mini: Path, tmp_pat
         else:  # done before it was killed as often: from the start
             assert run.returncode == 0
             shutil.rmtree(tmp_path / "results")
+            shutil.rmtree(tmp_path / "cache")
         call_snakemake(tmp_path, "--configfile", MINI, "--unlock")
     call_snakemake(tmp_path, "--configfile", MINI, "--cores", "2")
     assert artifacts(tmp_path) == artifacts(mini)
     assert faults(tmp_path) == []
+
+
+def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
+    return start_snakemake(folder, *arguments, "--configfile", MINI, "--cores", "2")
 
 
 @pytest.mark.parametrize("kind", KINDS)
