@@ -2,12 +2,6 @@
 
 generate_qa of the six sources, two at a time, then merge_qa, each as the workflow calls it; and how much longer the same
 takes of half the findings: what is linear takes twice as long for twice as many. SHARE, 1 by default, scales the cohorts.
-
-2026-11-25, `nice -n 19 python tests/bench/bench_qa.py 1` on 2 CPU cores that other jobs kept busy (load 5 to 12): 83,200 training
-questions (temporal 9,000, reasoning 4,400, comparison 3,200, co-reference 12,000, composed 54,600) and 4,190 of the benchmark,
-60.8 s of CPU (merge_qa, which runs alone, 13.7 of them; pmc, the longest of the others, 21.2), 1,353 MiB at most together. Two
-cores with nothing else to do would need (60.8 - 13.7) / 2 + 13.7 = 37 s if they were as fast; on those busy ones it took 357 s,
-and 111 s a quarter of an hour before at a load of 5. The time on idle cores has not been measured.
 """
 
 import json
