@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,6 +43,7 @@ class Program:
         self._process.start()
         assert self._process.pid
         self.pid = self._process.pid
+        util.Finalize(None, self._process.kill, exitpriority=1)  # before multiprocessing waits for it, where a test did not
 
     @property
     def returncode(self) -> int | None:
@@ -59,7 +60,8 @@ class Program:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         self.wait(timeout)
-        out, err = (path.read_text() if path.exists() else "" for path in self._said)
+        out, err = (path.read_text() for path in self._said)
+        self._forget()
         return out, err
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -74,6 +76,9 @@ class Program:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.kill()
         self._process.join()
+        self._forget()
+
+    def _forget(self) -> None:
         for path in self._said:
             path.unlink(missing_ok=True)
 
