@@ -12,6 +12,7 @@ from multiprocessing import forkserver, util
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from unittest import mock
 
 IMPORTED = [
     "torch",
@@ -32,13 +33,8 @@ class Program:
     def __init__(self, words: Sequence[object], *, env: Mapping[str, str], cwd: Path | None = None) -> None:
         self._said = [Path(tempfile.mkstemp(prefix="said-")[1]) for _ in range(2)]
         told = ([str(word) for word in words], dict(env), str(cwd or Path.cwd()), *map(str, self._said))
-        before = dict(os.environ)
-        os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")  # as the programs set them, for what is imported ahead
-        try:
+        with mock.patch.dict(os.environ, OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu"):  # as programs set them; for what is imported
             forkserver.ensure_running()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
         self._process = SERVER.Process(target=_become, args=told)
         self._process.start()
         assert self._process.pid

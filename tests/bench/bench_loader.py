@@ -215,7 +215,7 @@ def main() -> None:
                 f"{name} gives other samples"
             )  # and warms the page cache
             epoch = best(lambda loader=loader, opened=opened: [None for _ in loader.epoch(opened)])
-            batched = best(lambda loader=loader, opened=opened: [np.stack(images) is None for _, images in loader.epoch(opened)])
+            batched = best(lambda loader=loader, opened=opened: [len(np.stack(images)) for _, images in loader.epoch(opened)])
             resume = best(lambda loader=loader: next(loader.epoch(loader.open(), count // 2)))
             found[name] = {
                 "samples_per_second": count / epoch,

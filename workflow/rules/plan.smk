@@ -14,7 +14,7 @@ rule plan:
             models={name: {"hub": model.hub, "revision": model.revision} for name, model in MODELS.items() if model.hub},
             questions={"train": RUN.qa.train.model_dump(), "benchmark": RUN.qa.benchmark.model_dump()},
             trainings=RUN.model_dump(mode="json")["models"] if TUNED else {},
-            writing={part: getattr(RUN.qa.writer, part) for part in ("budget_tokens", "budget_usd")} if RUN.qa.writer else {},
+            writing=RUN.qa.writer.model_dump(include={"budget_tokens", "budget_usd"}) if RUN.qa.writer else {},
             folder=R,
         ),
         code=digest("plan.py", *(f"medmim.download.{source}" for source in SERVERS)),
