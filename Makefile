@@ -16,8 +16,9 @@ demo: $(VENV)/installed
 	@snakemake --profile profiles/local --logger rich --configfile config/demo.yaml
 	@echo "Report: results/demo/report.html    Leaderboard: results/demo/leaderboard.parquet"
 
+# Tests start thousands of programs: each has one thread, and finds bytecode.
 test: $(VENV)/installed
-	pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	ruff check .

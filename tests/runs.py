@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 MINI = ROOT / "tests/workflow/mini.yaml"
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
-
 CHECKOUT = (
+    ".gitignore",
     "Snakefile",
     "workflow",
     "config",

@@ -1,5 +1,7 @@
 import importlib
+import os
 import pkgutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,22 @@ def test_names_modules_and_packages(workflow: Path) -> None:
         "medmim", "medmim.part", "medmim.part.deep", "medmim.leaf", "medmim/part/page.html", "scripts/b.py",
     }  # fmt: skip
     assert b["packages"] == {"pandas": "2.0"}
+
+
+def test_what_was_found_in_a_file_is_kept_for_the_same_content(workflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    before, leaf = code(workflow, "b.py"), workflow / "medmim/leaf.py"
+    with monkeypatch.context() as patched:
+        patched.setattr(digest, "_parse", None)
+        assert code(workflow, "b.py") == before
+    times = leaf.stat()
+    leaf.write_text(leaf.read_text().replace("1", "2"))
+    os.utime(leaf, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert digest.changes(before, code(workflow, "b.py")) == ["medmim.leaf"]
+    leaf.write_text(leaf.read_text().replace("2", "1"))
+    for kept in workflow.rglob("*.digest"):
+        kept.write_text(kept.read_text()[:-9])
+    assert code(workflow, "b.py") == before
 
 
 def test_comments_docstrings_and_layout_change_nothing(workflow: Path) -> None:

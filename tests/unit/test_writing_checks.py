@@ -132,6 +132,13 @@ def test_no_option_may_be_told_by_the_question(row: Row, data: st.DataObject) ->
         assert any("gives the answer away" in r for r in checks.opened(new, f"It is {option}. {old}", row, []))
 
 
+def test_all_faults_of_an_opened_question_are_said() -> None:
+    gold = "Image 1: no. Image 2: yes."
+    asked = row("Image 1: a mass? Image 2: a mass?", options=[gold, "Image 1: yes. Image 2: no."], answer=gold)
+    found = " ".join(checks.opened(f"Is it {gold}", "Image 2: yes. Image 1: no. A mass.", asked, []))
+    assert "another order" in found and "gives the answer away" in found
+
+
 @given(any_open)
 @settings(deadline=None)
 def test_answers_keep_their_facts(row: Row) -> None:

@@ -139,14 +139,16 @@ def many(tmp_path: Path) -> Iterator[list["subprocess.Popen[str]"]]:
 
 
 def test_a_second_snakemake_on_one_folder_is_turned_away(mini: Path, tmp_path: Path, many: list["subprocess.Popen[str]"]) -> None:
-    target = f"{RUN}/qa/train.parquet"
+    target = f"{RUN}/qa/odir.parquet"
     many.append(start(tmp_path, target))
     until = time.monotonic() + 60
     while not (tmp_path / RUN / "logs").exists():
         assert time.monotonic() < until and many[0].poll() is None
         time.sleep(0.05)
+    os.kill(many[0].pid, signal.SIGSTOP)  # so that it has not ended
     many.append(start(tmp_path, target))
     said = many[1].communicate()[1]
+    os.kill(many[0].pid, signal.SIGCONT)
     assert many[1].returncode != 0 and "locked" in said
     assert many[0].communicate()[1] and many[0].returncode == 0
     assert files.sha256(tmp_path / target) == files.sha256(mini / target)
@@ -155,12 +157,12 @@ def test_a_second_snakemake_on_one_folder_is_turned_away(mini: Path, tmp_path: P
 def test_two_runs_at_once_share_a_cache(
     mini: Path, tmp_path: Path, many: list["subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = f"{RUN}/benchmark_audit.json"
+    targets = [f"{RUN}/qa/{source}.parquet" for source in ("odir", "pmc", "vqa_rad")]
     monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
-        many.append(start(folder, target))
+        many.append(start(folder, *targets))
     for run in many:
         said = run.communicate()[1]
         assert run.returncode == 0, said[-3000:]

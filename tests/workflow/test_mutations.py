@@ -21,8 +21,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from medmim import files, provenance
-from runs import CHECKOUT, MINI, copy_checkout
+from medmim import provenance
+from runs import MINI, copy_checkout
 
 RUN = Path("results/mini")
 BOARD = {"leaderboard *", "report *", "print_leaderboard *"}
@@ -33,6 +33,15 @@ ASKED = {"predict *", *SCORED}
 def tuned(model: str) -> set[str]:
     """What follows when one tuned model becomes another."""
     return {f"tune models/{model}.*", f"predict */{model}.*", f"score */{model}.*", *BOARD}
+
+
+def restore(folder: Path, base: Path) -> None:
+    """Make a folder as another is, with its files' times; bytecode stays."""
+    for path in folder.rglob("*"):
+        new = path.is_file() and "__pycache__" not in path.parts and not (base / path.relative_to(folder)).exists()
+        if new or path.is_symlink():
+            path.unlink()
+    shutil.copytree(base, folder, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 class Workspace:
@@ -49,8 +58,9 @@ class Workspace:
         self.values["sources"]["odir"] = {"origin": "local", "path": "data/odir"}
         del self.values["sources"]["lumiere"]
         self.values["prediction"]["conditions"] = ["plain"]
-        for model in ("med-mantis", "mim-llava-med"):  # so much that whatever changes in a training shows in the scores
-            self.values["models"][model]["tuning"]["learning_rate"] = 0.05
+        models = self.values["models"]
+        self.values["models"] = {name: models[name] for name in ("mantis", "med-mantis")}
+        models["med-mantis"]["tuning"]["learning_rate"] = 0.05  # so much that whatever changes in a training shows in the scores
         self.arguments: list[str] = []
         self.back: set[str] = set()
         self.reset()
@@ -74,16 +84,9 @@ class Workspace:
         self.arguments = []
         for path in [*(self.work / RUN).rglob("new"), *(self.work / RUN).rglob("new.*")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for name in CHECKOUT:
-            files.remove(self.checkout / name)
-        shutil.copytree(self.base, self.checkout, symlinks=True, dirs_exist_ok=True)
+        restore(self.checkout, self.base)
+        restore(self.data, self.work / "odir.base")
         self.configure(self.values)
-        for path in self.data.rglob("*"):
-            source = self.work / "odir.base" / path.relative_to(self.data)
-            if path.is_file() and not source.exists():
-                path.unlink()
-            elif path.is_file() and (path.read_bytes() != source.read_bytes() or path.stat().st_mtime != source.stat().st_mtime):
-                shutil.copy2(source, path)
 
     def undo(self) -> set[str]:
         """Take the change back that was made last; the patterns of the jobs that the next run computes for it."""
@@ -293,18 +296,11 @@ MUTATIONS = [
     Mutation("code of one source's adapter", append("workflow/medmim/sources/embed.py", NEW), {"build_images images/embed.*"}),
     Mutation("code that draws one source", append("workflow/medmim/phantoms/embed.py", NEW), {"make_phantoms raw/embed/*"}),
     Mutation(
-        "code of one model family",
+        "code of a model family",
         append("workflow/medmim/models/mantis.py", NEW),
-        {
-            "make_tokenizer */mantis/*",
-            "build_shards */mantis/*",
-            "make_base */mantis*",
-            "tune */med-mantis.*",
-            "predict */mantis.*",
-            "predict */med-mantis.*",
-            "report *",
-        },
+        {"make_tokenizer *", "build_shards *", "make_base *", "tune *", "predict *", "report *"},
     ),
+    Mutation("code of a family that no model is of", append("workflow/medmim/models/llava_med.py", NEW), {"report *"}),
     Mutation("code of a program", append("workflow/scripts/merge_qa.py", NEW), {"merge_qa *"}),
     Mutation(
         "a scoring metric", edit("workflow/medmim/score/openended.py", "recall, 2 * common", "recall, 0.01 + 2 * common"), SCORED
@@ -341,7 +337,6 @@ MUTATIONS = [
         tuned("med-mantis"),
         says="tuning.lora_alpha 8 → 4, tuning.lora_rank 4 → 8",
     ),
-    Mutation("LoRA rank", config(("models/mim-llava-med/tuning/lora_rank", 2)), tuned("mim-llava-med")),
     Mutation("a value that only shows", config(("report/title", "Other")), {"report *"}),
     Mutation("resamples", config(("scoring/resamples", 100)), BOARD),
     Mutation("the seed", config(("seed", 8)), {"*"}, but={"index_files *", "build_images */odir.*"}),

@@ -3,14 +3,19 @@
 Code is digested as parsed, without docstrings, so comments and layout change nothing. The other files of a package that
 is imported (a page's template) count by their bytes; of the tables' schemas (medmim.schemas), those that are named in calls of
 medmim.tables. A job proves after its work that nothing else of the project was imported.
+
+What was found in a file is kept beside its bytecode, for the same content: parsing all took a quarter of a start of Snakemake.
 """
 
 import ast
 import hashlib
 import json
+import os
 import re
 import sys
+from contextlib import suppress
 from functools import cached_property
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,9 @@ DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "gdcm": "python-gdcm", "sklea
 
 TABLES = {"build", "columns", "frame", "metadata", "read", "schema", "write"}
 """Functions of medmim.tables that take a schema's name."""
+
+OWN = Path(__file__).read_bytes()
+"""What is kept of a file is what this module found in it."""
 
 Code = dict[str, Any]
 """{"sha256", "modules": {module, program or file: sha256}, "packages": {package: locked version}}"""
@@ -50,7 +58,7 @@ class Checkout:
     def _parsed(self, path: Path) -> tuple[str, tuple[str, ...]]:
         """Hash of a file's code without docstrings, and the dotted names it imports anywhere in it."""
         if path not in self._files:
-            self._files[path] = _parse(path)
+            self._files[path] = _kept(path)
         return self._files[path]
 
     def code(self, program: str, *modules: str) -> Code:
@@ -100,8 +108,26 @@ def _parents(dotted: str) -> list[str]:
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
-def _parse(path: Path) -> tuple[str, tuple[str, ...]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+def _kept(path: Path) -> tuple[str, tuple[str, ...]]:
+    """What `_parse` finds in a file, kept as Python keeps bytecode."""
+    text = path.read_bytes()
+    kept, of = Path(cache_from_source(str(path))).with_suffix(".digest"), hashlib.sha256(OWN + text).hexdigest()
+    with suppress(OSError, ValueError):
+        known = json.loads(kept.read_bytes())
+        if known["of"] == of:
+            return known["code"], tuple(known["imports"])
+    code, imports = _parse(path, text)
+    if not sys.dont_write_bytecode:
+        partial = kept.with_suffix(f".digest-{os.getpid()}")
+        with suppress(OSError):  # in a folder that is not the user's
+            kept.parent.mkdir(exist_ok=True)
+            partial.write_text(json.dumps({"of": of, "code": code, "imports": imports}))
+            partial.replace(kept)
+    return code, imports
+
+
+def _parse(path: Path, text: bytes) -> tuple[str, tuple[str, ...]]:
+    tree = ast.parse(text, str(path))
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -18,6 +18,7 @@ Outputs are under the rules of use (medmim.rules) of all inputs, and those that 
 
 import argparse
 import errno
+import gc
 import json
 import logging
 import os
@@ -162,6 +163,7 @@ class Job:
 
     def __enter__(self) -> "Job":
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+        gc.set_threshold(10_000)  # what programs import is there to stay: looking through it again and again took a seventh
         self._start = time.time()
         try:
             if self.args.log and self.first:  # other ranks are heard when they fail

@@ -141,7 +141,7 @@ def opened(question: str, answer: str, row: Mapping[str, Any], findings: Iterabl
     if lost := [f for f in asked if f not in new and f not in told]:
         found.append(f"neither question nor answer has {_told(lost)}")
     told_order = [f for f in told if f in gold]
-    return found + (ordered("the answer", told_order, gold) or leaks(question, old, row["answer"], (), images))
+    return found + ordered("the answer", told_order, gold) + leaks(question, old, row["answer"], (), images)
 
 
 def made(row: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
