@@ -396,8 +396,13 @@ StorageLoc=slurm
         return self.jobs()[job]["JobState"]
 
     def running_on(self, node: str) -> set[int]:
-        """All processes on a node, SLURM's among them."""
-        return of(self.folder, node)
+        """What jobs run on a node; without slurmstepd, which may try for minutes to tell the controller that they have ended."""
+        found = set()
+        for process in of(self.folder, node):
+            with contextlib.suppress(OSError):  # gone
+                if not Path(f"/proc/{process}/comm").read_text().startswith("slurm"):
+                    found.add(process)
+        return found
 
     def processes(self, program: str) -> list[int]:
         """Processes on the nodes that run a program of ours."""

@@ -120,7 +120,7 @@ def _kept(path: Path) -> tuple[str, tuple[str, ...]]:
     if not sys.dont_write_bytecode:
         partial = kept.with_suffix(f".digest-{os.getpid()}")
         with suppress(OSError):  # in a folder that is not the user's
-            kept.parent.mkdir(exist_ok=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(json.dumps({"of": of, "code": code, "imports": imports}))
             partial.replace(kept)
     return code, imports
