@@ -396,7 +396,7 @@ StorageLoc=slurm
         return self.jobs()[job]["JobState"]
 
     def running_on(self, node: str) -> set[int]:
-        """What jobs run on a node; without slurmstepd, which may try for minutes to tell the controller that they have ended."""
+        """What jobs run on a node; without slurmstepd, which is there until it has told the controller that they have ended."""
         found = set()
         for process in of(self.folder, node):
             with contextlib.suppress(OSError):  # gone
