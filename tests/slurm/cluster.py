@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import re
 import shlex
 import shutil
@@ -49,12 +50,12 @@ class ClusterError(Exception):
     """The cluster does not do what it should."""
 
 
-def until(condition: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
-    """Wait for a condition; returns its value."""
+def until(condition: Callable[[], T], what: str | Callable[[], str], seconds: float = PATIENCE) -> T:
+    """Wait for a condition; returns its value. `what` is said where it does not come."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            raise ClusterError(f"waited {seconds:.0f} s in vain for {what}")
+            raise ClusterError(f"waited {seconds:.0f} s in vain for {what if isinstance(what, str) else what()}")
         time.sleep(PAUSE)
     return value
 
@@ -135,11 +136,15 @@ def _zombie(process: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    """Ports that nothing listens on, nor will by chance: the kernel gives out others, while a daemon of ours is down too."""
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    never_given = [port for port in range(1024, 65536) if not low <= port <= high]
+    found: list[int] = []
+    for port in random.SystemRandom().sample(never_given, 10 * count):
+        with contextlib.suppress(OSError):  # in use
+            socket.create_server(("127.0.0.1", port)).close()
+            found.append(port)
+    return found[:count]
 
 
 class Cluster:
@@ -178,7 +183,7 @@ class Cluster:
         self._daemon("munged", HEAD, "munged", "--foreground", f"--key-file={self.folder}/munge/key",
                      f"--socket={self._socket}", f"--pid-file={self.folder}/munge/pid",
                      f"--log-file={self.folder}/log/munged.log", f"--seed-file={self.folder}/munge/seed")  # fmt: skip
-        until(self._socket.exists, f"munged; {self.said('munged')}")
+        until(self._socket.exists, lambda: f"munged; {self.said('munged')}")
         if self.database:
             self._start_database()
         self._daemon("slurmctld", HEAD, "slurmctld", "-D", "-i")
@@ -395,13 +400,15 @@ StorageLoc=slurm
     def state(self, job: str) -> str:
         return self.jobs()[job]["JobState"]
 
-    def running_on(self, node: str) -> set[int]:
+    def running_on(self, node: str) -> list[str]:
         """What jobs run on a node; without slurmstepd, which is there until it has told the controller that they have ended."""
-        found = set()
-        for process in of(self.folder, node):
+        found = []
+        for process in sorted(of(self.folder, node)):
             with contextlib.suppress(OSError):  # gone
-                if not Path(f"/proc/{process}/comm").read_text().startswith("slurm"):
-                    found.add(process)
+                status = Path(f"/proc/{process}/stat").read_text()
+                if "(slurm" not in status:
+                    words = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+                    found.append(f"{status[: status.rindex(')') + 3]} {words}")
         return found
 
     def processes(self, program: str) -> list[int]:
@@ -416,8 +423,8 @@ StorageLoc=slurm
 
     def halt(self, program: str, when: Callable[[], object] = lambda: True) -> int:
         """Wait for a program to run, and for `when`, and halt it as a slow disk would until SIGCONT; its process."""
-        until(when, f"{program} to get to where it is halted; {self.said('slurmctld')}")
-        [process] = until(lambda: self.processes(program), f"{program} on a node; {self.said('slurmctld')}")
+        until(when, lambda: f"{program} to get to where it is halted; {self.said('slurmctld')}")
+        [process] = until(lambda: self.processes(program), lambda: f"{program} on a node; {self.said('slurmctld')}")
         os.kill(process, signal.SIGSTOP)
         return process
 

@@ -35,7 +35,7 @@ class Submitted:
 
     def hear(self, what: str) -> None:
         """Wait until it says something."""
-        until(lambda: what in self.said or self.process.poll() is not None, f"Snakemake to say {what!r}:\n{self.said}")
+        until(lambda: what in self.said or self.process.poll() is not None, lambda: f"Snakemake to say {what!r}:\n{self.said}")
         assert what in self.said, self.said
 
     def end(self, *, ok: bool = True, seconds: float = PATIENCE) -> str:

@@ -131,7 +131,7 @@ def test_a_node_out_of_reach_computes_on(cluster: Cluster, mini: Path, folder: P
     assert known["JobState"] == "COMPLETED" and known["Restarts"] == "1" and known["NodeList"] != node
     made = (folder / TARGET).stat().st_mtime_ns
     os.kill(process, signal.SIGCONT)
-    until(lambda: not cluster.running_on(node), "the first run to end, and the Snakemake that started it there")
+    until(lambda: not cluster.running_on(node), lambda: f"{cluster.running_on(node)} to end")
     assert outcomes(folder, "score") == ["superseded", "done"]
     assert (folder / TARGET).stat().st_mtime_ns == made
     as_undisturbed(folder, mini)

@@ -96,7 +96,7 @@ class Training:
     def end(self, *states: str) -> str:
         """Wait until it has ended, as it should; what it said."""
         ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")
-        until(lambda: self.known["JobState"] in ends, f"job {self.job} to end; {self.cluster.said()}")
+        until(lambda: self.known["JobState"] in ends, lambda: f"job {self.job} to end; {self.cluster.said()}")
         assert self.known["JobState"] in (states or ("COMPLETED",)), (self.known, self.said[-3000:])
         return self.said
 
@@ -130,7 +130,7 @@ def test_taken_back_it_goes_on_elsewhere(cluster: Cluster, prepared: Path, undis
     process = training.halt()
     first = training.known["NodeList"]
     call(*HOLD, f"--nodelist={first}")
-    until(lambda: training.known["Restarts"] == "1", f"job {training.job} to be queued again; {training.said}")
+    until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
     said = training.end()
     assert training.known["NodeList"] != first
     step = said.split("told to stop (SIGTERM) at step ")[1].split()[0]
@@ -147,7 +147,7 @@ def test_taken_back_before_its_first_step_it_starts_elsewhere(
     [process] = [p for p in cluster.processes("tune.py") if status(p)["Name"].startswith("python")]  # not srun, which names it
     os.kill(process, signal.SIGSTOP)
     call(*HOLD, f"--nodelist={training.known['NodeList']}")
-    until(lambda: training.known["Restarts"] == "1", f"job {training.job} to be queued again; {training.said}")
+    until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
     said = training.end()
     assert "told to stop (SIGTERM) before training began" in said and "resumes" not in said and "Traceback" not in said
     assert f"SLURM job {training.job} is queued again" in said and same(undisturbed, training.out)
@@ -182,7 +182,7 @@ def test_its_node_is_lost_and_it_computes_on_there(cluster: Cluster, prepared: P
     lost = training.halt()
     first = training.known["NodeList"]
     cluster.kill_node(first, orphans=True)
-    until(lambda: len(training.runs()) == 2, f"a second run of job {training.job}; {cluster.said('slurmctld')}")
+    until(lambda: len(training.runs()) == 2, lambda: f"a second run of job {training.job}; {cluster.said('slurmctld')}")
     new = training.runs()[1]
     os.kill(new, signal.SIGSTOP)
     os.kill(lost, signal.SIGCONT)
@@ -216,7 +216,7 @@ def test_two_nodes_are_taken_back_from_two_processes(cluster: Cluster, prepared:
     training = Training(cluster, prepared, tmp_path / "out", "--nodes=2", "--ntasks=2", nodes=2, **PAIR)
     training.halt()
     holder = call(*HOLD, "--nodelist=c2").strip()
-    until(lambda: training.known["Restarts"] == "1", f"job {training.job} to be queued again; {training.said}")
+    until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
     call("scancel", holder)
     said = training.end()
     assert "resumes from checkpoint-" in said and "Traceback" not in said
@@ -235,13 +235,13 @@ def test_snakemake_waits_for_a_training_that_is_taken_back(
     spot = ["slurm_partition=spot", "runtime=30", "mem_mb=4000"]
     run = Submitted(lost, RUN / "models/med-mantis/files.parquet", "--default-resources", *spot, config=config)
     checkpoint = f"{RUN}/checkpoints/med-mantis/*/*/*/whole.json"
-    until(lambda: list(lost.glob(checkpoint)) or run.process.poll() is not None, f"a checkpoint; {run.said}")
+    until(lambda: list(lost.glob(checkpoint)) or run.process.poll() is not None, lambda: f"a checkpoint; {run.said}")
     [folder] = {path.parent.parent for path in lost.glob(checkpoint)}
     node, process, _ = folder.name.split("-")
     os.kill(int(process), signal.SIGSTOP)
     [job] = [name for name, known in cluster.jobs().items() if known["JobState"] == "RUNNING"]
     holder = call(*HOLD, f"--nodelist={node}").strip()
-    until(lambda: cluster.jobs()[job]["Restarts"] == "1", f"job {job} to be queued again; {run.said}")
+    until(lambda: cluster.jobs()[job]["Restarts"] == "1", lambda: f"job {job} to be queued again; {run.said}")
     call("scancel", holder)
     said = run.end()
     log = (lost / RUN / "logs/tune.med-mantis.log").read_text()

@@ -2,7 +2,6 @@
 
 import os
 import random
-import socket
 import sys
 from pathlib import Path
 
@@ -36,7 +35,4 @@ def _deepspeed() -> None:
     """The environment DeepSpeed reads: its build tools (ninja stands beside python), a group of one without torchrun."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # any that is free
