@@ -124,15 +124,17 @@ def _kill(processes: Callable[[], set[int]]) -> None:
     until(gone, "processes to end")
 
 
-def _state(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "Z"
+def status(process: int) -> dict[str, str]:
+    """What the kernel tells of a process."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _zombie(process: int) -> bool:
-    return _state(process) == "Z"
+    try:
+        return status(process)["State"].startswith("Z")
+    except OSError:  # gone
+        return True
 
 
 def free_ports(count: int) -> list[int]:
@@ -399,17 +401,6 @@ StorageLoc=slurm
 
     def state(self, job: str) -> str:
         return self.jobs()[job]["JobState"]
-
-    def running_on(self, node: str) -> list[str]:
-        """What jobs run on a node; without slurmstepd, which is there until it has told the controller that they have ended."""
-        found = []
-        for process in sorted(of(self.folder, node)):
-            with contextlib.suppress(OSError):  # gone
-                status = Path(f"/proc/{process}/stat").read_text()
-                if "(slurm" not in status:
-                    words = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
-                    found.append(f"{status[: status.rindex(')') + 3]} {words}")
-        return found
 
     def processes(self, program: str) -> list[int]:
         """Processes on the nodes that run a program of ours."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Cluster, call, until
+from cluster import Cluster, call, status, until
 from submit import RUN, Submitted, outcomes, unfinished, unlock, without
 
 from runs import MINI, artifacts, faults
@@ -130,8 +130,9 @@ def test_a_node_out_of_reach_computes_on(cluster: Cluster, mini: Path, folder: P
     known = cluster.jobs()[job]
     assert known["JobState"] == "COMPLETED" and known["Restarts"] == "1" and known["NodeList"] != node
     made = (folder / TARGET).stat().st_mtime_ns
+    its_snakemake = int(status(process)["PPid"])
     os.kill(process, signal.SIGCONT)
-    until(lambda: not cluster.running_on(node), lambda: f"{cluster.running_on(node)} to end")
+    until(lambda: not Path(f"/proc/{its_snakemake}").exists(), "the first run to end, and the Snakemake that started it there")
     assert outcomes(folder, "score") == ["superseded", "done"]
     assert (folder / TARGET).stat().st_mtime_ns == made
     as_undisturbed(folder, mini)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Cluster, call, until
+from cluster import Cluster, call, status, until
 from submit import RUN, Submitted, unfinished, without
 
 from medmim import tables
@@ -103,12 +103,6 @@ class Training:
 
 def same(a: Path, b: Path) -> bool:
     return all((a / n).read_bytes() == (b / n).read_bytes() for n in ("loss.parquet", "adapter/adapter_model.safetensors"))
-
-
-def status(process: int) -> dict[str, str]:
-    """What the kernel tells of a process."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def told_to_stop(process: int) -> bool:

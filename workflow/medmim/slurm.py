@@ -1,6 +1,10 @@
-"""Snakemake's SLURM executor, made to survive what clusters do.
+"""Snakemake and its SLURM executor, made to survive what clusters do.
 
-Its plugin (2.8.0) loses jobs where it could know better, so this goes around some of its functions in the process that plans:
+Snakemake (9.27.1) hangs for ever when SIGTERM finds it at its books, as scancel's may on a node: its handler waits for a lock
+that the thread which it interrupts holds. Here it waits for none.
+
+The executor's plugin (2.8.0) loses jobs where it could know better, so this goes around some of its functions in the process
+that plans:
 
 - a job that an earlier Snakemake left in the queue is taken over, not run a second time. SLURM itself remembers: jobs of a run
   have one name, and each one's comment ends with a digest of its commands and the content of its inputs;
@@ -12,6 +16,7 @@ Its plugin (2.8.0) loses jobs where it could know better, so this goes around so
 - what SLURM says of a failed group of jobs is shown; an account is named only where the profile names one.
 """
 
+import _thread
 import asyncio
 import csv
 import hashlib
@@ -129,10 +134,16 @@ class States:
 
 
 def install(workflow: Any, results: Path) -> None:
-    """Mend the executor of a Snakemake workflow that runs on SLURM; does nothing for others."""
+    """Mend Snakemake's answer to SIGTERM and, in the process that plans, the executor of a workflow that runs on SLURM."""
     import snakemake_executor_plugin_slurm as plugin
+    from snakemake.scheduling.job_scheduler import JobScheduler
     from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
+    def exit_gracefully(self: Any, *_: object) -> None:
+        self._user_kill = "graceful"
+        _thread.start_new_thread(self._open_jobs.release, ())  # it has a lock too, as has threading.Thread
+
+    JobScheduler.exit_gracefully = exit_gracefully
     if not workflow.is_main_process:
         return
     executor, name = plugin.Executor, run_name(results)
