@@ -29,7 +29,7 @@ lint: $(VENV)/installed
 	snakemake --lint
 
 docs: $(VENV)/installed
-	python -m medmim.config_docs config
+	python -m medmim.config.generate_docs config
 
 # Pins for a CPU-only torch lack CUDA's packages, which pip adds for the torch pinned here where there is a GPU.
 lock: $(VENV)/installed

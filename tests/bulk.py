@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from medmim import tables
-from medmim.sources import Build, Fact, Picture, Plan
+from medmim.sources.base import Build, Fact, Picture, Plan
+from medmim.tables import table_io
 
 FULL = {"embed": 4000, "lumiere": 300, "ms_cxr_t": 1600, "pmc": 50_000, "vqa_rad": 315, "odir": 3500}
 """Patients (of PMC papers, of VQA-RAD images) that yield the paper's counts."""
@@ -76,7 +76,7 @@ class Cohort:
         """Both tables, as files named as in a run."""
         found = {name: folder / f"{self.source}.{name}.parquet" for name in ("images", "findings")}
         for name, path in found.items():
-            tables.write(path, name, getattr(self, name))
+            table_io.write(path, name, getattr(self, name))
         return found
 
 

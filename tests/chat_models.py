@@ -31,8 +31,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from medmim import tables
-from medmim.files import INDEX, index
+from medmim.common.files import INDEX, index
+from medmim.tables import table_io
 
 POSITIONS = 1024
 Parts = tuple[Any, Any]
@@ -163,5 +163,5 @@ def write_chat_model(folder: Path, kind: str) -> Path:
     model, processor = CHAT[kind]()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    tables.write(folder / INDEX, "files", index(folder))
+    table_io.write(folder / INDEX, "files", index(folder))
     return folder / INDEX

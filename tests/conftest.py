@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medmim import cache
+from medmim.provenance import cache
 from runs import MINI, ROOT, Snakemake, call_snakemake, finished
 
 os.environ.pop(cache.FOLDER, None)  # nobody's cache is used

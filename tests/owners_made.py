@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
-from medmim.download.settings import Download
+from medmim.config.download import Download
 from servers import Site
 
 SOURCES = ("embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir")
@@ -30,7 +30,7 @@ VARIABLES = (
 def draw(root: Path, *sources: str) -> Path:
     """A small cohort of some sources, or of all, in their owners' layouts."""
     for source in sources or SOURCES:
-        import_module(f"medmim.phantoms.{source}").write(root / source, patients=1 if source == "lumiere" else 3, seed=5)
+        import_module(f"medmim.sources.{source}.phantom").write(root / source, patients=1 if source == "lumiere" else 3, seed=5)
     return root
 
 

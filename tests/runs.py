@@ -16,8 +16,8 @@ from typing import IO
 import pytest
 from filelock import FileLock
 
-from medmim import files
-from medmim.audit import UNTRACKED, audit
+from medmim.common import files
+from medmim.provenance.audit import UNTRACKED, audit
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "tests/workflow/mini.yaml"

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from medmim import images, models, tables
-from medmim.digest import WORKFLOW
-from medmim.files import INDEX, index
+from medmim.common.files import INDEX, index
 from medmim.models import tiny
-from medmim.qa.prompt import prompt_text, target_text
-from medmim.qa.row import question_row
+from medmim.models.families import registry
+from medmim.provenance.code_digest import WORKFLOW
+from medmim.questions.prompt import prompt_text, target_text
+from medmim.questions.row import question_row
+from medmim.tables import images, table_io
 
 SIZES = [(70, 50), (40, 60), (56, 56), (30, 31), (80, 20)]
 
@@ -52,7 +53,7 @@ def write_tables(folder: Path) -> tuple[Path, Path, list[dict[str, object]]]:
     rows = image_rows()
     images.write(folder / "images.parquet", rows)
     asked = questions([str(r["image_id"]) for r in rows])
-    tables.write(folder / "qa.parquet", "qa", asked)
+    table_io.write(folder / "qa.parquet", "qa", asked)
     return folder / "qa.parquet", folder / "images.parquet", asked
 
 
@@ -62,7 +63,7 @@ def dialogues(asked: list[dict[str, object]]) -> list[tuple[str, str]]:
 
 def write_model(folder: Path, family: str, *, weights: bool = True) -> Path:
     """A tiny base with random weights and its index; path of files.parquet."""
-    found = models.family(family)
+    found = registry.family(family)
     tokenizer = tiny.tokenizer(found, dialogues(questions(["a", "b", "c"])))
     config = tiny.config(found, tokenizer, vision_width=32, vision_layers=1, language_width=32, language_layers=2)
     tokenizer.save_pretrained(str(folder))
@@ -75,7 +76,7 @@ def write_model(folder: Path, family: str, *, weights: bool = True) -> Path:
         LlavaForConditionalGeneration(config).save_pretrained(str(folder))
     else:
         config.save_pretrained(str(folder))
-    tables.write(folder / INDEX, "files", index(folder))
+    table_io.write(folder / INDEX, "files", index(folder))
     return folder / INDEX
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from medmim.audit import hashes
+from medmim.provenance.audit import hashes
 
 ROUNDS = 5
 CORES = os.cpu_count() or 1

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import stats
 
-from medmim.score.bootstrap import Array, Design, Resampled, resample
+from medmim.scoring.bootstrap import Array, Design, Resampled, resample
 
 Patients = list[tuple[int, ...]]
 RESAMPLES = 2_000

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from medmim import tables
-from medmim.shards import pixels
-from medmim.shards.dataset import Shards
+from medmim.tables import table_io
+from medmim.training.data import pixel_table
+from medmim.training.data.dataset import Shards
 
 SIDE, IMAGES, TOKENS, ROUNDS = 336, 2, 60, 3
 Read = tuple[np.ndarray, list[np.ndarray]]
@@ -80,8 +80,8 @@ class Ours(Loader):
                 for name, image in zip(names, shown, strict=True)
             ]
             rows.append({"qa_id": str(n), "input_ids": ids, "labels": ids, "image_ids": names, "length": len(ids)})
-        tables.write(self.folder / "samples.parquet", "samples", rows)
-        pixels.write(self.folder / "pixels.parquet", images)
+        table_io.write(self.folder / "samples.parquet", "samples", rows)
+        pixel_table.write(self.folder / "pixels.parquet", images)
 
     def open(self) -> Shards:
         return Shards(self.folder / "samples.parquet", self.folder / "pixels.parquet")

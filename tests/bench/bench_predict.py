@@ -13,13 +13,15 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from medmim import images, models
-from medmim.images import ImageStore
-from medmim.models import FAMILIES, tiny
-from medmim.models.prompter import Prompter, prompter
+from medmim.models import tiny
+from medmim.models.families import registry
+from medmim.models.families.registry import FAMILIES
+from medmim.models.prompting import Prompter, prompter
 from medmim.models.weights import load
-from medmim.predict.replies import Question, Reply, ask, batches, questions
-from medmim.qa.conditions import asked
+from medmim.prediction.local_replies import Question, Reply, ask, batches, questions
+from medmim.questions.conditions import asked
+from medmim.tables import images
+from medmim.tables.images import ImageStore
 from small_models import dialogues, image_rows, question_row
 
 COUNT, NEW = 96, 24
@@ -65,7 +67,7 @@ def main() -> None:
         qa = benchmark([str(row["image_id"]) for row in rows])
         contents = {i: i for row in qa for i in row["image_ids"]}
         for name in FAMILIES:
-            family, place = models.family(name), Path(folder, name)
+            family, place = registry.family(name), Path(folder, name)
             tokenizer = tiny.tokenizer(family, dialogues(qa))
             torch.manual_seed(3)
             LlavaForConditionalGeneration(tiny.config(family, tokenizer, heads=8)).save_pretrained(place)

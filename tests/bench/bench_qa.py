@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from medmim import tables
-from medmim.config import load
-from medmim.digest import WORKFLOW
+from medmim.config.run_config import load
+from medmim.provenance.code_digest import WORKFLOW
+from medmim.tables import table_io
 
 ROOT = WORKFLOW.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -95,7 +95,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             spent[part], watched = measured(Path(name), part)
             if part == share:
-                splits = {s: tables.read(Path(name) / f"{s}.parquet", "qa", ["set"])["set"].to_pylist() for s in SPLITS[:2]}
+                splits = {s: table_io.read(Path(name) / f"{s}.parquet", "qa", ["set"])["set"].to_pylist() for s in SPLITS[:2]}
     for name, (seconds, cpu) in watched.spent.items():
         print(f"{name:10} {seconds:6.1f} s, {cpu:5.1f} s of CPU, {watched.most[name] / 2**20:5.0f} MiB")
     for split, sets in splits.items():

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from medmim import tables
-from medmim.qa.conditions import CONDITIONS, asked
-from medmim.qa.prompt import LETTERS
-from medmim.score import bootstrap
-from medmim.score.extract import read
+from medmim.config.conditions import CONDITIONS
+from medmim.questions.conditions import asked
+from medmim.questions.prompt import LETTERS
+from medmim.scoring import bootstrap
+from medmim.scoring.reply_parser import read
+from medmim.tables import table_io
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 # questions, share of open ones, patients and patients a question, of the release's benchmark (abilities: patients are a guess)
@@ -112,11 +113,11 @@ def program(name: str, cfg: dict[str, Any], *arguments: str | Path | Sequence[Pa
 def workflow(folder: Path, rng: np.random.Generator) -> None:
     """The jobs of scoring, two at a time."""
     qa = benchmark(rng, "benchmark")
-    tables.write(folder / "qa.parquet", "qa", qa)
-    tables.write(folder / "train.parquet", "qa", benchmark(rng, "train"))
+    table_io.write(folder / "qa.parquet", "qa", qa)
+    table_io.write(folder / "train.parquet", "qa", benchmark(rng, "train"))
     for model in MODELS:
-        tables.write(folder / f"{model}.predictions.parquet", "predictions", replies(rng, qa, model))
-    count = len(tables.read(folder / f"{MODELS[0]}.predictions.parquet", "predictions"))
+        table_io.write(folder / f"{model}.predictions.parquet", "predictions", replies(rng, qa, model))
+    count = len(table_io.read(folder / f"{MODELS[0]}.predictions.parquet", "predictions"))
     answers = [folder / f"{model}.answers.parquet" for model in MODELS]
 
     def score(model: str) -> float:
@@ -132,7 +133,7 @@ def workflow(folder: Path, rng: np.random.Generator) -> None:
         "leaderboard.py", {"seed": 1, "resamples": RESAMPLES, "pairs": TUNED}, "--qa", folder / "qa.parquet",
         "--train", folder / "train.parquet", "--answers", answers, "--leaderboard", board, "--comparisons", compared,
     )  # fmt: skip
-    cells, pairs = (len(tables.read(path, path.stem)) for path in (board, compared))
+    cells, pairs = (len(table_io.read(path, path.stem)) for path in (board, compared))
     print(f"leaderboard: {cells} cells, {pairs} comparisons, {RESAMPLES} resamples in {ranked:.1f} s")
     models = {name: {"hub": "bench/made-up", "base": TUNED.get(name)} for name in MODELS}
     printed = program(

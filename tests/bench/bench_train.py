@@ -31,18 +31,18 @@ from transformers import (
     TrainingArguments,
 )  # fmt: skip
 
-from medmim import images, models, tables
-from medmim.images import ImageStore
-from medmim.models.batch import at_labels, collate
-from medmim.models.layout import IGNORE, Layout, Sample, image_tokens
+from medmim.config.training import Tuning
+from medmim.models.collate import at_labels, collate
+from medmim.models.families import registry
+from medmim.models.families.base import IGNORE, Layout, Sample, image_tokens
 from medmim.models.weights import DTYPES
-from medmim.shards import build, pixels
-from medmim.shards.dataset import Shards
-from medmim.train import packing
-from medmim.train.history import cumulated
-from medmim.train.meter import Meter, told
-from medmim.train.recipe import Tuning
-from medmim.train.tune import _Batches, _Collator, _Trainer, adapt, size
+from medmim.tables import images, table_io
+from medmim.tables.images import ImageStore
+from medmim.training.data import build_shards, packing, pixel_table
+from medmim.training.data.dataset import Shards
+from medmim.training.finetune import _Batches, _Collator, _Trainer, adapt, size
+from medmim.training.runtime.progress import cumulated
+from medmim.training.runtime.throughput import Meter, told
 
 # Text tokens of the demo's samples and of the paper's, by quantile, beside two images in 5 of 6 samples and three in the others.
 TEXT = {"demo": ([0, 0.5, 0.9, 0.99, 1], [42, 60, 75, 110, 122]), "paper": ([0, 1], [60, 200])}
@@ -83,7 +83,7 @@ def config(family: str, tower: dict[str, Any], text: dict[str, Any]) -> LlavaCon
 
 def layout(family: str, made: LlavaConfig) -> Layout:
     last = made.text_config.vocab_size - 1
-    return Layout(models.family(family), None, made.vision_config.image_size, image_tokens(made), last - 1, last, ())
+    return Layout(registry.family(family), None, made.vision_config.image_size, image_tokens(made), last - 1, last, ())
 
 
 def samples(lay: Layout, kind: str, count: int) -> list[Sample]:
@@ -201,7 +201,7 @@ def bench_shards() -> None:
                     resized(lay.family.name, Image.open(io.BytesIO(png)), lay.image_size)
 
             def ours(lay: Layout = lay) -> None:
-                pixels.write(Path(folder) / "pixels.parquet", build.pixels(asked, lay, store))
+                pixel_table.write(Path(folder) / "pixels.parquet", build_shards.pixels(asked, lay, store))
 
             ratios = [timed(pillow) / timed(ours) for _ in range(3)]
             print(
@@ -212,7 +212,7 @@ def bench_shards() -> None:
 def resized(family: str, image: Image.Image, side: int) -> np.ndarray:
     """What Pillow does of itself for a family."""
     if family == "llava-med":
-        return models.family(family).pixels(image, side)
+        return registry.family(family).pixels(image, side)
     return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
 
 
@@ -257,10 +257,10 @@ def bench_loader() -> None:
             paths = [Path(folder) / f"{name}.parquet" for name in ("samples", "pixels")]
             noise = rng.integers(0, 256, (1200, side, side, 3), np.uint8)
             written = ({"image_id": str(n), "height": side, "width": side, "pixels": p.tobytes()} for n, p in enumerate(noise))
-            pixels.write(paths[1], written)
+            pixel_table.write(paths[1], written)
             text = {"input_ids": [1] * 120, "labels": [1] * 120, "length": 120}
             shown = rng.integers(0, len(noise), (20_000, 2))
-            tables.write(
+            table_io.write(
                 paths[0], "samples", [{"qa_id": str(n), "image_ids": [str(a), str(b)], **text} for n, (a, b) in enumerate(shown)]
             )
             data = Shards(*paths)

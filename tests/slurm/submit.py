@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster import PATIENCE, until
 
-from medmim import files
+from medmim.common import files
 from runs import MINI, start_snakemake
 
 RUN = Path("results/mini")

@@ -8,7 +8,8 @@ import pytest
 from cluster import Cluster
 from submit import Submitted
 
-from medmim import provenance, tables
+from medmim.provenance import job_record
+from medmim.tables import table_io
 from runs import ROOT, artifacts
 
 DEMO = ROOT / "config/demo.yaml"
@@ -18,7 +19,7 @@ PAIRS = {"med-mantis": "mantis", "mim-llava-med": "llava-med"}
 
 @pytest.fixture(scope="module")
 def board(demo: Path) -> pd.DataFrame:
-    board = tables.frame(demo / "results/demo/leaderboard.parquet", "leaderboard")
+    board = table_io.frame(demo / "results/demo/leaderboard.parquet", "leaderboard")
     return board[board.part == "all"]
 
 
@@ -86,7 +87,7 @@ def test_all_of_it_ran_on_the_nodes(submitted: Path, running: Cluster) -> None:
     jobs = running.jobs().values()
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
     assert {job["NodeList"] for job in jobs} == {"c1", "c2"}
-    hosts = {provenance.read(path)["machine"]["host"] for path in provenance.sidecars(submitted / RUN)}
+    hosts = {job_record.read(path)["machine"]["host"] for path in job_record.sidecars(submitted / RUN)}
     assert hosts == {"c1", "c2"}
 
 

@@ -16,8 +16,8 @@ import yaml
 from cluster import Cluster, call, status, until
 from submit import RUN, Submitted, unfinished, without
 
-from medmim import tables
-from medmim.digest import WORKFLOW
+from medmim.provenance.code_digest import WORKFLOW
+from medmim.tables import table_io
 from runs import MINI
 from small_models import write_model, write_tables
 
@@ -200,7 +200,7 @@ def pair(running: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFact
 def test_two_processes_learn_what_one_learns(cluster: Cluster, prepared: Path, pair: Path, tmp_path: Path) -> None:
     alone = Training(cluster, prepared, tmp_path / "out", lora_dropout=0.0, accumulation=2)
     alone.end()
-    two, one = (tables.frame(out / "loss.parquet", "loss") for out in (pair, alone.out))
+    two, one = (table_io.frame(out / "loss.parquet", "loss") for out in (pair, alone.out))
     assert two[["step", "tokens"]].equals(one[["step", "tokens"]])
     assert two.loss.tolist() == pytest.approx(one.loss.tolist(), rel=1e-5)  # over 60 steps
 

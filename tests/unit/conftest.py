@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from medmim.job import Job
+from medmim.provenance.job import Job
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from medmim.qa.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
-from medmim.qa.generate import questions
-from medmim.qa.row import Row
+from medmim.questions.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
+from medmim.questions.generate import questions
+from medmim.questions.row import Row
 
 HELD_IN = ("embed", "lumiere", "ms_cxr_t")
 SOURCES = (*HELD_IN, "pmc", "vqa_rad", "odir")

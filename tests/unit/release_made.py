@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from medmim import files, tables
-from medmim.digest import WORKFLOW
+from medmim.common import files
+from medmim.provenance.code_digest import WORKFLOW
+from medmim.tables import table_io
 
 BENCHMARK = "Med_MIM_benchmark_Held_in_Temporal.json"
 TRAIN = "Med_MIM_train_inherent_Temporal.json"
@@ -57,7 +58,7 @@ def write(path: Path, records: Any) -> Path:
 
 def index(folder: Path) -> Path:
     """Index a folder's files, in the folder."""
-    tables.write(folder / files.INDEX, "files", files.index(folder))
+    table_io.write(folder / files.INDEX, "files", files.index(folder))
     return folder / files.INDEX
 
 

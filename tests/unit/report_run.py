@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from medmim import images, tables
-from medmim.files import described
+from medmim.common.files import described
+from medmim.tables import images, table_io
 
 SETS = {
     "temporal": ("temporal", "lumiere_typeC"),
@@ -144,13 +144,13 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
     train = [question(s, n, kind, "train") for s in list(SETS)[:4] for n, kind in enumerate(kinds * 2)]
     for i, row in enumerate(train):
         row["qa_id"] += f"-{i}"
-    tables.write(folder / "qa" / "train.parquet", "qa", train)
-    tables.write(folder / "qa" / "benchmark.parquet", "qa", benchmark)
-    tables.write(folder / "images" / "lumiere.images.parquet", "images", image_rows())
-    tables.write(folder / "leaderboard.parquet", "leaderboard", leaderboard(opened=opened))
+    table_io.write(folder / "qa" / "train.parquet", "qa", train)
+    table_io.write(folder / "qa" / "benchmark.parquet", "qa", benchmark)
+    table_io.write(folder / "images" / "lumiere.images.parquet", "images", image_rows())
+    table_io.write(folder / "leaderboard.parquet", "leaderboard", leaderboard(opened=opened))
     pairs = [("med-mantis", "mantis", {"relation": "base"}), ("llava-med", "mantis", {"p_mcnemar": 0.04, "p_mcnemar_holm": 0.08})]
     compared = [comparison(a, b, s, **more) for s in [*SETS, "held_in", "held_out"] for a, b, more in pairs]
-    tables.write(folder / "comparisons.parquet", "comparisons", compared)
+    table_io.write(folder / "comparisons.parquet", "comparisons", compared)
     options: dict[str, Any] = {
         "leaderboard": folder / "leaderboard.parquet",
         "comparisons": folder / "comparisons.parquet",
@@ -197,9 +197,9 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
                     for metric, value in judged.items()
                 ]
             path = folder / "predictions" / f"{model}.{condition}.parquet"
-            tables.write(path, "predictions", predictions)
+            table_io.write(path, "predictions", predictions)
             options["predictions"].append(path)
-        tables.write(folder / "scores" / f"{model}.parquet", "answers", answers)
+        table_io.write(folder / "scores" / f"{model}.parquet", "answers", answers)
         options["answers"].append(folder / "scores" / f"{model}.parquet")
         path = folder / "models" / f"{model}.loss.parquet"
         stages = ["tune"] if "base" in MODELS[model] else ["vision", "language"]
@@ -208,7 +208,7 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
             for stage in stages
             for step in range(10, 101, 10)
         ]
-        tables.write(path, "loss", history)
+        table_io.write(path, "loss", history)
         options["loss"].append(path)
     faults = {
         "records": 16,

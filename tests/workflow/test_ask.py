@@ -8,7 +8,7 @@ import yaml
 from test_dag import jobs
 
 from chat_server import Answer, ChatServer, completion
-from medmim import tables
+from medmim.tables import table_io
 from runs import MINI, faults
 
 SECRET = "sk-loopback-3Rw8planted"
@@ -26,11 +26,11 @@ def test_a_model_at_an_endpoint_is_asked_and_nothing_else_of_it_is_made(snakemak
         config.write_text(yaml.safe_dump(values, sort_keys=False))
         done = snakemake(tmp_path, BOARD, "--configfile", config, "--cores", "2", PLANTED_KEY=SECRET)
     assert jobs(done.stderr) == {"ask": 1, "score": 1, "leaderboard": 1}
-    found = tables.frame(tmp_path / REPLIES, "predictions")
-    assert len(found) == 2 * len(tables.frame(tmp_path / "results/mini/qa/benchmark.parquet", "qa"))
+    found = table_io.frame(tmp_path / REPLIES, "predictions")
+    assert len(found) == 2 * len(table_io.frame(tmp_path / "results/mini/qa/benchmark.parquet", "qa"))
     assert len(server.asked) == 2 * len(found)
     assert set(found.reply) == {"A"} and found.failure.eq("").all()
-    board = tables.frame(tmp_path / BOARD, "leaderboard")
+    board = table_io.frame(tmp_path / BOARD, "leaderboard")
     served = board[(board.model == "served") & (board.kind == "closed")]
     assert "accuracy" in set(served.metric) and "loglikelihood_accuracy" not in set(served.metric)
     assert {"mantis", "med-mantis"} < set(board.model)

@@ -15,9 +15,10 @@ from rocrate.rocrate import ROCrate
 from rocrate_validator.services import validate
 from rocrate_validator.utils.http import HttpRequester
 
-from medmim import crate, files, provenance
-from medmim.digest import WORKFLOW
-from medmim.errors import UserError
+from medmim.common import files
+from medmim.common.errors import UserError
+from medmim.provenance import job_record, ro_crate
+from medmim.provenance.code_digest import WORKFLOW
 
 ROOT = WORKFLOW.parent
 
@@ -41,7 +42,7 @@ CONTEXTS = {
         "input": f"{BIOSCHEMAS}/ComputationalWorkflow#input",
         "output": f"{BIOSCHEMAS}/ComputationalWorkflow#output",
     },
-    crate.TERMS: {term: f"https://w3id.org/ro/terms/workflow-run#{term}" for term in RUN.split()},
+    ro_crate.TERMS: {term: f"https://w3id.org/ro/terms/workflow-run#{term}" for term in RUN.split()},
 }
 ADVICE = {
     # What the profiles advise and a run cannot tell: who started it, who publishes it, and where its code is on the web.
@@ -76,12 +77,12 @@ def run(mini: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path
 def written(folder: Path) -> bytes:
     """The crate of a working directory's run, written anew."""
     with chdir(folder):
-        crate.write(Path("results/mini"))
-    return (folder / "results/mini" / crate.METADATA).read_bytes()
+        ro_crate.write(Path("results/mini"))
+    return (folder / "results/mini" / ro_crate.METADATA).read_bytes()
 
 
 def entities(folder: Path) -> dict[str, Entity]:
-    graph = json.loads((folder / "results/mini" / crate.METADATA).read_text())["@graph"]
+    graph = json.loads((folder / "results/mini" / ro_crate.METADATA).read_text())["@graph"]
     found = {entity["@id"]: entity for entity in graph}
     assert len(found) == len(graph)
     return found
@@ -96,8 +97,8 @@ def references(value: Any) -> set[str]:
     return {v["@id"] for v in (value if isinstance(value, list) else [value]) if isinstance(v, dict)}
 
 
-def records(folder: Path) -> list[provenance.Record]:
-    return [provenance.read(path) for path in provenance.sidecars(folder / "results/mini")]
+def records(folder: Path) -> list[job_record.Record]:
+    return [job_record.read(path) for path in job_record.sidecars(folder / "results/mini")]
 
 
 def below(path: str) -> str:
@@ -132,7 +133,7 @@ def test_the_crate_is_valid_and_follows_all_advice_it_can(run: Path, issues: Iss
 
 
 def test_the_validator_sees_every_term(run: Path) -> None:
-    told = json.loads((run / "results/mini" / crate.METADATA).read_text())
+    told = json.loads((run / "results/mini" / ro_crate.METADATA).read_text())
     assert told["@context"] == list(CONTEXTS)
     used = {key for e in told["@graph"] for key in [*e, *kinds(e)]} - {"@id", "@type"}
     assert used <= {term for terms in CONTEXTS.values() for term in terms}
@@ -151,7 +152,7 @@ def test_the_validator_sees_every_term(run: Path) -> None:
 def test_a_crate_that_lacks_something_is_rejected(
     run: Path, tmp_path: Path, issues: Issues, kind: str, key: str, message: str
 ) -> None:
-    path = copied(run, tmp_path) / "results/mini" / crate.METADATA
+    path = copied(run, tmp_path) / "results/mini" / ro_crate.METADATA
     told = json.loads(path.read_text())
     entity = next(e for e in told["@graph"] if kind in kinds(e) and key in e)
     del entity[key]
@@ -167,13 +168,13 @@ def test_a_crate_without_one_of_its_files_is_rejected(run: Path, tmp_path: Path,
 
 def test_every_artifact_is_told_with_its_hash(run: Path) -> None:
     found = entities(run)
-    outputs = {below(e["path"]): e for record in records(run) for e in provenance.outputs(record)}
+    outputs = {below(e["path"]): e for record in records(run) for e in job_record.outputs(record)}
     assert len(outputs) > 60
     for path, entry in outputs.items():
         assert (found[path]["sha256"], found[path]["contentSize"]) == (entry["sha256"], str(entry["bytes"]))
         assert found[path]["sha256"] == files.sha256(run / "results/mini" / path)
     for path in (path for path, entity in found.items() if "File" in kinds(entity)):
-        assert path in outputs or path.startswith(f"{crate.CODE}/")
+        assert path in outputs or path.startswith(f"{ro_crate.CODE}/")
 
 
 def test_every_job_is_told_with_what_it_read_made_and_was_told(run: Path) -> None:
@@ -190,10 +191,10 @@ def test_every_job_is_told_with_what_it_read_made_and_was_told(run: Path) -> Non
     for key, record in jobs.items():
         action = actions[key]
         objects = references(action.get("object", []))
-        assert {o for o in objects if not o.startswith("#")} == {place(e) for e in provenance.inputs(record)}
-        assert references(action["result"]) == {place(e) for e in provenance.outputs(record)}
+        assert {o for o in objects if not o.startswith("#")} == {place(e) for e in job_record.inputs(record)}
+        assert references(action["result"]) == {place(e) for e in job_record.outputs(record)}
         values = {found[o]["name"]: found[o]["value"] for o in objects if o.startswith("#value/")}
-        assert values == dict(crate._flat(record["cfg"] | record["options"]))
+        assert values == dict(ro_crate._flat(record["cfg"] | record["options"]))
         assert all(references(found[o]["exampleOfWork"]) <= found.keys() for o in objects)
         assert (action["startTime"], action["endTime"]) == (record["start"], record["end"])
         tool = found[action["instrument"]["@id"]]
@@ -211,23 +212,23 @@ def test_all_that_is_referred_to_is_there(run: Path) -> None:
 
 
 def test_the_workflow_is_in_the_crate(run: Path) -> None:
-    code = run / "results/mini" / crate.CODE
+    code = run / "results/mini" / ro_crate.CODE
     told = {p.relative_to(code) for p in code.rglob("*") if p.is_file()}
     assert told == {Path("Snakefile"), *(p.relative_to(ROOT) for p in ROOT.glob("workflow/rules/*.smk"))}
     assert all((code / p).read_bytes() == (ROOT / p).read_bytes() for p in told)
 
 
 def test_two_crates_of_one_run_are_the_same_bytes(run: Path) -> None:
-    first = (run / "results/mini" / crate.METADATA).read_bytes()
+    first = (run / "results/mini" / ro_crate.METADATA).read_bytes()
     assert written(run) == first
     assert not list((run / "results/mini").glob("*.partial-*"))
 
 
-def edited(run: Path, folder: Path, name: str, **changes: Any) -> provenance.Record:
+def edited(run: Path, folder: Path, name: str, **changes: Any) -> job_record.Record:
     """A copy of the run with other fields in the record of one artifact."""
-    path = provenance.sidecar(copied(run, folder) / "results/mini" / name)
-    record = provenance.read(path) | changes
-    provenance.write(path, record)
+    path = job_record.sidecar(copied(run, folder) / "results/mini" / name)
+    record = job_record.read(path) | changes
+    job_record.write(path, record)
     return record
 
 
@@ -244,7 +245,7 @@ def test_restored_jobs_say_so(run: Path, tmp_path: Path) -> None:
 
 def test_the_crate_tells_nothing_of_the_machine(run: Path, tmp_path: Path, issues: Issues) -> None:
     """A user's file outside the run is told by its content; folders, host and login are not told at all."""
-    record = provenance.read(provenance.sidecar(run / "results/mini/report.html"))
+    record = job_record.read(job_record.sidecar(run / "results/mini/report.html"))
     paper = {"path": "/secret/folder/paper.csv", "bytes": 12, "sha256": "ab" * 32}
     record = edited(
         run, tmp_path, "report.html",
@@ -266,11 +267,11 @@ def test_the_crate_tells_nothing_of_the_machine(run: Path, tmp_path: Path, issue
 
 def test_a_run_that_is_not_finished_has_no_crate(run: Path, tmp_path: Path) -> None:
     results = copied(run, tmp_path) / "results/mini"
-    (results / crate.METADATA).unlink()
-    provenance.sidecar(results / "leaderboard.parquet").unlink()
+    (results / ro_crate.METADATA).unlink()
+    job_record.sidecar(results / "leaderboard.parquet").unlink()
     with pytest.raises(UserError, match=r"leaderboard\.parquet was not made: run the workflow first"):
         written(tmp_path)
-    assert not (results / crate.METADATA).exists()
+    assert not (results / ro_crate.METADATA).exists()
 
 
 def test_an_artifact_that_is_gone_is_named(run: Path, tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_an_artifact_that_is_gone_is_named(run: Path, tmp_path: Path) -> None:
 
 
 def test_an_altered_sidecar_is_refused(run: Path, tmp_path: Path) -> None:
-    path = provenance.sidecar(copied(run, tmp_path) / "results/mini/report.html")
+    path = job_record.sidecar(copied(run, tmp_path) / "results/mini/report.html")
     text = path.read_text()
     path.unlink()
     path.write_text(text + " ")

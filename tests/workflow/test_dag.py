@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medmim.digest import WORKFLOW
+from medmim.provenance.code_digest import WORKFLOW
 
 ROOT = WORKFLOW.parent
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from medmim import cache, files, provenance
+from medmim.common import files
+from medmim.provenance import cache, job_record
 from runs import MINI, artifacts, call_snakemake, checkout, faults, start_snakemake
 
 RUN = Path("results/mini")
@@ -40,16 +41,16 @@ KILLS_OF_SNAKEMAKE = 4
 FULL = Path(__file__).with_name("full_disk.py")
 
 
-def jobs(folder: Path) -> dict[str, list[provenance.Record]]:
+def jobs(folder: Path) -> dict[str, list[job_record.Record]]:
     """Records of a run's jobs by program, in order of their start."""
-    found: dict[str, dict[str, provenance.Record]] = {}
-    for sidecar in provenance.sidecars(folder / RUN):
-        record = provenance.read(sidecar)
+    found: dict[str, dict[str, job_record.Record]] = {}
+    for sidecar in job_record.sidecars(folder / RUN):
+        record = job_record.read(sidecar)
         found.setdefault(record["program"].removesuffix(".py"), {})[record["key"]] = record
     return {kind: sorted(records.values(), key=lambda r: str(r["start"])) for kind, records in found.items()}
 
 
-def command(record: provenance.Record) -> list[str]:
+def command(record: job_record.Record) -> list[str]:
     """What runs a job again by hand."""
     program = str(checkout() / "workflow/scripts" / record["program"])
     return [sys.executable, program, "--cfg", json.dumps(record["cfg"]), *record["command"]]
@@ -59,10 +60,10 @@ def environment(store: Path) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout() / "workflow"), cache.FOLDER: str(store)}
 
 
-def kill(record: provenance.Record, folder: Path, after: float) -> None:
+def kill(record: job_record.Record, folder: Path, after: float) -> None:
     """Start a job as Snakemake does, its outputs deleted, and kill it after some seconds; sooner where it was done before."""
     while True:
-        for output in provenance.outputs(record):
+        for output in job_record.outputs(record):
             (folder / output["path"]).unlink(missing_ok=True)
         job = subprocess.Popen(command(record), cwd=folder, env=environment(folder / "no cache"), stderr=subprocess.DEVNULL)
         try:
@@ -85,7 +86,7 @@ def test_what_is_killed_leaves_nothing_half_made(mini: Path, tmp_path: Path, mon
     for record in chosen:  # from the last stage to the first, so that each finds its inputs
         took = (datetime.fromisoformat(record["end"]) - datetime.fromisoformat(record["start"])).total_seconds()
         kill(record, tmp_path, 0.1 + 0.8 * draw.random() * took)
-        for output in (o for o in provenance.outputs(record) if (tmp_path / o["path"]).exists()):
+        for output in (o for o in job_record.outputs(record) if (tmp_path / o["path"]).exists()):
             assert files.sha256(tmp_path / output["path"]) == output["sha256"]
     monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
     killed = 0
@@ -114,7 +115,7 @@ def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_said_and_leaves_nothing(mini: Path, tmp_path: Path, kind: str) -> None:
     """A disk with half the room, then with enough: a small tmpfs in a mount namespace of its own."""
-    record = max(jobs(mini)[kind], key=lambda r: sum(o["bytes"] for o in provenance.outputs(r)))
+    record = max(jobs(mini)[kind], key=lambda r: sum(o["bytes"] for o in job_record.outputs(r)))
     arguments = [tmp_path / "disk", json.dumps(command(record)), json.dumps(record["outputs"])]
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", sys.executable, FULL, *arguments],

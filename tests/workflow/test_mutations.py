@@ -21,7 +21,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from medmim import provenance
+from medmim.provenance import job_record
 from runs import MINI, copy_checkout
 
 RUN = Path("results/mini")
@@ -107,11 +107,11 @@ class Workspace:
         assert done.returncode == 0, done.stderr[-1500:]
         return done.stderr
 
-    def records(self, run: Path = RUN) -> dict[str, provenance.Record]:
+    def records(self, run: Path = RUN) -> dict[str, job_record.Record]:
         found = {}
-        for sidecar in provenance.sidecars(self.work / run):
-            record = provenance.read(sidecar)
-            first = Path(provenance.outputs(record)[0]["path"]).relative_to(run).as_posix()
+        for sidecar in job_record.sidecars(self.work / run):
+            record = job_record.read(sidecar)
+            first = Path(job_record.outputs(record)[0]["path"]).relative_to(run).as_posix()
             found[f"{record['program'].removesuffix('.py')} {first}"] = record
         return found
 
@@ -277,10 +277,10 @@ MUTATIONS = [
     Mutation(
         "a comment, docstrings, the layout of code, the README and an environment that is not used",
         both(
-            append("workflow/medmim/job.py", "\n# a comment\n"),
-            edit("workflow/medmim/train/tune.py", '    """The base with just', '    """Now: the base with just'),
-            edit("workflow/medmim/train/recipe.py", '"""Rank of the adapters."""', '"""Rank."""'),
-            edit("workflow/medmim/tables.py", "\n\n\ndef", "\n\n\n\n\ndef"),
+            append("workflow/medmim/provenance/job.py", "\n# a comment\n"),
+            edit("workflow/medmim/training/finetune.py", '    """The base with just', '    """Now: the base with just'),
+            edit("workflow/medmim/config/training.py", '"""Rank of the adapters."""', '"""Rank."""'),
+            edit("workflow/medmim/tables/table_io.py", "\n\n\ndef", "\n\n\n\n\ndef"),
             append("README.md", "More.\n"),
             append("envs/data.yaml", "# more\n"),
         ),
@@ -288,33 +288,39 @@ MUTATIONS = [
     # code
     Mutation(
         "code of a leaf module",
-        append("workflow/medmim/score/bootstrap.py", NEW),
+        append("workflow/medmim/scoring/bootstrap.py", NEW),
         {"leaderboard *"},
-        says="leaderboard: code: medmim.score.bootstrap",
+        says="leaderboard: code: medmim.scoring.bootstrap",
     ),
-    Mutation("code of a module of all", append("workflow/medmim/tables.py", NEW), {"*"}, back={"index_files *"}),
-    Mutation("code of one source's adapter", append("workflow/medmim/sources/embed.py", NEW), {"build_images images/embed.*"}),
-    Mutation("code that draws one source", append("workflow/medmim/phantoms/embed.py", NEW), {"make_phantoms raw/embed/*"}),
+    Mutation("code of a module of all", append("workflow/medmim/tables/table_io.py", NEW), {"*"}, back={"index_files *"}),
+    Mutation(
+        "code of one source's adapter", append("workflow/medmim/sources/embed/adapter.py", NEW), {"build_images images/embed.*"}
+    ),
+    Mutation(
+        "code that draws one source", append("workflow/medmim/sources/embed/phantom.py", NEW), {"make_phantoms raw/embed/*"}
+    ),
     Mutation(
         "code of a model family",
-        append("workflow/medmim/models/mantis.py", NEW),
+        append("workflow/medmim/models/families/mantis.py", NEW),
         {"make_tokenizer *", "build_shards *", "make_base *", "tune *", "predict *", "report *"},
     ),
-    Mutation("code of a family that no model is of", append("workflow/medmim/models/llava_med.py", NEW), {"report *"}),
+    Mutation("code of a family that no model is of", append("workflow/medmim/models/families/llava_med.py", NEW), {"report *"}),
     Mutation("code of a program", append("workflow/scripts/merge_qa.py", NEW), {"merge_qa *"}),
     Mutation(
-        "a scoring metric", edit("workflow/medmim/score/openended.py", "recall, 2 * common", "recall, 0.01 + 2 * common"), SCORED
+        "a scoring metric",
+        edit("workflow/medmim/scoring/open_ended.py", "recall, 2 * common", "recall, 0.01 + 2 * common"),
+        SCORED,
     ),
     Mutation(
         "a wording of one task",
-        edit("workflow/medmim/qa/vqa_rad.py", "the answer {answer}", "the reply {answer}"),
+        edit("workflow/medmim/sources/vqa_rad/questions.py", "the answer {answer}", "the reply {answer}"),
         {"generate_qa qa/vqa_rad.*", "merge_qa *", "audit_release *", *ASKED},
     ),
     Mutation(
         "the report's template",
-        append("workflow/medmim/report/report.html.j2", "<!-- more -->\n"),
+        append("workflow/medmim/reporting/report/report.html.j2", "<!-- more -->\n"),
         {"report *", "print_leaderboard *"},
-        says="report: code: medmim/report/report.html.j2",
+        says="report: code: medmim/reporting/report/report.html.j2",
     ),
     Mutation(
         "what a column of the leaderboard means",
@@ -374,7 +380,7 @@ MUTATIONS = [
     Mutation(
         "what is said in other words: a key renamed with its value, a default written out, options of a command in another order",
         both(
-            edit("workflow/medmim/config.py", "    resamples: Positive", "    draws: Positive"),
+            edit("workflow/medmim/config/run_config.py", "    resamples: Positive", "    draws: Positive"),
             edit("workflow/rules/score.smk", "RUN.scoring.resamples", "RUN.scoring.draws"),
             edit("workflow/rules/report.smk", "RUN.scoring.resamples", "RUN.scoring.draws"),
             config(("scoring", {"draws": 200}), ("report/examples", 3)),

@@ -11,9 +11,10 @@ import yaml
 from test_dag import jobs
 
 import heldout_made
-from medmim import tables, trace
-from medmim.audit import UNTRACKED, audit
-from medmim.rules import Rules
+from medmim.provenance.audit import UNTRACKED, audit
+from medmim.reporting import lineage
+from medmim.tables import table_io
+from medmim.tables.data_policy import Rules
 from runs import MINI, faults
 
 RESULTS = "results/mini"
@@ -22,7 +23,7 @@ SETS = {"temporal", "reasoning", "comparison", "coreference", "rad", "odir", "he
 
 
 def test_the_leaderboard_has_every_model_set_and_condition(mini: Path) -> None:
-    board = tables.frame(mini / RESULTS / "leaderboard.parquet", "leaderboard")
+    board = table_io.frame(mini / RESULTS / "leaderboard.parquet", "leaderboard")
     assert set(board.model) == MODELS
     assert set(board.set) == SETS
     assert set(board.kind) == {"closed", "open"}
@@ -44,12 +45,12 @@ def test_every_artifact_has_its_provenance(mini: Path, monkeypatch: pytest.Monke
     assert {e["path"] for e in record["inputs"]["answers"]} == {
         f"{RESULTS}/scores/{m}.parquet" for m in MODELS - {"chance", "majority"}
     }
-    assert record["code"]["modules"].keys() >= {"scripts/leaderboard.py", "medmim.tables"}
+    assert record["code"]["modules"].keys() >= {"scripts/leaderboard.py", "medmim.tables.table_io"}
     assert "pyarrow" in record["code"]["packages"] and "torch" not in record["code"]["packages"]
 
 
 def test_what_the_run_cost_is_told_of_every_job(mini: Path) -> None:
-    costs = tables.frame(mini / RESULTS / "costs.parquet", "costs")
+    costs = table_io.frame(mini / RESULTS / "costs.parquet", "costs")
     made = {path.name.removesuffix(".log") for path in (mini / RESULTS / "logs").glob("*.log")} - {"audit", "crate"}
     assert {f"{rule}.{job}".rstrip(".") for rule, job in zip(costs["rule"], costs["job"], strict=True)} >= made
     assert (costs["outcome"] == "done").all() and (costs["run_seconds"] > 0).all() and (costs["memory_mb"] > 50).all()
@@ -83,7 +84,7 @@ def test_the_audit_rule_fails_naming_the_file(snakemake, mini: Path) -> None:
 
 
 def test_no_patient_or_image_of_the_benchmark_is_in_training(mini: Path) -> None:
-    parts = {p: tables.frame(mini / RESULTS / f"qa/{p}.parquet", "qa") for p in ("train", "benchmark", "pretrain")}
+    parts = {p: table_io.frame(mini / RESULTS / f"qa/{p}.parquet", "qa") for p in ("train", "benchmark", "pretrain")}
     for column in ("patient_ids", "image_ids"):
         values = {p: set(x for row in frame[column] for x in row) for p, frame in parts.items()}
         assert values["benchmark"] and not values["benchmark"] & (values["train"] | values["pretrain"])
@@ -97,7 +98,7 @@ def test_the_report_says_that_it_is_synthetic(mini: Path) -> None:
 
 def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tmp_path: Path) -> None:
     """Questions in the authors' format about the phantoms' images, named as the release names them."""
-    images = tables.frame(mini / RESULTS / "images/ms_cxr_t.images.parquet", "images", ["release_path", "patient_id"])
+    images = table_io.frame(mini / RESULTS / "images/ms_cxr_t.images.parquet", "images", ["release_path", "patient_id"])
     pairs = images.groupby("patient_id").release_path.agg(list)
     pairs = [paths[:2] for paths in pairs if len(paths) >= 2]
     assert len(pairs) >= 8
@@ -128,7 +129,7 @@ def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tm
     config = tmp_path / "released.yaml"
     config.write_text(yaml.safe_dump(values))
     snakemake(tmp_path, "--configfile", config, "--cores", "2")
-    board = tables.frame(tmp_path / RESULTS / "leaderboard.parquet", "leaderboard")
+    board = table_io.frame(tmp_path / RESULTS / "leaderboard.parquet", "leaderboard")
     board = board[board.part == "all"]
     assert board[(board.model == "mim-llava-med") & (board.set == "comparison") & (board.metric == "accuracy")].n.tolist() == [
         4,
@@ -156,7 +157,7 @@ def test_the_release_is_audited_beside_generated_questions(snakemake, mini: Path
     theirs = found.keys() - ours.keys()
     assert found == ours | {name: found[name] for name in theirs}
     assert found["Med_MIM_benchmark_Held_in_Comparison.json"]["shares_patient_with_train"] == 234
-    statistics = tables.frame(tmp_path / RESULTS / "statistics.parquet", "statistics")
+    statistics = table_io.frame(tmp_path / RESULTS / "statistics.parquet", "statistics")
     assert set(zip(statistics.origin, statistics.split, strict=True)) == {
         (o, s) for o in ("ours", "release") for s in ("train", "benchmark")
     }
@@ -186,7 +187,7 @@ def with_further_sets(snakemake, mini: Path, tmp_path_factory: pytest.TempPathFa
 
 def test_further_held_out_sets_reach_the_leaderboard(with_further_sets: Path) -> None:
     results = with_further_sets / RESULTS
-    board = tables.frame(results / "leaderboard.parquet", "leaderboard")
+    board = table_io.frame(results / "leaderboard.parquet", "leaderboard")
     cells = board[(board.metric == "accuracy") & (board.model == "med-mantis") & (board.part == "all")].set_index("set")
     assert set(cells.index) == SETS | {"medframeqa", "medxpertqa"}
     assert cells.n[["medframeqa", "medxpertqa"]].tolist() == [4, 3]  # one exam question shows a single image
@@ -204,22 +205,22 @@ def test_further_held_out_sets_reach_the_leaderboard(with_further_sets: Path) ->
 
 def test_a_further_set_is_traced_to_its_files_and_to_nothing_else(with_further_sets: Path) -> None:
     results = with_further_sets / RESULTS
-    found = trace.cell(results, "med-mantis", "medframeqa", "accuracy")
+    found = lineage.cell(results, "med-mantis", "medframeqa", "accuracy")
     assert found["sets"] == ["medframeqa"] and found["sources"] == {"medframeqa": 4} and len(found["items"]) == 4
     rests = set(found["nodes"])
     assert {"qa/heldout/medframeqa.parquet", "images/medframeqa.images.parquet", "sources/medframeqa.parquet"} <= rests
     assert not {name for name in rests if "medxpertqa" in name} and "qa/benchmark.parquet" not in rests
-    assert "medframeqa" not in trace.cell(results, "med-mantis", "held_in", "accuracy")["sets"]
-    rests = set(trace.cell(results, "med-mantis", "odir", "accuracy")["nodes"])
+    assert "medframeqa" not in lineage.cell(results, "med-mantis", "held_in", "accuracy")["sets"]
+    rests = set(lineage.cell(results, "med-mantis", "odir", "accuracy")["nodes"])
     assert "qa/benchmark.parquet" in rests and not {name for name in rests if "medframeqa" in name or "medxpertqa" in name}
-    asked = trace.question(results, str(found["items"][0]["qa_id"]))
+    asked = lineage.question(results, str(found["items"][0]["qa_id"]))
     assert asked["splits"] == ["benchmark"] and len(asked["replies"]) == 2
     assert all(image["origin_file"].startswith("data/test-0000") and image["index_sha256"] for image in asked["images"])
 
 
 def test_every_tool_gets_all_questions(with_further_sets: Path) -> None:
     export = with_further_sets / RESULTS / "export"
-    benchmark = tables.frame(with_further_sets / RESULTS / "qa/benchmark.heldout.parquet", "qa")
+    benchmark = table_io.frame(with_further_sets / RESULTS / "qa/benchmark.heldout.parquet", "qa")
     parts = [pd.read_csv(path, sep="\t") for path in (export / "vlmevalkit").glob("*.tsv")]
     assert sorted(pd.concat(parts).qa_id) == sorted(benchmark.qa_id)
     for folder in ("hf", "lmms-eval"):
@@ -227,6 +228,6 @@ def test_every_tool_gets_all_questions(with_further_sets: Path) -> None:
             q for path in (export / folder / "data").glob("*.parquet") for q in pd.read_parquet(path, columns=["qa_id"]).qa_id
         ]
         assert sorted(held) == sorted(benchmark.qa_id)
-    train = tables.frame(with_further_sets / RESULTS / "qa/train.parquet", "qa")
+    train = table_io.frame(with_further_sets / RESULTS / "qa/train.parquet", "qa")
     parts = [pd.read_parquet(path, columns=["qa_id"]) for path in (export / "instructions/data").glob("*.parquet")]
     assert sorted(pd.concat(parts).qa_id) == sorted(train.qa_id)

@@ -11,16 +11,18 @@ sys.path.insert(0, f"{workflow.basedir}/workflow")  # this checkout's library, w
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
-from medmim import cache, owners, plan, slurm
-from medmim.config import ConfigError
-from medmim.config import parse as parse_config
-from medmim.digest import HERE, digest
-from medmim.download.settings import SERVERS
-from medmim.errors import UserError
-from medmim.models import FAMILIES
-from medmim.models import module as family_module
-from medmim.train import architecture, budget
-from medmim.train.recipe import SIZES
+from medmim.common.errors import UserError
+from medmim.config.download import SERVERS
+from medmim.config.run_config import ConfigError
+from medmim.config.run_config import parse as parse_config
+from medmim.config.training import SIZES
+from medmim.models.families.registry import FAMILIES
+from medmim.models.families.registry import module as family_module
+from medmim.provenance import cache
+from medmim.provenance.code_digest import HERE, digest
+from medmim.snakemake_hooks import rerun, slurm
+from medmim.sources import terms
+from medmim.training.planning import architecture, memory
 
 if workflow.global_resources["_nodes"].value is not None:
     # A cluster: profiles/default's cores are this machine's, and would cap the threads of jobs on the cluster's nodes.
@@ -63,7 +65,7 @@ for rule, gpus in {
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
 CACHE = os.environ.get(cache.FOLDER, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
-plan.install(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
+rerun.install(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
 slurm.install(workflow, Path(R))
 ENVIRONMENT = {"PYTHONPATH": f"{workflow.basedir}/workflow", cache.FOLDER: CACHE, cache.LIMIT: LIMIT}
 shell.prefix(
@@ -150,9 +152,9 @@ def must_fit(model):
             built = architecture.Architecture.read(*config)
         except architecture.UnknownArchitecture:
             return  # of the hub, and known once it is fetched
-        asked = budget.expected(RUN.qa.train.model_dump(), built.image_tokens)
+        asked = memory.expected(RUN.qa.train.model_dump(), built.image_tokens)
         try:
-            budget.require(budget.plan(built, tuning, asked), model)
+            memory.require(memory.plan(built, tuning, asked), model)
         except UserError as error:
             raise WorkflowError(str(error)) from None
 

@@ -61,7 +61,7 @@ if HELDOUT:
                 limit=RUN.heldout[w.heldout].limit,
                 max_rejected=RUN.heldout[w.heldout].max_rejected,
             ),
-            code=lambda w: digest("import_heldout.py", f"medmim.heldout.{w.heldout}"),
+            code=lambda w: digest("import_heldout.py", f"medmim.benchmarks.external.{w.heldout}"),
             root=lambda w: RUN.heldout[w.heldout].path or f"{R}/raw/{w.heldout}",
         shell:
             program("import_heldout.py") + "--set {wildcards.heldout} --root {params.root:q} --raw {input} --threads {threads}"

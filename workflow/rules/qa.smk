@@ -15,7 +15,7 @@ if RUN.qa.release.path:
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=cfg(rules=owners.RELEASE.record()),
+            cfg=cfg(rules=terms.RELEASE.record()),
             code=digest("index_files.py"),
             root=RELEASE,
         shell:
@@ -33,7 +33,7 @@ elif RUN.qa.origin == "released":
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256, rules=owners.RELEASE.record()),
+            cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256, rules=terms.RELEASE.record()),
             code=digest("fetch_release.py"),
         shell:
             program("fetch_release.py") + "--index {output}"
@@ -63,7 +63,7 @@ if RUN.qa.origin == "generated":
                 pretrain=bool(PRETRAIN),
                 **({"composed_images": RUN.qa.composed_images} if w.source == "pmc" else {}),
             ),
-            code=lambda w: digest("generate_qa.py", f"medmim.qa.{w.source}"),
+            code=lambda w: digest("generate_qa.py", f"medmim.sources.{w.source}.questions"),
             raw=lambda w: f"--raw {raw_index(w.source)}" if PRETRAIN and w.source in PHANTOMS else "",
         shell:
             program("generate_qa.py")

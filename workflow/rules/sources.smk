@@ -14,7 +14,7 @@ if PHANTOMS:
             "../../envs/data.yaml"
         params:
             cfg=lambda w: cfg(patients=RUN.sources[w.source].patients, seed=RUN.seed),
-            code=lambda w: digest("make_phantoms.py", f"medmim.phantoms.{w.source}"),
+            code=lambda w: digest("make_phantoms.py", f"medmim.sources.{w.source}.phantom"),
         shell:
             program("make_phantoms.py") + "--source {wildcards.source} --raw {output}"
 
@@ -32,7 +32,7 @@ if LOCAL:
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=lambda w: cfg(rules=owners.rules(w.source, w.source in RUN.credentialed).record()),
+            cfg=lambda w: cfg(rules=terms.rules(w.source, w.source in RUN.credentialed).record()),
             code=digest("index_files.py"),
             root=lambda w: raw_root(w.source),
         shell:
@@ -58,9 +58,9 @@ if DOWNLOADED:
                 limit=RUN.sources[w.source].limit,
                 max_missing=RUN.sources[w.source].max_missing,
                 download=RUN.download.part(w.source),
-                rules=owners.rules(w.source, w.source in RUN.credentialed).record(),
+                rules=terms.rules(w.source, w.source in RUN.credentialed).record(),
             ),
-            code=lambda w: digest("fetch_source.py", f"medmim.download.{w.source}"),
+            code=lambda w: digest("fetch_source.py", f"medmim.sources.{w.source}.download"),
             root=lambda w: raw_root(w.source),
             parallel=RUN.download.parallel,
         shell:

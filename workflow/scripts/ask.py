@@ -7,7 +7,8 @@ endpoint.key_env names, if any.
 
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -17,31 +18,33 @@ def main() -> None:
     arguments.add_argument("--replies", type=Path, required=True, help="folder that keeps every reply, for this and later runs")
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
     with Job(arguments, inputs=["qa", "images"], outputs=["predictions"], cached=False) as job:
-        from medmim import tables
-        from medmim.endpoint.client import ask
-        from medmim.endpoint.settings import Endpoint
-        from medmim.images import ImageStore
-        from medmim.predict import request
-        from medmim.predict.store import Store
-        from medmim.qa.conditions import COLUMNS
+        from medmim.config.endpoint import Endpoint
+        from medmim.endpoints.client import ask
+        from medmim.prediction import endpoint_replies
+        from medmim.prediction.reply_store import Store
+        from medmim.questions.conditions import COLUMNS
+        from medmim.tables import table_io
+        from medmim.tables.images import ImageStore
 
         cfg, args = job.cfg, job.args
         endpoint = Endpoint(**cfg["endpoint"])
-        questions = tables.read(args.qa, "qa", [*COLUMNS, "source"]).to_pylist()
-        image_ids, sources = request.images(args.images)
+        questions = table_io.read(args.qa, "qa", [*COLUMNS, "source"]).to_pylist()
+        image_ids, sources = endpoint_replies.images(args.images)
         said = {"system": cfg["system"], "max_new_tokens": cfg["max_new_tokens"], "seed": cfg["seed"]}
         try:
-            wanted = request.requests(questions, cfg["conditions"], endpoint, image_ids=image_ids, **said)
+            wanted = endpoint_replies.requests(questions, cfg["conditions"], endpoint, image_ids=image_ids, **said)
         except UserError as error:
             raise UserError(f"{args.qa}: {error}") from None
         of_question = {q["qa_id"]: q["source"] for q in questions}
-        credentialed = request.check_credentialed(wanted, of_question, sources, cfg["credentialed"], endpoint, cfg["model"])
+        credentialed = endpoint_replies.check_credentialed(
+            wanted, of_question, sources, cfg["credentialed"], endpoint, cfg["model"]
+        )
         with Store(args.replies) as store:
             png = ImageStore(args.images).png
             failures, sent = ask(wanted, endpoint, store, lambda r: r.body(png))
-            found = request.rows(wanted, store, failures, cfg["model"])
-            account = request.account(wanted, store)
-        tables.write(job.out["predictions"], "predictions", found)
+            found = endpoint_replies.rows(wanted, store, failures, cfg["model"])
+            account = endpoint_replies.account(wanted, store)
+        table_io.write(job.out["predictions"], "predictions", found)
         job.extra["endpoint"] = {"credentialed": credentialed, "sent": sent, **account}
         cut = account["finish_reasons"].get("length", 0)
         told = [f"{len(found)} replies", f"{sent} requests"]

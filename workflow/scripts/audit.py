@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from medmim import files
-from medmim.job import Job, UserError, log, parser
+from medmim.common import files
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, log, parser
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
     arguments.add_argument("--cache", type=Path, help="folder of a cache to check as well")
     arguments.add_argument("--json", type=Path, help="list of what was found (written)")
     with Job(arguments) as job:
-        from medmim.audit import audit
+        from medmim.provenance.audit import audit
 
         if not job.args.results.is_dir():
             raise UserError(f"{job.args.results}: no such folder: run the workflow first, or name the run's with --results")

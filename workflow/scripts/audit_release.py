@@ -4,15 +4,16 @@ Files are the authors' released JSON or our qa tables (Parquet), mixed as you li
 
     python workflow/scripts/audit_release.py --train train.json --benchmark benchmark.json --json audit.json --html audit.html
 
-The JSON maps the name of each benchmark file (of a qa table: each set in it) to its figures; medmim.release.audit and
-medmim.release.text_only say what each figure counts. The HTML page explains them and names the records. With
+The JSON maps the name of each benchmark file (of a qa table: each set in it) to its figures; medmim.benchmarks.quality.faults and
+medmim.benchmarks.quality.text_only say what each figure counts. The HTML page explains them and names the records. With
 --release-train and --release-benchmark the authors' files are audited beside, by their own training files.
 """
 
 import json
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -28,9 +29,9 @@ def main() -> None:
     arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
     inputs = ["train", "benchmark", "release_train", "release_benchmark"]
     with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
-        from medmim import tables
-        from medmim.release.page import Audited, page
-        from medmim.release.statistics import statistics
+        from medmim.benchmarks.quality.page import Audited, page
+        from medmim.benchmarks.quality.statistics import statistics
+        from medmim.tables import table_io
 
         ours = Audited.of("ours", job.args.train, job.args.benchmark)
         theirs = [Audited.of("release", job.args.release_train, job.args.release_benchmark)] if job.args.release_benchmark else []
@@ -47,7 +48,7 @@ def main() -> None:
         ]
         figures = {name: a.figures() | part.told[name].figures() for part in parts for name, a in part.sets.items()}
         if "statistics" in job.out:
-            tables.write(job.out["statistics"], "statistics", rows)
+            table_io.write(job.out["statistics"], "statistics", rows)
         job.out["json"].write_text(json.dumps(figures, indent=1) + "\n")
         if "html" in job.out:
             job.out["html"].write_text(page(parts, rows))

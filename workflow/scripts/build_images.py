@@ -1,14 +1,15 @@
 """Read one source in its owner's layout and write its images, what is stated of them, and what could not be used.
 
 cfg: size (longest side in pixels; larger images are shrunk), max_rejected (share of images and rows that may be broken
-before it stops, default 0.01), limit (patients; unset takes all). The source's adapter, medmim.sources.<source>, says what
+before it stops, default 0.01), limit (patients; unset takes all). The source's adapter, medmim.sources.base.<source>, says what
 is read and how.
 """
 
 import importlib
 from pathlib import Path
 
-from medmim.job import Job, UserError, log, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, log, parser
 
 
 def main() -> None:
@@ -22,23 +23,23 @@ def main() -> None:
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected"]
-    with Job(arguments, inputs=["raw", "missing"], outputs=outputs, modules=["medmim.sources.{source}"]) as job:
-        from medmim import images, tables
-        from medmim.sources import Build
+    with Job(arguments, inputs=["raw", "missing"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
+        from medmim.sources.base import Build
+        from medmim.tables import images, table_io
 
         args = job.args
         if not args.root.is_dir():
             raise UserError(f"--root: {args.root} is no folder")
-        adapter = importlib.import_module(f"medmim.sources.{args.source}")
-        index = dict(zip(*(c.to_pylist() for c in tables.read(args.raw, "files", ["path", "sha256"]).columns), strict=True))
+        adapter = importlib.import_module(f"medmim.sources.{args.source}.adapter")
+        index = dict(zip(*(c.to_pylist() for c in table_io.read(args.raw, "files", ["path", "sha256"]).columns), strict=True))
         plan = adapter.plan(args.root).limited(job.cfg.get("limit"))
         if args.missing:
-            plan = plan.without(tables.read(args.missing, "rejected", ["item"])["item"].to_pylist())
+            plan = plan.without(table_io.read(args.missing, "rejected", ["item"])["item"].to_pylist())
         build = Build(args.source, args.root, plan, job.cfg["size"], args.threads, index)
         count = images.write(job.out["images"], build.images())
         build.check(job.cfg.get("max_rejected", 0.01))
-        findings = tables.write(job.out["findings"], "findings", build.findings())
-        rejected = tables.write(job.out["rejected"], "rejected", build.rejections())
+        findings = table_io.write(job.out["findings"], "findings", build.findings())
+        rejected = table_io.write(job.out["rejected"], "rejected", build.rejections())
         for reason, number in sorted(build.plan.skipped.items()):
             log.info("left out: %d × %s", number, reason)
         job.done(f"{args.source}: {count} images, {findings} findings, {rejected} rejected")

@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from medmim import tables
-from medmim.costs import page, runs, summary
-from medmim.costs.advice import advise
-from medmim.files import whole
+from medmim.common.files import whole
+from medmim.reporting.costs import page, runs, summary
+from medmim.reporting.costs.advice import advise
+from medmim.tables import table_io
 
 SHOWN, ADVISED = 8, 3
 """Rules and pieces of advice on the terminal."""
@@ -62,7 +62,7 @@ def main() -> None:
     table, advice, cached = summary.rows(found), [text for _, text in advise(found)], summary.cached(args.results)
     html = args.html or args.results / "costs.html"
     try:
-        tables.write(args.parquet or args.results / "costs.parquet", "costs", table)
+        table_io.write(args.parquet or args.results / "costs.parquet", "costs", table)
         with whole(html) as temporary:
             temporary.write_text(page.render(table, advice, cached), encoding="utf-8")
     except OSError as error:

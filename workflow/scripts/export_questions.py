@@ -9,7 +9,7 @@ them all the same), images (whether they go with the questions), max_new_tokens 
 import importlib
 from pathlib import Path
 
-from medmim.job import Job, parser
+from medmim.provenance.job import Job, parser
 
 FORMATS = ("hf", "lmms-eval", "vlmevalkit")
 

@@ -6,8 +6,9 @@ under the licence that its card states.
 
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
-from medmim.rules import UNSTATED, Rules
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
+from medmim.tables.data_policy import UNSTATED, Rules
 
 WANTED = ["*.parquet", "MM/test.jsonl", "images.zip", "README.md"]
 """Files that the adapters read, and the card with the licence."""
@@ -17,14 +18,14 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--index", type=Path, required=True, help="files.parquet of the folder to fill (written)")
     with Job(arguments, outputs=["index"], cached=False) as job:
-        from medmim import hub
+        from medmim.common import huggingface_hub
 
         repository, revision = job.cfg["hub"], job.cfg["revision"]
-        folder = hub.snapshot(repository, revision, repo_type="dataset", allow_patterns=WANTED)
+        folder = huggingface_hub.snapshot(repository, revision, repo_type="dataset", allow_patterns=WANTED)
         if folder.name != revision:
             raise UserError(f"{repository}: the hub gave commit {folder.name}, not {revision}")
-        job.hold(Rules(hub.licences(folder) or frozenset({UNSTATED})))
-        job.done(f"{hub.link(folder, job.out['index'])} files of {repository} at {revision}")
+        job.hold(Rules(huggingface_hub.licences(folder) or frozenset({UNSTATED})))
+        job.done(f"{huggingface_hub.link(folder, job.out['index'])} files of {repository} at {revision}")
 
 
 if __name__ == "__main__":

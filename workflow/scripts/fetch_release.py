@@ -1,20 +1,22 @@
 """Download the authors' released question files: an archive (zip or tar) at a pinned URL, checked against its hash.
 
-cfg: url; sha256, the expected hash of the archive; rules (of use, as medmim.rules records them). Only its *.json files are
+cfg: url; sha256, the expected hash of the archive; rules (of use, as medmim.tables.data_policy records them). Only its *.json
+files are
 kept, beside the index.
 """
 
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
-from medmim.rules import Rules
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
+from medmim.tables.data_policy import Rules
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--index", type=Path, required=True, help="files.parquet of the folder to fill (written)")
     with Job(arguments, outputs=["index"]) as job:
-        from medmim.release.download import fetch
+        from medmim.benchmarks.released.download import fetch
 
         job.hold(Rules.told(job.cfg.get("rules", {})))
         url, sha256 = job.cfg.get("url"), job.cfg.get("sha256")

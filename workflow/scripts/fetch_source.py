@@ -1,15 +1,16 @@
 """Fetch a source from its owner's server into a folder, and list and hash its files.
 
 cfg: download (settings.Download, the part of this source), limit (patients), max_missing (share of files that the owner may
-no longer have), rules (of use, as medmim.rules records them). What is in the folder is not fetched again, and what was cut
+no longer have), rules (of use, as medmim.tables.data_policy records them). What is in the folder is not fetched again, and
+what was cut
 off goes on. Credentials are those of the environment, ~/.netrc, AWS's own settings and kaggle.json.
 """
 
 import importlib
 from pathlib import Path
 
-from medmim.job import Job, log, parser
-from medmim.rules import Rules
+from medmim.provenance.job import Job, log, parser
+from medmim.tables.data_policy import Rules
 
 
 def main() -> None:
@@ -20,16 +21,17 @@ def main() -> None:
     arguments.add_argument("--missing", type=Path, required=True, help="table of what the owner no longer has (written)")
     arguments.add_argument("--threads", type=int, default=4, help="files fetched at once")
     outputs = ["index", "missing"]
-    with Job(arguments, outputs=outputs, cached=False, modules=["medmim.download.{source}"]) as job:
-        from medmim import files, tables
-        from medmim.download.folder import Folder
-        from medmim.download.settings import Download
+    with Job(arguments, outputs=outputs, cached=False, modules=["medmim.sources.{source}.download"]) as job:
+        from medmim.common import files
+        from medmim.config.download import Download
+        from medmim.download.source_folder import Folder
         from medmim.download.transfer import Patience
+        from medmim.tables import table_io
 
         args = job.args
         job.hold(Rules.told(job.cfg.get("rules", {})))
         settings = Download.model_validate(job.cfg.get("download", {}))
-        module = importlib.import_module(f"medmim.download.{args.source}")
+        module = importlib.import_module(f"medmim.sources.{args.source}.download")
         patience = Patience(settings.retries, settings.pause)
         with Folder(args.source, args.root, patience, args.threads) as folder:
             module.fetch(folder, settings, job.cfg.get("limit"))
@@ -38,9 +40,9 @@ def main() -> None:
         for path, why in sorted(folder.missing.items()):
             log.info("missing: %s (%s)", path, why)
         job.watch(args.root, args.index.as_posix())
-        count = tables.write(job.out["index"], "files", files.index(args.root, folder.ledger.known))
+        count = table_io.write(job.out["index"], "files", files.index(args.root, folder.ledger.known))
         told = [{"stage": "fetch_source", "item": path, "reason": why} for path, why in sorted(folder.missing.items())]
-        tables.write(job.out["missing"], "rejected", told)
+        table_io.write(job.out["missing"], "rejected", told)
         job.done(f"{args.source}: {folder.meter.files} files fetched, {count} in {args.root}, {len(told)} missing at the owner's")
 
 

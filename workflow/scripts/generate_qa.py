@@ -10,7 +10,8 @@ import gc
 from collections import Counter
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
 
 TRUTH = "phantom_truth.csv"
 
@@ -22,16 +23,18 @@ def main() -> None:
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (read)")
     arguments.add_argument("--raw", type=Path, help="files table of a phantom's folder (read)")
     arguments.add_argument("--qa", type=Path, required=True, help="qa table (written)")
-    with Job(arguments, inputs=["images", "findings", "raw"], outputs=["qa"], modules=["medmim.qa.{source}"]) as job:
+    with Job(
+        arguments, inputs=["images", "findings", "raw"], outputs=["qa"], modules=["medmim.sources.{source}.questions"]
+    ) as job:
         import pandas as pd
 
-        from medmim import tables
-        from medmim.qa.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
-        from medmim.qa.generate import questions
+        from medmim.questions.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
+        from medmim.questions.generate import questions
+        from medmim.tables import table_io
 
         gc.disable()  # nothing made here refers back to itself, and looking for what does takes a quarter of the time
-        images = tables.frame(job.args.images, "images", [*IMAGE_COLUMNS, "origin_file"])
-        findings = tables.frame(job.args.findings, "findings", FINDING_COLUMNS)
+        images = table_io.frame(job.args.images, "images", [*IMAGE_COLUMNS, "origin_file"])
+        findings = table_io.frame(job.args.findings, "findings", FINDING_COLUMNS)
         if images.empty:
             raise UserError(f"{job.args.images}: no images; nothing can be asked of source {job.args.source}")
         truth = None
@@ -41,7 +44,7 @@ def main() -> None:
                 raise UserError(f"{path} does not exist: pretraining questions are made of phantoms only")
             truth = pd.read_csv(path, dtype=str, keep_default_na=False)
         rows = questions(job.args.source, images, findings, truth=truth, **job.cfg)
-        tables.write(job.out["qa"], "qa", rows)
+        table_io.write(job.out["qa"], "qa", rows)
         counts = Counter(row["split"] for row in rows)
         job.done(f"{job.args.source}: " + (", ".join(f"{n} {split}" for split, n in counts.items()) or "no questions"))
 

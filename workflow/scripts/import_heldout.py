@@ -1,14 +1,16 @@
 """Turn a held-out set, as its authors publish it, into images and questions of the benchmark.
 
 cfg: size (longest side in pixels; larger images are shrunk), limit (at most so many questions, null for all), max_rejected
-(share of questions that may be broken before it stops, default 0.01). The set's adapter, medmim.heldout.<set>, says what is
+(share of questions that may be broken before it stops, default 0.01). The set's adapter, medmim.benchmarks.external.<set>,
+says what is
 read and how.
 """
 
 import importlib
 from pathlib import Path
 
-from medmim.job import Job, UserError, log, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, log, parser
 
 
 def main() -> None:
@@ -20,20 +22,22 @@ def main() -> None:
     arguments.add_argument("--qa", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     arguments.add_argument("--threads", type=int, default=1, help="threads that read images; the result is the same")
-    with Job(arguments, inputs=["raw"], outputs=["images", "qa", "rejected"], modules=["medmim.heldout.{set}"]) as job:
-        from medmim import images, tables
-        from medmim.heldout import Import
+    with Job(
+        arguments, inputs=["raw"], outputs=["images", "qa", "rejected"], modules=["medmim.benchmarks.external.{set}"]
+    ) as job:
+        from medmim.benchmarks.external.base import Import
+        from medmim.tables import images, table_io
 
         args = job.args
         if not args.root.is_dir():
             raise UserError(f"--root: {args.root} is no folder")
-        adapter = importlib.import_module(f"medmim.heldout.{args.set}")
-        index = dict(zip(*(c.to_pylist() for c in tables.read(args.raw, "files", ["path", "sha256"]).columns), strict=True))
+        adapter = importlib.import_module(f"medmim.benchmarks.external.{args.set}")
+        index = dict(zip(*(c.to_pylist() for c in table_io.read(args.raw, "files", ["path", "sha256"]).columns), strict=True))
         made = Import(args.set, args.root, adapter.cases, index, job.cfg["size"], job.cfg.get("limit"), args.threads)
         count = images.write(job.out["images"], made.images())
         made.check(job.cfg.get("max_rejected", 0.01))
-        tables.write(job.out["qa"], "qa", made.rows)
-        rejected = tables.write(job.out["rejected"], "rejected", made.rejections())
+        table_io.write(job.out["qa"], "qa", made.rows)
+        rejected = table_io.write(job.out["rejected"], "rejected", made.rejections())
         if made.single:
             log.info("left out: %d × a question about one image or none", made.single)
         job.done(f"{args.set}: {len(made.rows)} questions, {count} images, {rejected} rejected")

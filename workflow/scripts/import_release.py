@@ -7,7 +7,8 @@ all records; exact repeats are listed but don't count) the program stops.
 
 from pathlib import Path, PurePosixPath
 
-from medmim.job import Job, UserError, log, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, log, parser
 
 
 def main() -> None:
@@ -18,12 +19,13 @@ def main() -> None:
     arguments.add_argument("--benchmark", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     with Job(arguments, inputs=["index"], outputs=["train", "benchmark", "rejected"]) as job:
-        from medmim import files, tables
-        from medmim.release import convert, records
+        from medmim.benchmarks.released import convert, records
+        from medmim.common import files
+        from medmim.tables import table_io
 
         root = job.args.root or job.args.index.parent
         read = []
-        for entry in tables.read(job.args.index, "files").to_pylist():
+        for entry in table_io.read(job.args.index, "files").to_pylist():
             name = entry["path"]
             if not name.endswith(records.SUFFIX) or any(part.startswith(".") for part in PurePosixPath(name).parts):
                 continue
@@ -46,9 +48,9 @@ def main() -> None:
             raise UserError(f"{root}: no benchmark question among {len(read)} files: expected Med_MIM_benchmark_*.json")
         if not done.rows["train"]:
             log.warning("%s: no training question: nothing can be tuned on this release", root)
-        tables.write(job.out["train"], "qa", done.rows["train"])
-        tables.write(job.out["benchmark"], "qa", done.rows["benchmark"])
-        tables.write(job.out["rejected"], "rejected", done.rejected)
+        table_io.write(job.out["train"], "qa", done.rows["train"])
+        table_io.write(job.out["benchmark"], "qa", done.rows["benchmark"])
+        table_io.write(job.out["rejected"], "rejected", done.rejected)
         made = ", ".join(f"{len(rows)} {split}" for split, rows in done.rows.items())
         job.done(f"{made} questions; of {done.records} records {done.unusable} unusable, {done.repeats} repeats")
 

@@ -1,13 +1,15 @@
 """List and hash the files of a folder that the user has.
 
-cfg: rules (their rules of use, as medmim.rules records them; unset where nothing is known), card (whether they are a repository
+cfg: rules (their rules of use, as medmim.tables.data_policy records them; unset where nothing is known), card (whether they
+are a repository
 of the hub, whose card states their licence).
 """
 
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
-from medmim.rules import UNSTATED, Rules
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
+from medmim.tables.data_policy import UNSTATED, Rules
 
 
 def main() -> None:
@@ -15,17 +17,18 @@ def main() -> None:
     arguments.add_argument("--root", type=Path, required=True, help="the folder")
     arguments.add_argument("--index", type=Path, required=True, help="table of its files (written)")
     with Job(arguments, outputs=["index"], cached=False) as job:
-        from medmim import files, hub, tables
+        from medmim.common import files, huggingface_hub
+        from medmim.tables import table_io
 
         job.hold(Rules.told(job.cfg.get("rules", {})))
         if job.cfg.get("card"):
-            job.hold(Rules(hub.licences(job.args.root) or frozenset({UNSTATED})))
+            job.hold(Rules(huggingface_hub.licences(job.args.root) or frozenset({UNSTATED})))
         job.watch(job.args.root, job.args.index.as_posix())
         try:
             rows = files.index(job.args.root)
         except (FileNotFoundError, ValueError) as error:
             raise UserError(f"{error}. Set the source's path in the config to the folder you keep it in") from None
-        tables.write(job.out["index"], "files", rows)
+        table_io.write(job.out["index"], "files", rows)
         job.done(f"{job.args.root}: {len(rows)} files")
 
 

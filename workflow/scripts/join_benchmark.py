@@ -3,7 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -14,13 +15,13 @@ def main() -> None:
     with Job(arguments, inputs=["benchmark", "heldout"], outputs=["joined"]) as job:
         import pyarrow as pa
 
-        from medmim import tables
+        from medmim.tables import table_io
 
-        parts = [tables.read(path, "qa") for path in (job.args.benchmark, *job.args.heldout)]
+        parts = [table_io.read(path, "qa") for path in (job.args.benchmark, *job.args.heldout)]
         joined = pa.concat_tables(parts)
         if twice := [qa_id for qa_id, count in Counter(joined["qa_id"].to_pylist()).items() if count > 1]:
             raise UserError(f"{len(twice)} questions stand in two of the tables, such as {twice[0]}")
-        tables.write(job.out["joined"], "qa", joined)
+        table_io.write(job.out["joined"], "qa", joined)
         sets = Counter(joined["set"].to_pylist())
         job.done(f"{len(joined)} questions: " + ", ".join(f"{name} {count}" for name, count in sets.items()))
 

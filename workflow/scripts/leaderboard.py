@@ -6,7 +6,7 @@ And the comparisons: every pair of models on every set, with p-values. cfg: seed
 import gc
 from pathlib import Path
 
-from medmim.job import Job, parser
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -17,15 +17,15 @@ def main() -> None:
     arguments.add_argument("--leaderboard", type=Path, required=True, help="leaderboard table (written)")
     arguments.add_argument("--comparisons", type=Path, required=True, help="comparisons table (written)")
     with Job(arguments, inputs=["qa", "train", "answers"], outputs=["leaderboard", "comparisons"]) as job:
-        from medmim import tables
-        from medmim.score.leaderboard import SHARED, leaderboard
+        from medmim.scoring.leaderboard import SHARED, leaderboard
+        from medmim.tables import table_io
 
         gc.disable()  # nothing made here refers back to itself
-        train = tables.read(job.args.train, "qa", list(SHARED))
-        given = [tables.read(path, "answers") for path in job.args.answers]
-        found = leaderboard(tables.read(job.args.qa, "qa"), train, given, **job.cfg)
-        tables.write(job.out["leaderboard"], "leaderboard", found.leaderboard)
-        tables.write(job.out["comparisons"], "comparisons", found.comparisons)
+        train = table_io.read(job.args.train, "qa", list(SHARED))
+        given = [table_io.read(path, "answers") for path in job.args.answers]
+        found = leaderboard(table_io.read(job.args.qa, "qa"), train, given, **job.cfg)
+        table_io.write(job.out["leaderboard"], "leaderboard", found.leaderboard)
+        table_io.write(job.out["comparisons"], "comparisons", found.comparisons)
         models, cells, pairs = {row["model"] for row in found.leaderboard}, len(found.leaderboard), len(found.comparisons)
         job.done(f"{len(models)} models and baselines, {cells} cells, {pairs} comparisons, {job.cfg['resamples']} resamples")
 

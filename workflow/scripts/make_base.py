@@ -5,8 +5,9 @@ cfg: {"family": ..., "seed": ..., "threads": ..., "tiny": the section TinyBase}
 
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
-from medmim.models import MODULE
+from medmim.common.errors import UserError
+from medmim.models.families.registry import MODULE
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -22,37 +23,38 @@ def main() -> None:
         import numpy as np
         from transformers import AutoConfig
 
-        from medmim import tables
-        from medmim.models.layout import Layout
-        from medmim.shards.dataset import Shards
-        from medmim.train import base, place
-        from medmim.train.recipe import TinyBase
+        from medmim.config.training import TinyBase
+        from medmim.models.families.base import Layout
+        from medmim.tables import table_io
+        from medmim.training import tiny_base
+        from medmim.training.data.dataset import Shards
+        from medmim.training.runtime import environment
 
         family, seed, tiny = job.cfg["family"], job.cfg["seed"], TinyBase(**job.cfg["tiny"])
-        place.fix(seed, job.cfg["threads"])
+        environment.fix(seed, job.cfg["threads"])
         layout = Layout.open(family, job.args.tokenizer.parent)
         shards = Shards(job.args.samples, job.args.pixels)
-        qa = tables.frame(job.args.qa, "qa").set_index("qa_id", drop=False).loc[list(shards.qa_ids)]
-        held = base.held_back(qa, seed)
+        qa = table_io.frame(job.args.qa, "qa").set_index("qa_id", drop=False).loc[list(shards.qa_ids)]
+        held = tiny_base.held_back(qa, seed)
 
-        model = base.make(AutoConfig.from_pretrained(job.args.tokenizer.parent), seed)
-        known = base.labels(qa[~held])
+        model = tiny_base.make(AutoConfig.from_pretrained(job.args.tokenizer.parent), seed)
+        known = tiny_base.labels(qa[~held])
         pixels = np.stack([shards.image(i) for i in known.image_ids])
-        rows = base.train_vision(model, layout, known, pixels, tiny, seed)
+        rows = tiny_base.train_vision(model, layout, known, pixels, tiny, seed)
         kept = np.flatnonzero(~held).tolist()
         tasks = qa["task"].iloc[kept].tolist()
-        rows += base.train_language(model, layout, [shards[i] for i in kept], shards.lengths[kept], tasks, tiny, seed)
+        rows += tiny_base.train_language(model, layout, [shards[i] for i in kept], shards.lengths[kept], tasks, tiny, seed)
 
         asked = np.flatnonzero(held & (qa["kind"] == "closed").to_numpy()).tolist()
         if not asked:
             raise UserError("no pretraining question is left to see what the base can read: more patients are needed")
-        right = base.first_token_right(model, layout, [shards[i] for i in asked])
-        read = base.reading(qa["task"].iloc[asked].tolist(), qa["ability"].iloc[asked].tolist(), right)
+        right = tiny_base.first_token_right(model, layout, [shards[i] for i in asked])
+        read = tiny_base.reading(qa["task"].iloc[asked].tolist(), qa["ability"].iloc[asked].tolist(), right)
         job.extra["reading"] = read
 
         model.save_pretrained(job.out["model"])
         layout.tokenizer.save_pretrained(job.out["model"])
-        tables.write(job.out["loss"], "loss", rows)
+        table_io.write(job.out["loss"], "loss", rows)
         abilities = ", ".join(f"{a} {read[a]['accuracy']:.2f} of {read[a]['n']}" for a in ("single", "text") if a in read)
         job.done(f"{sum(p.numel() for p in model.parameters()):,} parameters; reads held-back questions: {abilities}")
 

@@ -5,8 +5,9 @@ cfg: family (llava-med or mantis), tiny (image_size, vision_width, vision_layers
 
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
-from medmim.models import MODULE
+from medmim.common.errors import UserError
+from medmim.models.families.registry import MODULE
+from medmim.provenance.job import Job, parser
 
 COLUMNS = ["question", "options", "answer", "answer_index"]
 
@@ -16,12 +17,13 @@ def main() -> None:
     arguments.add_argument("--qa", type=Path, nargs="+", required=True, help="qa tables to take the words from")
     arguments.add_argument("--tokenizer", type=Path, required=True, help="files.parquet of the folder (written)")
     with Job(arguments, inputs=["qa"], outputs=["tokenizer"], modules=[MODULE]) as job:
-        from medmim import tables
-        from medmim.models import family, tiny
-        from medmim.qa.prompt import prompt_text, target_text
+        from medmim.models import tiny
+        from medmim.models.families.registry import family
+        from medmim.questions.prompt import prompt_text, target_text
+        from medmim.tables import table_io
 
         layout = family(job.cfg["family"])
-        questions = [q for path in job.args.qa for q in tables.read(path, "qa", COLUMNS).to_pylist()]
+        questions = [q for path in job.args.qa for q in table_io.read(path, "qa", COLUMNS).to_pylist()]
         try:
             prompts = [prompt_text(q["question"], q["options"]) for q in questions]
             targets = [target_text(q["options"], q["answer_index"], q["answer"]) for q in questions]

@@ -7,8 +7,8 @@ A model that was tuned in full is taken as it is. Needs the memory of the model 
 
 from pathlib import Path
 
-from medmim.job import Job, parser
-from medmim.models import MODULE
+from medmim.models.families.registry import MODULE
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     with Job(arguments, inputs=["base", "tuned", "card"], outputs=["merged"], modules=[MODULE]) as job:
         import shutil
 
-        from medmim.models.merged import merge
+        from medmim.models.merge import merge
 
         made = merge(job.args.base.parent, job.args.tuned.parent, job.cfg["family"], job.out["merged"])
         if job.args.card:

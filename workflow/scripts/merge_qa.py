@@ -8,7 +8,8 @@ import gc
 import logging
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
 
 log = logging.getLogger("medmim")
 
@@ -23,20 +24,20 @@ def main() -> None:
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     splits = ["train", "benchmark", "pretrain"]
     with Job(arguments, inputs=["qa", "images"], outputs=[*splits, "rejected"]) as job:
-        from medmim import tables
-        from medmim.qa.merge import EmptySet, merge
+        from medmim.questions.split import EmptySet, merge
+        from medmim.tables import table_io
 
         gc.disable()  # nothing made here refers back to itself
 
-        rows = [row for path in job.args.qa for row in tables.read(path, "qa").to_pylist()]
-        images = {i for path in job.args.images for i in tables.read(path, "images", ["image_id"])["image_id"].to_pylist()}
+        rows = [row for path in job.args.qa for row in table_io.read(path, "qa").to_pylist()]
+        images = {i for path in job.args.images for i in table_io.read(path, "images", ["image_id"])["image_id"].to_pylist()}
         try:
             merged = merge(rows, images=images if job.args.images else None, **job.cfg)
         except EmptySet as error:
             raise UserError(str(error)) from None
         for name in splits:
-            tables.write(job.out[name], "qa", merged.splits[name])
-        tables.write(job.out["rejected"], "rejected", merged.rejected)
+            table_io.write(job.out[name], "qa", merged.splits[name])
+        table_io.write(job.out["rejected"], "rejected", merged.rejected)
         for line in merged.short:
             log.warning("fewer than wanted: %s", line)
         job.extra["short"] = merged.short

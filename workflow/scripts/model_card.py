@@ -5,7 +5,7 @@ cfg: {"model", "base", "hub", "family", "system", "seed", "sources": {name: orig
 
 from pathlib import Path
 
-from medmim.job import Job, parser
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -16,10 +16,10 @@ def main() -> None:
     arguments.add_argument("--leaderboard", type=Path, help="leaderboard, for the scores")
     arguments.add_argument("--card", type=Path, required=True, help="Markdown (written)")
     with Job(arguments, inputs=["qa", "samples", "tuned", "leaderboard"], outputs=["card"]) as job:
-        from medmim import tables
-        from medmim.card import render
+        from medmim.reporting.model_card.page import render
+        from medmim.tables import table_io
 
-        board = tables.frame(job.args.leaderboard, "leaderboard") if job.args.leaderboard else None
+        board = table_io.frame(job.args.leaderboard, "leaderboard") if job.args.leaderboard else None
         names = {"qa": "training questions", "samples": "training samples", "tuned": "weights (index of their files)"}
         hashes = {told: str(job.inputs[name][0]["sha256"]) for name, told in names.items()}
         text = render(job.cfg, hashes, board)

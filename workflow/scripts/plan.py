@@ -8,21 +8,22 @@ little, and writes nothing. GPU hours are those of an H100.
 
 from pathlib import Path
 
-from medmim.download.settings import SERVERS
-from medmim.job import Job, UserError, parser
+from medmim.common.errors import UserError
+from medmim.config.download import SERVERS
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
     arguments = parser(__doc__)
-    with Job(arguments, modules=[f"medmim.download.{source}" for source in SERVERS]) as job:
-        from medmim.download import preflight
-        from medmim.train import budget, gpu_types
+    with Job(arguments, modules=[f"medmim.sources.{source}.download" for source in SERVERS]) as job:
+        from medmim.sources import preflight
+        from medmim.training.planning import gpu_types, memory
 
         cfg = job.cfg
         needs, gaps = preflight.look(cfg)
         gpu = gpu_types.named("H100")
         assert gpu is not None
-        costs = budget.hours(cfg["trainings"], Path(cfg["folder"]), cfg["questions"]["train"], gpu)
+        costs = memory.hours(cfg["trainings"], Path(cfg["folder"]), cfg["questions"]["train"], gpu)
         if cfg["writing"]:
             most = "{budget_tokens:,} tokens and {budget_usd:,.2f} USD".format(**cfg["writing"])
             costs.append(f"Language-model writing: at most {most}")

@@ -3,7 +3,8 @@
     python workflow/scripts/plan_training.py --config config/config.yaml --gpu H100
 
 Each model with a recipe is built without its weights, on torch's meta device, and counted. Its config.json comes from the run's
-models/NAME, from the model's own folder, or, for the two published bases, from numbers in medmim.train.architecture. Lengths of
+models/NAME, from the model's own folder, or, for the two published bases, from numbers in
+medmim.training.planning.architecture. Lengths of
 samples come from the run's shards where these are made, else from the numbers of questions asked for, and then they are assumed.
 
 Where a recipe states gpu_memory_gb, Snakemake refuses one that does not fit when it plans; here it only says so.
@@ -13,7 +14,8 @@ cfg: {"models": the section models, "questions": the section qa.train, "folder":
 import json
 from pathlib import Path
 
-from medmim.job import Job, UserError, parser
+from medmim.common.errors import UserError
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -24,11 +26,11 @@ def main() -> None:
     arguments.add_argument("--utilisation", type=float, help="share of its peak at which it computes (default: 0.4, assumed)")
     arguments.add_argument("--json", type=Path, metavar="OUT", help="the figures (written)")
     with Job(arguments) as job:
-        from medmim import files
-        from medmim.config import ConfigError, load
-        from medmim.train import budget, meta
-        from medmim.train.architecture import UnknownArchitecture
-        from medmim.train.gpu_types import GPUS, named
+        from medmim.common import files
+        from medmim.config.run_config import ConfigError, load
+        from medmim.training.planning import memory, meta_model
+        from medmim.training.planning.architecture import UnknownArchitecture
+        from medmim.training.planning.gpu_types import GPUS, named
 
         cfg = job.cfg
         if job.args.config:
@@ -48,19 +50,19 @@ def main() -> None:
         gpu = named(job.args.gpu)
         if gpu is None:
             raise UserError(f"--gpu {job.args.gpu}: not known; there are {', '.join(g.name for g in GPUS)}")
-        utilisation = job.args.utilisation or budget.UTILISATION
+        utilisation = job.args.utilisation or memory.UTILISATION
         said, figures = [], {}
         for name in wanted:
             try:
-                plan, config, source = budget.of_run(models, name, Path(cfg["folder"]), cfg["questions"])
+                plan, config, source = memory.of_run(models, name, Path(cfg["folder"]), cfg["questions"])
             except UnknownArchitecture as error:
                 said.append(f"{name:<16}not planned: {error}")
                 continue
-            built = meta.adapted(config, plan.tuning)
-            trained = budget.trained(plan.architecture, plan.tuning)
-            assert meta.count(built, trained=True) == trained, f"{source}: the model trains other weights than were counted"
-            said.append(budget.told(plan, name, source, gpu, utilisation))
-            figures[name] = budget.figures(plan, gpu, utilisation)
+            built = meta_model.adapted(config, plan.tuning)
+            trained = memory.trained(plan.architecture, plan.tuning)
+            assert meta_model.count(built, trained=True) == trained, f"{source}: the model trains other weights than were counted"
+            said.append(memory.told(plan, name, source, gpu, utilisation))
+            figures[name] = memory.figures(plan, gpu, utilisation)
         for text in said:
             print(f"{text}\n")
         if job.args.json:

@@ -3,7 +3,8 @@
 Replies are kept in the folder --replies as they come, by the hash of all that they depend on: a run that was stopped goes on
 where it was, and a condition or question more asks for what is new.
 
-cfg: family (llava-med, mantis or chat), model (its name), conditions (see medmim.qa.conditions), text_likelihood (of the options'
+cfg: family (llava-med, mantis or chat), model (its name), conditions (see medmim.questions.conditions), text_likelihood (of
+the options'
 lines too, where asked plainly), system (message, may be empty), batch (questions at most), max_new_tokens, precision (fp32 or
 bf16), gpus (0: CPU, or 1), threads.
 """
@@ -11,9 +12,10 @@ bf16), gpus (0: CPU, or 1), threads.
 from pathlib import Path
 from typing import Any
 
-from medmim import gpus
-from medmim.job import Job, UserError, parser
-from medmim.models import MODULE
+from medmim.common import gpus
+from medmim.common.errors import UserError
+from medmim.models.families.registry import MODULE
+from medmim.provenance.job import Job, parser
 
 
 def machine(cfg: dict[str, Any]) -> None:
@@ -32,17 +34,17 @@ def main() -> None:
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
     inputs = ["model", "adapter", "qa", "images"]
     with Job(arguments, inputs=inputs, outputs=["predictions"], modules=[MODULE], before=machine) as job:
-        from medmim import tables
-        from medmim.images import ImageStore
-        from medmim.models.prompter import prompter
+        from medmim.models.prompting import prompter
         from medmim.models.weights import device, load
-        from medmim.predict import replies
-        from medmim.predict.store import Store
-        from medmim.qa import conditions
+        from medmim.prediction import local_replies
+        from medmim.prediction.reply_store import Store
+        from medmim.questions import conditions
+        from medmim.tables import table_io
+        from medmim.tables.images import ImageStore
 
         cfg, args = job.cfg, job.args
         where = device(cfg["gpus"], cfg["threads"])
-        qa = tables.read(args.qa, "qa", list(conditions.COLUMNS)).to_pylist()
+        qa = table_io.read(args.qa, "qa", list(conditions.COLUMNS)).to_pylist()
         images = ImageStore(args.images)
         shown = {i: question["qa_id"] for question in qa for i in question["image_ids"]}
         for reference, name in shown.items():
@@ -60,7 +62,7 @@ def main() -> None:
         settings = {name: cfg[name] for name in ("family", "max_new_tokens", "precision", "gpus", "threads")}
         basis = [weights, settings, asker.processor, job.code.get("sha256")]
         asked = {
-            condition: replies.questions(
+            condition: local_replies.questions(
                 conditions.asked(qa, condition),
                 asker,
                 system=cfg["system"],
@@ -71,16 +73,16 @@ def main() -> None:
             for condition in conditions.CONDITIONS
             if condition in cfg["conditions"]
         }
-        batches = [batch for one in asked.values() for batch in replies.batches(one, cfg["batch"])]
+        batches = [batch for one in asked.values() for batch in local_replies.batches(one, cfg["batch"])]
         with Store(args.replies) as kept:
-            new = [batch for batch in batches if replies.batch_key(batch) not in kept]
+            new = [batch for batch in batches if local_replies.batch_key(batch) not in kept]
             if new:
                 adapter = args.adapter.parent if args.adapter else None
                 model = load(args.model.parent, family=cfg["family"], precision=cfg["precision"], adapter=adapter)
-                replies.ask_new(model.to(where), asker, new, kept, max_new_tokens=cfg["max_new_tokens"])
-            given = replies.stored(batches, kept)
-        rows = [row for c, one in asked.items() for row in replies.rows(one, given, model=cfg["model"], condition=c)]
-        tables.write(job.out["predictions"], "predictions", rows)
+                local_replies.ask_new(model.to(where), asker, new, kept, max_new_tokens=cfg["max_new_tokens"])
+            given = local_replies.stored(batches, kept)
+        rows = [row for c, one in asked.items() for row in local_replies.rows(one, given, model=cfg["model"], condition=c)]
+        table_io.write(job.out["predictions"], "predictions", rows)
         failed, fresh = sum(bool(row["failure"]) for row in rows), sum(map(len, new))
         told = [f"{fresh} asked now", *([f"{failed} could not be asked"] if failed else [])]
         job.done(f"{cfg['model']}: {len(rows)} replies under {len(asked)} conditions, {', '.join(told)}")

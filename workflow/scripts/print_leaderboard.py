@@ -7,19 +7,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from medmim.job import Job, parser
+from medmim.provenance.job import Job, parser
 
 
 def behind(job: Job) -> list[dict[str, str]]:
     """What stands behind each model's scores: its weights, numbers, prompts, questions and libraries."""
     import pyarrow.compute as pc
 
-    from medmim import tables
+    from medmim.tables import table_io
 
     indexes = {Path(str(d["path"])).parent.name: str(d["sha256"])[:12] for d in job.inputs["weights"]}
     asked = {}
     for path in job.args.predictions:
-        found = tables.read(path, "predictions", ["model", "condition", "prompt_sha256"])
+        found = table_io.read(path, "predictions", ["model", "condition", "prompt_sha256"])
         prompts = "".join(found.filter(pc.equal(found["condition"], "plain"))["prompt_sha256"].to_pylist())
         asked[found["model"][0].as_py()] = sha256(prompts.encode()).hexdigest()[:12]
     data = str(job.inputs["qa"][0]["sha256"])[:12]
@@ -55,11 +55,11 @@ def main() -> None:
     add("--latex", type=Path, required=True, help="the same, for a preamble with booktabs (written)")
     inputs = ["leaderboard", "qa", "predictions", "weights", "paper"]
     with Job(arguments, inputs=inputs, outputs=["csv", "markdown", "latex"]) as job:
-        from medmim import tables
-        from medmim.report.arranged import arranged
-        from medmim.report.board import read_paper
+        from medmim.reporting.report.arranged import arranged
+        from medmim.reporting.report.board import read_paper
+        from medmim.tables import table_io
 
-        board = tables.frame(job.args.leaderboard, "leaderboard")
+        board = table_io.frame(job.args.leaderboard, "leaderboard")
         board.to_csv(job.out["csv"], index=False, lineterminator="\n")
         made = arranged(
             board,

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from medmim import models
-from medmim.job import Job, parser
+from medmim.models.families import registry
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -33,8 +33,10 @@ def main() -> None:
         "benchmark_audit",
         "paper",
     ]
-    with Job(arguments, inputs=inputs, outputs=["report", "picture"], modules=[models.module(f) for f in models.FAMILIES]) as job:
-        from medmim.report import page
+    with Job(
+        arguments, inputs=inputs, outputs=["report", "picture"], modules=[registry.module(f) for f in registry.FAMILIES]
+    ) as job:
+        from medmim.reporting.report import page
 
         files = page.Files(**{name: getattr(job.args, name) for name in inputs})
         html = page.render(files, job.cfg, job.inputs)

@@ -6,7 +6,7 @@ cfg: conditions (those that the model was asked under).
 import gc
 from pathlib import Path
 
-from medmim.job import Job, parser
+from medmim.provenance.job import Job, parser
 
 
 def main() -> None:
@@ -17,17 +17,17 @@ def main() -> None:
     with Job(arguments, inputs=["qa", "predictions"], outputs=["answers"]) as job:
         import pyarrow.compute as pc
 
-        from medmim import tables
-        from medmim.score import extract
-        from medmim.score.answers import answers
+        from medmim.scoring import reply_parser
+        from medmim.scoring.score_replies import answers
+        from medmim.tables import table_io
 
         gc.disable()  # nothing made here refers back to itself, and looking for what does takes a third of the time
-        qa = tables.read(job.args.qa, "qa")
-        found = answers(qa, [tables.read(path, "predictions") for path in job.args.predictions], job.cfg.get("conditions", ()))
-        tables.write(job.out["answers"], "answers", found)
+        qa = table_io.read(job.args.qa, "qa")
+        found = answers(qa, [table_io.read(path, "predictions") for path in job.args.predictions], job.cfg.get("conditions", ()))
+        table_io.write(job.out["answers"], "answers", found)
         statuses = found.filter(pc.equal(found["metric"], "accuracy"))["status"].to_pylist()
         read = f"{statuses.count('ok')} of {len(statuses)} closed replies read"
-        job.extra["questions_with_duplicate_options"] = sum(map(extract.duplicates, filter(None, qa["options"].to_pylist())))
+        job.extra["questions_with_duplicate_options"] = sum(map(reply_parser.duplicates, filter(None, qa["options"].to_pylist())))
         job.done(f"{found['model'][0]}: {len(qa)} questions, {read}")
 
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from medmim import trace
-from medmim.errors import SidecarError, UserError
-from medmim.files import whole
-from medmim.qa.prompt import LETTERS
+from medmim.common.errors import SidecarError, UserError
+from medmim.common.files import whole
+from medmim.questions.prompt import LETTERS
+from medmim.reporting import lineage
 
 SHOWN = 8
 """Items of a cell named in the tree."""
@@ -80,7 +80,7 @@ def of_cell(found: dict[str, Any]) -> Tree:
         if again:
             branch.add(Text(f"above: {', '.join(again)}", "dim"))
 
-    grow(root, trace.LEADERBOARD, found["nodes"][trace.LEADERBOARD]["sha256"])
+    grow(root, lineage.LEADERBOARD, found["nodes"][lineage.LEADERBOARD]["sha256"])
     return root
 
 
@@ -150,9 +150,9 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if args.cell:
-            found = trace.cell(args.results, *args.cell, kind=args.kind, condition=args.condition)
+            found = lineage.cell(args.results, *args.cell, kind=args.kind, condition=args.condition)
         else:
-            found = trace.question(args.results, args.qa_id)
+            found = lineage.question(args.results, args.qa_id)
         text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
         if args.json == "-":
             sys.stdout.write(text)

@@ -7,11 +7,11 @@ on from its newest whole checkpoint, wherever it is started again. Checkpoints a
 
 from pathlib import Path
 
-from medmim.job import Job, parser
-from medmim.models import MODULE
-from medmim.train.group import Group
-from medmim.train.preempt import stoppable
-from medmim.train.recipe import Tuning
+from medmim.config.training import Tuning
+from medmim.models.families.registry import MODULE
+from medmim.provenance.job import Job, parser
+from medmim.training.runtime.preemption import stoppable
+from medmim.training.runtime.process_group import Group
 
 
 def main() -> None:
@@ -36,16 +36,16 @@ def main() -> None:
             processes=group,
         ) as job,
     ):
-        from medmim import tables
         from medmim.models import weights
-        from medmim.models.layout import Layout
-        from medmim.shards.dataset import Shards
-        from medmim.train import place
-        from medmim.train.meter import Board
-        from medmim.train.tune import save, size, tune
+        from medmim.models.families.base import Layout
+        from medmim.tables import table_io
+        from medmim.training.data.dataset import Shards
+        from medmim.training.finetune import save, size, tune
+        from medmim.training.runtime import environment
+        from medmim.training.runtime.throughput import Board
 
         family, seed, tuning = job.cfg["family"], job.cfg["seed"], Tuning(**job.cfg["tuning"])
-        place.settle(tuning, seed)
+        environment.settle(tuning, seed)
         base = job.args.model.parent
         layout = Layout.open(family, base)
         shards = Shards(job.args.samples, job.args.pixels)
@@ -65,7 +65,7 @@ def main() -> None:
         )
         save(trainer, job.out["tuned"], base, tuning, job.first)
         if job.first:
-            tables.write(job.out["loss"], "loss", rows)
+            table_io.write(job.out["loss"], "loss", rows)
         job.extra["measured"] = measured
         trained = sum(size(p) for p in trainer.model.parameters() if p.requires_grad)
         job.done(f"{len(shards)} samples, {len(rows)} steps, {trained:,} weights trained, loss {rows[-1]['loss']:.3f}")

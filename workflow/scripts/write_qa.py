@@ -9,7 +9,7 @@ came, or for which there was no budget, stay as the templates made them.
 import logging
 from pathlib import Path
 
-from medmim.job import Job, parser
+from medmim.provenance.job import Job, parser
 
 log = logging.getLogger("medmim")
 
@@ -23,16 +23,16 @@ def main() -> None:
     arguments.add_argument("--written", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--writing", type=Path, required=True, help="writing table: every reply and its cost (written)")
     with Job(arguments, inputs=["qa", "findings"], outputs=["written", "writing"], cached=False) as job:
-        from medmim import tables
-        from medmim.endpoint.client import require_allowed
-        from medmim.endpoint.replies import Replies
-        from medmim.qa.writing.settings import Writer
-        from medmim.qa.writing.write import write
+        from medmim.config.question_writer import Writer
+        from medmim.endpoints.client import require_allowed
+        from medmim.endpoints.reply_store import Replies
+        from medmim.questions.rewriting.rewrite import write
+        from medmim.tables import table_io
 
         cfg, args = job.cfg, job.args
         writer = Writer(**cfg["writer"])
-        rows = tables.read(args.qa, "qa").to_pylist()
-        findings = tables.read(args.findings, "findings", ["finding_id", "name", "value"]).to_pylist()
+        rows = table_io.read(args.qa, "qa").to_pylist()
+        findings = table_io.read(args.findings, "findings", ["finding_id", "name", "value"]).to_pylist()
         held = job.rules.credentialed | ({args.source} & {*cfg["credentialed"]})
         counts = {source: f"{len(rows)} questions and their findings" for source in sorted(held)}
         for name, author in (("generator", writer.generator), ("reviewer", writer.reviewer)):
@@ -40,8 +40,8 @@ def main() -> None:
                 require_allowed(counts, author, f"qa.writer.{name}")
         with Replies(args.replies) as replies:
             made = write(rows, findings, writer=writer, seed=cfg["seed"], replies=replies, parts=cfg["parts"])
-        tables.write(job.out["written"], "qa", made.rows)
-        tables.write(job.out["writing"], "writing", made.replies)
+        table_io.write(job.out["written"], "qa", made.rows)
+        table_io.write(job.out["writing"], "writing", made.replies)
         counted, spent = made.counts, made.budget
         if counted["unasked"]:
             log.warning(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from medmim.errors import UserError
+from medmim.common.errors import UserError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

@@ -1,6 +1,6 @@
 """What can go wrong between us and a server, by what is to be done about it."""
 
-from medmim.errors import UserError
+from medmim.common.errors import UserError
 
 
 class Passing(Exception):

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import urllib3
 
+from medmim.common.errors import UserError
 from medmim.download.credentials import Login, may_go_to, origin
 from medmim.download.errors import Missing, Passing, Refused, Unreachable
 from medmim.download.transfer import CHUNK, Answer, Checksum, Remote
-from medmim.errors import UserError
 
 TIMEOUT = (15, 60)
 """Seconds for a connection, and without a byte."""

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from medmim.files import ASIDE
+from medmim.common.files import ASIDE
 
 
 class Ledger:

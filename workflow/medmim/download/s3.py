@@ -20,9 +20,9 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
+from medmim.common.errors import UserError
 from medmim.download.errors import Missing, Passing, Refused
 from medmim.download.transfer import CHUNK, Answer, Checksum, Remote
-from medmim.errors import UserError
 
 PASSING = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException", "503", "500")
 REFUSED = ("403", "401", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")

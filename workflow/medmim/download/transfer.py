@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event
 
-from medmim import files
+from medmim.common import files
+from medmim.common.errors import UserError
 from medmim.download.errors import Passing
-from medmim.errors import UserError
 
 log = logging.getLogger("medmim")
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medmim.export.questions import Questions, Row, group
-from medmim.owners import OWNERS
+from medmim.sources.terms import OWNERS
 
 if TYPE_CHECKING:
     from medmim.export.datasheet import Datasheet

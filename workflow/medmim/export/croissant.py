@@ -11,11 +11,11 @@ from typing import Any
 
 import mlcroissant as mlc
 
-from medmim import files
+from medmim.common import files
 from medmim.export import parquet
 from medmim.export.datasheet import Datasheet
 from medmim.export.questions import Questions
-from medmim.rules import SYNTHETIC
+from medmim.tables.data_policy import SYNTHETIC
 
 NAME = "croissant.json"
 PAPER = "https://arxiv.org/abs/2505.19031"

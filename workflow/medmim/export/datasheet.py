@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
+from medmim.benchmarks.quality.faults import FAULTS, SetAudit, audit
 from medmim.export import card
 from medmim.export.questions import NAMES, Questions, Row
-from medmim.owners import OWNERS
-from medmim.qa.prompt import blind
-from medmim.release.audit import FAULTS, SetAudit, audit
-from medmim.rules import UNSTATED
+from medmim.questions.prompt import blind
+from medmim.sources.terms import OWNERS
+from medmim.tables.data_policy import UNSTATED
 
 LEAKS = FAULTS[:3]
 """Those of the audit's faults that are about another table of questions."""

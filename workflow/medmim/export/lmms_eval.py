@@ -12,7 +12,7 @@ import yaml
 
 from medmim.export import card, lmms_utils, parquet
 from medmim.export.questions import Questions, group
-from medmim.score import extract, openended
+from medmim.scoring import open_ended, reply_parser
 
 COMMON = "_medmim"  # no .yaml: lmms-eval takes every *.yaml for a task or a group
 TEMPLATE = """\
@@ -84,7 +84,7 @@ def write(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str:
         _group(folder, f"medmim_{name}", members, summed)
     _group(folder, "medmim", [*(f"medmim_{name}" for name in groups), *top])
     (folder / COMMON).write_text(TEMPLATE.format(max_new_tokens=cfg["max_new_tokens"]))
-    for name, module in {"utils": lmms_utils, "extract": extract, "openended": openended}.items():
+    for name, module in {"utils": lmms_utils, "extract": reply_parser, "openended": open_ended}.items():
         (folder / f"{name}.py").write_text(inspect.getsource(module), encoding="utf-8")
     use = USE.format(tasks=", ".join(f"`{task}`" for task in tasks))
     (folder / "README.md").write_text(card.text(questions, use), encoding="utf-8")

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medmim.common.files import whole
 from medmim.export.questions import Questions, Row
-from medmim.files import whole
-from medmim.rules import Rules
+from medmim.tables.data_policy import Rules
 
 COLUMNS = {
     "qa_id": ("string", "hash of question, options, answer and images"),

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from medmim import tables
-from medmim.errors import UserError
-from medmim.images import RELEASE, ImageStore
-from medmim.owners import OWNERS
-from medmim.qa.check import HELD_IN, HELD_OUT, SETS
-from medmim.rules import SYNTHETIC, UNSTATED, Rules, union
+from medmim.common.errors import UserError
+from medmim.questions.sets import HELD_IN, HELD_OUT, SETS
+from medmim.sources.terms import OWNERS
+from medmim.tables import table_io
+from medmim.tables.data_policy import SYNTHETIC, UNSTATED, Rules, union
+from medmim.tables.images import RELEASE, ImageStore
 
 Row = dict[str, Any]
 NAMES = {"benchmark": "benchmark", "train": "instruction set"}
@@ -30,7 +30,7 @@ def _licences(images: Sequence[Path], synthetic: Collection[str]) -> dict[str, f
     found = {name: frozenset({owner.licence}) for name, owner in OWNERS.items()} | dict.fromkeys(synthetic, SYNTHETIC.licences)
     told: dict[str, frozenset[str]] = {}
     for path in images:
-        for source in tables.read(path, "images", ["source"])["source"].unique().to_pylist():
+        for source in table_io.read(path, "images", ["source"])["source"].unique().to_pylist():
             told[source] = told.get(source, frozenset()) | Rules.of(path).licences
     return found | {source: held for source, held in told.items() if held}
 
@@ -76,7 +76,7 @@ class Questions:
 
         Raises UserError where they are not allowed, there is no question, or an image to be shown is in no table; TableError.
         """
-        store, rows = ImageStore(images), tables.read(qa, "qa").to_pylist()
+        store, rows = ImageStore(images), table_io.read(qa, "qa").to_pylist()
         if not rows:
             raise UserError(f"{qa}: no questions")
         if with_images and (absent := [(row["qa_id"], i) for row in rows for i in row["image_ids"] if i not in store]):

@@ -20,7 +20,7 @@ import pandas as pd
 
 from medmim.export import card
 from medmim.export.questions import Questions, Row, group
-from medmim.qa.prompt import blind
+from medmim.questions.prompt import blind
 
 FILES = {"closed": "MedMIM", "open": "MedMIM_openended"}
 """Names of the datasets, by kind."""

@@ -12,8 +12,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, MistralConfig, PreTrainedTokenizerFast, SiglipVisionConfig
 
-from medmim.models.layout import Family, image_tokens
-from medmim.qa.prompt import IMAGE, LETTERS
+from medmim.models.families.base import Family, image_tokens
+from medmim.questions.prompt import IMAGE, LETTERS
 
 WORDS = 1024
 """At most so many whole words in a vocabulary; every other word is spelled out."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig, LlavaForConditionalGeneration, logging
 
-from medmim.job import UserError
+from medmim.common.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -1,6 +1,6 @@
 """Scored items."""
 
-from medmim.column import INT, REAL, TEXT, Column
+from medmim.tables.columns import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("qa_id", TEXT, "as in qa"),

@@ -1,6 +1,6 @@
 """Every pair of models on every set: accuracy on closed questions as asked. Holm's family: all pairs on one set and part."""
 
-from medmim.column import INT, REAL, TEXT, Column
+from medmim.tables.columns import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("set", TEXT, "as in leaderboard"),

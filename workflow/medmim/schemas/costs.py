@@ -1,6 +1,6 @@
 """What a run's jobs cost: a row is a job, all attempts at it together."""
 
-from medmim.column import INT, REAL, TEXT, Column
+from medmim.tables.columns import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("rule", TEXT, "rule of the workflow"),

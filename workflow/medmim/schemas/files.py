@@ -1,6 +1,6 @@
 """The files of a folder, hashed."""
 
-from medmim.column import INT, TEXT, Column
+from medmim.tables.columns import INT, TEXT, Column
 
 COLUMNS = (
     Column("path", TEXT, "path below the indexed folder, with /"),

@@ -1,6 +1,6 @@
 """Facts that a source states."""
 
-from medmim.column import INT, TEXT, Column
+from medmim.tables.columns import INT, TEXT, Column
 
 COLUMNS = (
     Column("finding_id", TEXT, "'<source>/<16 hex digits of the content>'"),

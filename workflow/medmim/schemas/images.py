@@ -1,6 +1,6 @@
 """Normalised images."""
 
-from medmim.column import BYTES, INT, TEXT, Column
+from medmim.tables.columns import BYTES, INT, TEXT, Column
 
 COLUMNS = (
     Column("image_id", TEXT, "hex sha256 of mode, width, height and the normalised pixels"),

@@ -1,6 +1,6 @@
 """Scores with their intervals."""
 
-from medmim.column import INT, REAL, TEXT, Column
+from medmim.tables.columns import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("model", TEXT, "name in the config, or chance, majority"),

@@ -1,6 +1,6 @@
 """History of a training."""
 
-from medmim.column import INT, REAL, TEXT, Column
+from medmim.tables.columns import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("stage", TEXT, "vision, language or tune"),

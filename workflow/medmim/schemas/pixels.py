@@ -1,6 +1,6 @@
 """Preprocessed images of one model."""
 
-from medmim.column import BYTES, INT, TEXT, Column
+from medmim.tables.columns import BYTES, INT, TEXT, Column
 
 COLUMNS = (
     Column("image_id", TEXT, "image_id as in qa"),

@@ -1,11 +1,11 @@
 """Replies of one model under one condition."""
 
-from medmim.column import INT, REALS, TEXT, Column
+from medmim.tables.columns import INT, REALS, TEXT, Column
 
 COLUMNS = (
     Column("qa_id", TEXT, "as in qa"),
     Column("model", TEXT, "name of the model in the config"),
-    Column("condition", TEXT, "plain, rotated, blind, other_patient or reordered: see medmim.qa.conditions"),
+    Column("condition", TEXT, "plain, rotated, blind, other_patient or reordered: see medmim.questions.conditions"),
     Column("rotation", INT, "places by which the options were moved: 1 to options - 1 under rotated, else 0"),
     Column("prompt_sha256", TEXT, "hash of the exact prompt text"),
     Column("reply", TEXT, "decoded reply without special tokens"),

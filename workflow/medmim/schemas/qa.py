@@ -1,6 +1,6 @@
 """Questions."""
 
-from medmim.column import INT, TEXT, TEXTS, Column
+from medmim.tables.columns import INT, TEXT, TEXTS, Column
 
 COLUMNS = (
     Column("qa_id", TEXT, "16 hex digits: hash of question, options, answer and image_ids"),

@@ -1,6 +1,6 @@
 """What could not be used."""
 
-from medmim.column import TEXT, Column
+from medmim.tables.columns import TEXT, Column
 
 COLUMNS = (
     Column("stage", TEXT, "stage that turned it away"),

@@ -1,6 +1,6 @@
 """Training samples of one model."""
 
-from medmim.column import INT, INTS, TEXT, TEXTS, Column
+from medmim.tables.columns import INT, INTS, TEXT, TEXTS, Column
 
 COLUMNS = (
     Column("qa_id", TEXT, "as in qa"),

@@ -1,6 +1,6 @@
 """Statistics of question sets, ours and the release's alike: a row is one figure of one set."""
 
-from medmim.column import INT, REAL, TEXT, Column
+from medmim.tables.columns import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("origin", TEXT, "ours, or release for the authors' files"),
@@ -18,7 +18,8 @@ COLUMNS = (
         "key",
         TEXT,
         "questions: closed or open; images, options: a number; letters: a letter; answer_words: mean, median or longest, after"
-        " closed or open; ngrams: n; guess: constant, text_only or text_only_within (medmim.release.text_only); else empty",
+        " closed or open; ngrams: n; guess: constant, text_only or text_only_within"
+        " (medmim.benchmarks.quality.text_only); else empty",
     ),
     Column("value", REAL, "the figure"),
     Column("n", INT, "questions it rests on; of ngrams, all n-grams, repeated ones too"),

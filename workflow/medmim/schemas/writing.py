@@ -1,6 +1,6 @@
 """What a language model wrote for questions, what became of it, and what it cost."""
 
-from medmim.column import INT, REAL, TEXT, Column
+from medmim.tables.columns import INT, REAL, TEXT, Column
 
 COLUMNS = (
     Column("template", TEXT, "qa_id of the question of templates that was to be written"),

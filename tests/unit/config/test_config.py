@@ -1,0 +1,152 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from medmim.config import generate_docs, run_config
+
+ROOT = Path(__file__).parents[3]
+DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    values = copy.deepcopy(DEMO)
+    *parents, last = path.split(".")
+    part = values
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    return values
+
+
+def at(family: str = "endpoint", **settings: Any) -> dict[str, Any]:
+    """A model at an endpoint."""
+    return {"family": family, "endpoint": {"url": "https://a.example/v1", "model": "m", **settings}}
+
+
+def written(**settings: Any) -> dict[str, Any]:
+    """A writer of questions, `parameters` being its endpoint's."""
+    prices = {"usd_per_million_prompt": 1, "usd_per_million_completion": 1}
+    author = {"url": "https://a.example/v1", "model": "m", **prices, "parameters": settings.pop("parameters", {})}
+    return {"generator": author, "budget_tokens": 1000, **settings}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "demo.yaml"])
+def test_shipped_configs_are_valid(name: str) -> None:
+    assert run_config.load(ROOT / "config" / name).models
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("imagse", {}, "imagse: unknown key; did you mean 'images'?"),
+        ("images.sise", 3, "images.sise: unknown key; did you mean 'size'?"),
+        ("sources.embed.patient", 3, "sources.embed.patient: unknown key; did you mean 'patients'?"),
+        ("qa.release", {"ur": "x"}, "qa.release.ur: unknown key; did you mean 'url'?"),
+        ("models.med-mantis.tuning.lora_rnk", 3, "models.med-mantis.tuning.lora_rnk: unknown key; did you mean 'lora_rank'?"),
+        ("models.mantis.tiny.head", 3, "models.mantis.tiny.head: unknown key; did you mean 'heads'?"),
+        ("sources.embd", {"origin": "phantom", "patients": 1}, "sources.embd: "),
+        ("sources.embed", {"origin": "local"}, "sources.embed: origin local needs path"),
+        ("sources.embed", {"origin": "phantom"}, "sources.embed: origin phantom needs patients"),
+        ("sources", {}, "name at least one"),
+        ("models.med-mantis.base", "mantiss", "no model 'mantiss'; did you mean 'mantis'?"),
+        ("models.med-mantis.base", "llava-med", "family mantis is not that of its base"),
+        ("models.med-mantis.base", "mim-llava-med", "is itself tuned"),
+        ("models.med-mantis.tuning", {"gpus": 4, "nodes": 3}, "4 processes can't be shared evenly by 3 nodes"),
+        ("models.med-mantis.tuning", {"gpus": 2, "processes": 2}, "processes is for trainings without a GPU"),
+        ("models.med-mantis.tuning", None, "base and tuning belong together"),
+        ("models.mantis.hub", "a/b", "set exactly one of base, hub, path, tiny, endpoint"),
+        (
+            "models.mantis.endpoint",
+            {"url": "https://a.example/v1", "model": "m"},
+            "set exactly one of base, hub, path, tiny, endpoint",
+        ),
+        ("models.mantis", {"family": "endpoint", "hub": "a/b"}, "family endpoint and the section endpoint belong together"),
+        ("models.mantis", at(family="chat"), "family endpoint and the section endpoint belong together"),
+        ("models.mantis", at(urll="x"), "models.mantis.endpoint.urll: unknown key; did you mean 'url'?"),
+        ("models.mantis", at(key="sk-1"), "models.mantis.endpoint.key: unknown key; did you mean 'key_env'?"),
+        ("models.mantis", at(key_env="sk-very-secret"), "models.mantis.endpoint.key_env: "),
+        ("models.mantis", at(url="a.example/v1"), "models.mantis.endpoint.url: expected a URL that begins with https://"),
+        ("models.mantis", at(url="https://u:very-secret@a.example/v1"), "models.mantis.endpoint.url: expected a bare URL"),
+        ("models.mantis", at(url="https://a.example/v1?key=very-secret"), "models.mantis.endpoint.url: expected a bare URL"),
+        ("models.mantis", at(url="https://a.example/v1/chat/completions"), "the base URL, which ends before /chat/completions"),
+        ("models.mantis", at(url="https://[a/v1"), "models.mantis.endpoint.url: not a URL"),
+        ("models.mantis", at(url="http://gpu01:8000/v1"), "the key could be read on its way"),
+        ("qa.writer", written(), "qa.writer.budget_usd: Field required"),
+        ("qa.writer", written(budget_usd=1, generatr={}), "qa.writer.generatr: unknown key; did you mean 'generator'?"),
+        ("qa.writer", written(budget_usd=1, rewrite=0), "rewrite and open are both 0"),
+        ("qa.writer", written(budget_usd=1, prices={}), "qa.writer.prices: unknown key"),
+        ("qa.writer", written(budget_usd=1, parameters={"max_tokens": None}), "a reply could cost any amount"),
+        ("models.mantis", at(concurrency=0), "models.mantis.endpoint.concurrency: "),
+        ("models.mantis", at(requests_per_minute=0), "models.mantis.endpoint.requests_per_minute: "),
+        ("models.mantis", at(parameters={"model": "x", "stream": True}), "parameters: model, stream can't be set here"),
+        (
+            "sources.embed",
+            {"origin": "local", "path": "x", "credentialed": False},
+            "sources.embed.credentialed: its owner's agreement",
+        ),
+        ("qa.pretrain", 0, "tiny base models need pretraining questions"),
+        ("qa.release", {"url": "https://example.org/r.zip"}, "url needs sha256"),
+        ("qa.origin", "released", "the release has no such questions"),
+        ("qa.open_fraction", 1.5, "qa.open_fraction: "),
+        ("prediction.batch", 0, "prediction.batch: "),
+        ("run", "De mo", "run: "),
+        ("cache", {"foldr": "x"}, "cache.foldr: unknown key; did you mean 'folder'?"),
+        ("cache", {"limit_gb": 0}, "cache.limit_gb: "),
+        ("heldout", {"medframe": {"path": "x"}}, "heldout.medframe: "),
+        ("heldout", {"medframeqa": {"path": "x", "hub": "a/b"}}, "heldout.medframeqa: set exactly one of path"),
+        ("heldout", {"medframeqa": {"hub": "a/b"}}, "heldout.medframeqa: hub and revision belong together"),
+        ("heldout", {"medframeqa": {"hub": "a/b", "revision": "main"}}, "heldout.medframeqa.revision: "),
+        ("heldout", {"medframeqa": {"path": "x", "limt": 3}}, "heldout.medframeqa.limt: unknown key; did you mean 'limit'?"),
+        ("export", {"credentialled": True}, "export.credentialled: unknown key; did you mean 'credentialed'?"),
+        ("sources.embed", {"path": "x", "credentialed": False}, "sources.embed.credentialed: its owner's agreement forbids"),
+    ],
+)
+def test_wrong_values_are_refused_with_their_path(path: str, value: Any, message: str) -> None:
+    with pytest.raises(run_config.ConfigError) as error:
+        run_config.parse(changed(path, value), "demo.yaml")
+    assert message in str(error.value)
+    assert "demo.yaml" in str(error.value)
+    assert "very-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("settings", [{"key_env": None}, {"key_env": "VLLM_KEY"}, {"url": "http://[::1]:8000/v1/"}, {}])
+def test_an_endpoint_whose_key_is_safe_is_valid(settings: dict[str, Any]) -> None:
+    url = "http://gpu01:8000/v1" if settings else "http://localhost:8000/v1"
+    found = run_config.parse(changed("models.served", at(**{"url": url, **settings}))).models["served"].endpoint
+    assert found is not None and found.url.endswith(":8000/v1")
+
+
+def test_which_sources_are_credentialed() -> None:
+    def credentialed(**sources: dict[str, Any]) -> list[str]:
+        return list(run_config.parse(changed("sources", sources)).credentialed)
+
+    local, phantom = {"origin": "local", "path": "x"}, {"origin": "phantom", "patients": 3}
+    assert run_config.load(ROOT / "config/config.yaml").credentialed == ["embed", "ms_cxr_t"]
+    assert run_config.load(ROOT / "config/demo.yaml").credentialed == []
+    assert credentialed(embed=local, lumiere=local, pmc=phantom) == ["embed"]
+    assert credentialed(embed=phantom | {"credentialed": True}, odir=local | {"credentialed": True}) == ["embed", "odir"]
+    assert credentialed(ms_cxr_t=phantom | {"credentialed": False}) == []
+
+
+def test_what_is_credentialed_follows_from_source_and_origin() -> None:
+    local = {name: {"path": "data"} for name in ("embed", "ms_cxr_t", "lumiere", "odir")} | {
+        "odir": {"path": "x", "credentialed": True}
+    }
+    assert run_config.parse(changed("sources", local)).credentialed == ["embed", "ms_cxr_t", "odir"]
+    assert run_config.parse(DEMO).credentialed == []
+
+
+def test_every_key_is_documented() -> None:
+    parts = [c for c in vars(run_config).values() if isinstance(c, type) and issubclass(c, BaseModel) and c is not BaseModel]
+    missing = [f"{c.__name__}.{n}" for c in parts for n, f in c.model_fields.items() if not f.description]
+    assert not missing
+
+
+def test_generated_pages_are_in_step() -> None:
+    assert (ROOT / "config/README.md").read_text() == generate_docs.markdown(), "run make docs"
+    assert json.loads((ROOT / "config/schema.json").read_text()) == run_config.Config.model_json_schema(), "run make docs"

@@ -1,0 +1,132 @@
+"""A merged model: the same replies as adapter and base, loaded by stock transformers, asked as it was trained."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from medmim.common.files import INDEX, index, sha256
+from medmim.config.training import Tuning
+from medmim.models import weights
+from medmim.models.collate import Sample, collate
+from medmim.models.families import registry
+from medmim.models.families.base import Layout
+from medmim.tables import table_io
+from medmim.training.finetune import adapt
+from small_models import run, write_model
+
+FAMILIES = ["llava-med", "mantis"]
+SHAPES = [(70, 50), (41, 60), (56, 56), (31, 30)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By family a folder with base, adapter and merged model."""
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for family in FAMILIES:
+            folder = folders[family] = tmp_path_factory.mktemp(family)
+            (folder / "base").mkdir()
+            write_model(folder / "base", family)
+            model = adapt(weights.load(folder / "base", family=family), Tuning(lora_rank=4, lora_alpha=8), "base")
+            torch.manual_seed(1)
+            for parameter in (p for p in model.parameters() if p.requires_grad):
+                torch.nn.init.normal_(parameter, std=0.1)
+            model.save_pretrained(str(folder / "adapter"))
+            (folder / "adapter/README.md").unlink()
+            table_io.write(folder / "adapter" / INDEX, "files", index(folder / "adapter"))
+            (folder / "card.md").write_text("# A card\n")
+            merge(patch, folder, "merged")
+    return folders
+
+
+def merge(patch: pytest.MonkeyPatch, folder: Path, name: str, tuned: str = "adapter") -> None:
+    family = "mantis" if "mantis" in folder.name else "llava-med"
+    run(patch, "merge_model.py", cfg={"family": family}, base=folder / "base" / INDEX, tuned=folder / tuned / INDEX,
+        card=folder / "card.md", merged=folder / name / INDEX)  # fmt: skip
+
+
+def images() -> list[Image.Image]:
+    return [Image.fromarray(np.random.default_rng(n).integers(0, 256, (h, w, 3), np.uint8)) for n, (w, h) in enumerate(SHAPES)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_logits_as_base_and_adapter(made: dict[str, Path], family: str) -> None:
+    folder = made[family]
+    layout = Layout.open(family, folder / "base")
+    ids, labels = layout.encode("<image><image>Which image shows the larger lesion?", "the first image")
+    batch = collate(layout, [Sample(ids, labels, [layout.pixels(i) for i in images()[:2]])])
+    merged = LlavaForConditionalGeneration.from_pretrained(folder / "merged").eval()
+    base = LlavaForConditionalGeneration.from_pretrained(folder / "base").eval()
+    with torch.inference_mode():
+        plain = base(**batch).logits
+        got = merged(**batch).logits
+        wanted = PeftModel.from_pretrained(base, folder / "adapter").eval()(**batch).logits
+    assert (got - wanted).abs().max() < 1e-4 < 0.1 < (plain - wanted).abs().max()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("system", ["", "Answer as a radiologist."])
+def test_its_processor_asks_as_the_layout_does(made: dict[str, Path], family: str, system: str) -> None:
+    processor = AutoProcessor.from_pretrained(made[family] / "merged")
+    layout = Layout.open(family, made[family] / "base")
+    text = "Which image shows the larger lesion?\nA: the first\nB: the second"
+    for count in (0, 1, 3):
+        shown = images()[:count]
+        content = [*({"type": "image"} for _ in shown), {"type": "text", "text": text}]
+        messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
+        messages.append({"role": "user", "content": content})
+        prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
+        asked = processor(text=prompt, images=shown or None, add_special_tokens=False, return_tensors="pt")
+        ids, _ = layout.encode("<image>" * count + text, system=system)
+        assert asked["input_ids"][0].tolist() == layout.expand(ids, ids)[0].tolist()
+        if shown:
+            found = registry.family(family)
+            wanted = np.stack([(layout.pixels(i) / 255 - found.mean) / found.std for i in shown]).transpose(0, 3, 1, 2)
+            np.testing.assert_allclose(asked["pixel_values"].numpy(), wanted, atol=1e-5)
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": "the first"}]})
+        whole = processor.apply_chat_template(messages)
+        assert whole == prompt + found_answer(family)
+
+
+def found_answer(family: str) -> str:
+    return registry.family(family).answer("the first")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_bytes_twice_and_no_path_in_them(made: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made[family]
+    merge(monkeypatch, folder, "again")
+    names = sorted(p.name for p in (folder / "merged").iterdir() if ".prov." not in p.name)
+    assert {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", INDEX} <= set(names)
+    assert [sha256(folder / "merged" / n) for n in names] == [sha256(folder / "again" / n) for n in names]
+    assert (folder / "merged/README.md").read_text() == "# A card\n"
+    for name in names:
+        assert str(folder).encode() not in (folder / "merged" / name).read_bytes()
+
+
+def test_weights_keep_the_type_of_their_base(made: dict[str, Path], tmp_path: Path) -> None:
+    from medmim.models.merge import merge as merged
+
+    base = made["mantis"] / "base"
+    LlavaForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
+    for path in base.iterdir():
+        if "tokenizer" in path.name:
+            (tmp_path / "base" / path.name).write_bytes(path.read_bytes())
+    told = merged(tmp_path / "base", made["mantis"] / "adapter", "mantis", tmp_path / "out")
+    assert told["dtype"] == "bfloat16" == json.loads((tmp_path / "out/config.json").read_text())["dtype"]
+    rounded = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
+    exact = LlavaForConditionalGeneration.from_pretrained(made["mantis"] / "merged", dtype=torch.float32).state_dict()
+    assert all(torch.allclose(rounded[name], exact[name], rtol=2**-7, atol=1e-2) for name in exact)
+
+
+def test_a_whole_model_is_taken_as_it_is(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made["llava-med"]
+    merge(monkeypatch, folder, "whole", tuned="base")
+    a, b = (LlavaForConditionalGeneration.from_pretrained(folder / n).state_dict() for n in ("base", "whole"))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

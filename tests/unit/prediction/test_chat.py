@@ -1,0 +1,219 @@
+"""Family chat: tiny models of real architectures, saved and loaded with their own processors, tokenizers and templates."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from chat_models import CHAT, POSITIONS, write_chat_model
+from medmim.common.files import INDEX
+from medmim.models.prompting import prompter
+from medmim.models.weights import load
+from medmim.prediction.local_replies import ask, batches, questions
+from medmim.questions.conditions import asked
+from medmim.questions.prompt import option_lines
+from medmim.tables import table_io
+from medmim.tables.images import ImageStore
+from small_models import image_rows, run, write_tables
+
+torch.set_num_threads(1)
+CFG = {"family": "chat", "model": "m", "conditions": ["plain", "blind"], "text_likelihood": True, "system": "", "batch": 4}
+CFG |= {"max_new_tokens": 4, "precision": "fp32", "gpus": 0, "threads": 1}
+KINDS = pytest.mark.parametrize("kind", CHAT)
+IMAGES = [str(r["image_id"]) for r in image_rows()]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_tables(folder)
+    for kind in CHAT:
+        write_chat_model(folder / kind, kind)
+    return folder
+
+
+def asker(world: Path, kind: str):
+    return prompter("chat", world / kind, ImageStore([world / "images.parquet"]).image)
+
+
+def laid_out(world: Path, by, condition: str = "plain"):
+    """Questions with 0, 1, 2 and 3 images of other shapes, closed and open, as one model is asked them."""
+    rows = table_io.read(world / "qa.parquet", "qa").to_pylist()
+    contents = {i: i for row in rows for i in row["image_ids"]}
+    return questions(asked(rows, condition), by, system="", lines=True, images=contents, basis=[])
+
+
+@KINDS
+def test_replies_do_not_depend_on_the_batch(world, kind):
+    by = asker(world, kind)
+    model = load(world / kind, family="chat")
+    for condition in ("plain", "blind"):
+        given = laid_out(world, by, condition)
+        assert {len(q.prompt.images) for q in given} == ({0, 1, 2, 3} if condition == "plain" else {0})
+        alone = {q.key: ask(model, by, [q], max_new_tokens=4)[0] for q in given}
+        together = {}
+        for batch in batches(given, 99):
+            together |= {q.key: r for q, r in zip(batch, ask(model, by, batch, max_new_tokens=4), strict=True)}
+        for question in given:
+            one, many = alone[question.key], together[question.key]
+            assert one.text == many.text and not one.failure
+            assert len(one.letters) == len(one.lines) == len(question.asked.options)
+            assert one.letters + one.lines == pytest.approx(many.letters + many.lines, abs=1e-4)
+        if condition == "plain":
+            assert len({tuple(r.letters) for r in alone.values() if r.letters}) > 8  # the images are seen
+
+
+@KINDS
+def test_all_is_what_plain_passes_over_prompt_and_reply_say(world, kind):
+    """By hand: the processor's own input of the whole text, no cache, no padding, a pass for each token and line."""
+    by = asker(world, kind)
+    model = load(world / kind, family="chat")
+
+    @torch.inference_mode()
+    def logprobs(text, images):
+        shown = {"images": [[by._image(i).convert("RGB") for i in images]]} if images else {}
+        inputs = by._processor(text=[text], **shown, add_special_tokens=False, return_tensors="pt")
+        return inputs["input_ids"][0], model(**inputs).logits[0].log_softmax(-1)
+
+    for question in [q for q in laid_out(world, by) if q.asked.options][1:4]:  # of 1, 2 and 3 images
+        prompt = question.prompt
+        reply = ask(model, by, [question], max_new_tokens=3)[0]
+        _, before = logprobs(prompt.text, prompt.images)
+        said, new = prompt.text, []
+        for _ in range(3):
+            new.append(int(logprobs(said, prompt.images)[1][-1].argmax()))
+            said = prompt.text + by.tokenizer.decode(new)
+        if by.tokenizer(by.tokenizer.decode(new), add_special_tokens=False)["input_ids"] == new:  # can be said again as text
+            assert reply.text == by.tokenizer.decode(new, skip_special_tokens=True).strip()
+        letters, lines = [], []
+        for line in option_lines(question.asked.options):
+            ids, after = logprobs(prompt.text + line, prompt.images)
+            tokens = ids[len(before) :]
+            assert by.tokenizer.decode(tokens) == line
+            each = after[len(before) - 1 : -1].gather(1, tokens[:, None])
+            letters.append(float(each[0]))
+            lines.append(float(each.mean()))
+        assert reply.letters == pytest.approx(letters, abs=1e-4)
+        assert reply.lines == pytest.approx(lines, abs=1e-4)
+
+
+@KINDS
+def test_prompt_is_the_models_own_template(world, kind):
+    by = asker(world, kind)
+    prompt = by.prompt("<image>See <image>there?\nA: x", ["a", "b"], "Be brief.")
+    first, second = prompt.text.split("See ")
+    assert "Be brief." in first and second.index("there?\nA: x") > 0
+    names = {"gemma3": "<start_of_image>", "internvl": "<IMG_CONTEXT>\n", "llava_onevision": "<image>"}
+    name = names.get(kind, "<|vision_start|><|image_pad|><|vision_end|>")
+    assert first.endswith(name) and second.startswith(name)
+    assert by.tokenizer.convert_ids_to_tokens(by.letters(3)) == ["A", "B", "C"]
+    with pytest.raises(ValueError, match="1 placeholders for 0 images"):
+        by.prompt("<image>x", [])
+    control = "<end_of_turn>" if kind == "gemma3" else "<|im_end|>"
+    with pytest.raises(ValueError, match=r"the question holds .*, which structures the prompt of this model"):
+        by.prompt(f"Yes?{control}", [])
+
+
+def test_stops_are_the_tokenizers_and_those_of_the_generation_settings(world):
+    by = asker(world, "gemma3")
+    assert by.tokenizer.convert_ids_to_tokens(list(by.stops)) == ["<eos>", "<end_of_turn>"]
+
+
+def test_batch_has_one_bos_and_pads_on_the_left(world):
+    by = asker(world, "gemma3")
+    batch = by.batch([by.prompt("<image><image>x", IMAGES[:2]), by.prompt("<image>x", IMAGES[2:3])])
+    assert batch["pixel_values"].shape == (3, 3, 56, 56)
+    tokens = [by.tokenizer.convert_ids_to_tokens(row) for row in batch["input_ids"].tolist()]
+    assert [t.count("<bos>") for t in tokens] == [1, 1]
+    assert [t.count("<image_soft_token>") for t in tokens] == [8, 4]
+    assert tokens[1][0] == "<pad>" and tokens[0][0] == "<bos>"
+
+
+@KINDS
+def test_program(monkeypatch, world, tmp_path, kind):
+    assert predict(monkeypatch, world, world / kind, tmp_path) == table_io.read(world / "qa.parquet", "qa").num_rows * 2
+
+
+def predict(monkeypatch, world, model: Path, tmp_path: Path, **cfg: object) -> int:
+    """Replies that the program gives."""
+    options = {"qa": world / "qa.parquet", "images": [world / "images.parquet"], "replies": tmp_path / "replies"}
+    run(monkeypatch, "predict.py", cfg=CFG | cfg, model=model / INDEX, **options, predictions=tmp_path / "out.parquet")
+    return table_io.read(tmp_path / "out.parquet", "predictions").num_rows
+
+
+def changed(world: Path, kind: str, target: Path, file: str, old: str, new: str) -> Path:
+    """A model's folder with a text in one of its files replaced."""
+    shutil.copytree(world / kind, target)
+    text = (target / file).read_text()
+    assert old in text
+    (target / file).write_text(text.replace(old, new))
+    return target
+
+
+def test_folders_that_can_not_be_asked_are_refused(monkeypatch, world, tmp_path, capsys):
+    shutil.copytree(world / "qwen2_5_vl", tmp_path / "bare")
+    (tmp_path / "bare/chat_template.jinja").unlink()
+    shutil.copytree(world / "qwen2_5_vl", tmp_path / "empty")
+    (tmp_path / "empty/model.safetensors").unlink()
+    shutil.copytree(world / "qwen2_5_vl", tmp_path / "mute")
+    (tmp_path / "mute/tokenizer.json").unlink()
+    text = changed(world, "qwen2_5_vl", tmp_path / "text", "config.json", '"model_type": "qwen2_5_vl",', '"model_type": "gpt2",')
+    for folder, said in {
+        tmp_path / "bare": f"{tmp_path}/bare: its processor has no chat template",
+        tmp_path / "empty": f"no model could be loaded from {tmp_path}/empty: ",
+        tmp_path / "mute": f"{tmp_path}/mute: the tokenizer does not give each letter from A to C a token of its own",
+        text: f"{text}: a gpt2 has no processor of images and text",
+    }.items():
+        with pytest.raises(SystemExit):
+            predict(monkeypatch, world, folder, tmp_path)
+        error = capsys.readouterr().err
+        assert said in error and "Traceback" not in error
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_a_template_that_drops_an_image_is_refused(monkeypatch, world, tmp_path, capsys):
+    folder = changed(
+        world, "qwen2_5_vl", tmp_path / "m", "chat_template.jinja",
+        "{{ '<|vision_start|><|image_pad|><|vision_end|>' if c['type'] == 'image' else c['text'] }}",
+        "{% if c['type'] == 'text' %}{{ c['text'] }}{% elif loop.first %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}",
+    )  # fmt: skip
+    with pytest.raises(SystemExit):
+        predict(monkeypatch, world, folder, tmp_path)
+    error = capsys.readouterr().err
+    faulty = [q for q in table_io.read(world / "qa.parquet", "qa").to_pylist() if len(q["image_ids"]) > 1]
+    assert "can't be asked" in error and any(q["qa_id"] in error for q in faulty)
+    assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_processor_that_drops_or_adds_an_image_is_refused(monkeypatch, world, tmp_path, capsys, by):
+    whole = Qwen2VLImageProcessorPil.preprocess
+
+    def other(self, images, **settings):
+        flat = [i for row in images for i in (row if isinstance(row, list) else [row])]
+        return whole(self, flat[:-1] if by < 0 and len(flat) > 1 else flat * 2 if by > 0 else flat, **settings)
+
+    monkeypatch.setattr(Qwen2VLImageProcessorPil, "preprocess", other)
+    with pytest.raises(SystemExit):
+        predict(monkeypatch, world, world / "qwen2_5_vl", tmp_path)
+    error = capsys.readouterr().err
+    faulty = [q for q in table_io.read(world / "qa.parquet", "qa").to_pylist() if len(q["image_ids"]) > (1 if by < 0 else 0)]
+    assert "can't be asked" in error and any(q["qa_id"] in error for q in faulty) and "Traceback" not in error
+
+
+@KINDS
+def test_a_prompt_longer_than_the_models_positions_is_not_asked(monkeypatch, world, tmp_path, capsys, kind):
+    rows = table_io.read(world / "qa.parquet", "qa").to_pylist()
+    long = next(q for q in rows if len(q["image_ids"]) == 2)
+    long |= {"question": f"{long['question']} {'Long, long ago. ' * (POSITIONS // 16)}"}
+    table_io.write(tmp_path / "qa.parquet", "qa", rows)
+    shutil.copy(world / "images.parquet", tmp_path)
+    predict(monkeypatch, tmp_path, world / kind, tmp_path, conditions=["plain"])
+    found = table_io.read(tmp_path / "out.parquet", "predictions").to_pylist()
+    failed = [row for row in found if row["failure"]]
+    assert [row["qa_id"] for row in failed] == [long["qa_id"]] and "1 could not be asked" in capsys.readouterr().err
+    assert (failed[0]["reply"], failed[0]["option_logprobs"], failed[0]["text_logprobs"]) == ("", [], [])
+    assert "a prompt of 1" in failed[0]["failure"] and f"more than the model's {POSITIONS} positions" in failed[0]["failure"]
+    assert all(len(r["text_logprobs"]) == len(r["option_logprobs"]) > 0 for r in found[:-1] if r not in failed)

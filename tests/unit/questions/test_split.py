@@ -1,0 +1,176 @@
+"""The merge: as many as asked for, balanced, without leaks, whatever the order of its inputs."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from qa_made import HELD_IN, SOURCES, made
+
+from medmim.questions.row import Row
+from medmim.questions.split import EmptySet, merge, select, shares
+from medmim.questions.validation import problems
+from medmim.tables import table_io
+
+TRAIN = {"temporal": 200, "reasoning": 100, "comparison": 50, "coreference": 200, "composed": 90}
+BENCHMARK = {"temporal": 30, "reasoning": 30, "comparison": 12, "coreference": 40, "rad": 30, "odir": 30}
+
+
+@pytest.fixture(scope="module")
+def pool() -> list[Row]:
+    """Questions of all sources."""
+    return [r for s in SOURCES for r in made(s, 80 if s in HELD_IN else 30).ask(pretrain=s not in ("vqa_rad", "odir"))]
+
+
+def test_counts_balance_and_order(pool: list[Row]) -> None:
+    merged = merge(pool, seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
+    assert Counter(r["set"] for r in merged.splits["train"]) == TRAIN
+    assert Counter(r["set"] for r in merged.splits["benchmark"]) == BENCHMARK
+    assert Counter(r["set"] for r in merged.splits["pretrain"]) == {"single": 200, "text": 200}
+    assert merged.short == []
+    reversed_ = merge(pool[::-1], seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
+    assert reversed_.splits == merged.splits
+    assert merge(pool, seed=4, train=TRAIN, benchmark=BENCHMARK, pretrain=400).splits != merged.splits
+    train = [r for r in merged.splits["train"] if r["kind"] == "closed"]
+    tasks = Counter(r["task"] for r in train if r["set"] == "coreference")
+    assert max(tasks.values()) - min(tasks.values()) <= 1
+    for name in ("temporal", "coreference", "comparison"):
+        rows = [r for r in train if r["set"] == name]
+        for n in {len(r["options"]) for r in rows}:
+            letters = Counter(r["answer_index"] for r in rows if len(r["options"]) == n)
+            assert len(letters) == n
+            assert max(letters.values()) <= 1.2 * min(letters.values()) + 4, (name, letters)
+    golds = Counter(r["answer"] for r in train if r["task"] == "embed_typeD")
+    assert max(golds.values()) <= 1.5 * min(golds.values()) + 2
+
+
+def test_no_patient_or_image_of_the_benchmark_is_in_training(pool: list[Row]) -> None:
+    held = next(r for r in pool if r["split"] == "benchmark" and r["source"] == "ms_cxr_t")
+    donor = next(r for r in pool if r["split"] == "train" and r["source"] == "ms_cxr_t" and r["kind"] == "closed")
+    by_patient = donor | {"qa_id": "a" * 16, "patient_ids": held["patient_ids"]}
+    by_image = donor | {"qa_id": "b" * 16, "image_ids": held["image_ids"]}
+    merged = merge([*pool, by_patient, by_image], seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
+    reasons = {r["item"].split()[-1]: r["reason"] for r in merged.rejected}
+    assert reasons["a" * 16] == f"patient {held['patient_ids'][0]} is in the benchmark"
+    assert reasons["b" * 16].startswith(f"image {held['image_ids'][0]} is in the benchmark")
+    for column in ("patient_ids", "image_ids"):
+        benchmark = {v for r in merged.splits["benchmark"] for v in r[column]}
+        assert benchmark.isdisjoint(v for s in ("train", "pretrain") for r in merged.splits[s] for v in r[column])
+
+
+def test_unsound_and_repeated_rows_are_listed(pool: list[Row]) -> None:
+    closed = next(r for r in pool if r["kind"] == "closed" and r["split"] == "train")
+    bad = closed | {"qa_id": "c" * 16, "answer": "none of these"}
+    few = closed | {"qa_id": "d" * 16, "question": closed["question"].removeprefix("<image>")}
+    unknown = closed | {"qa_id": "e" * 16, "image_ids": ["gone"] * len(closed["image_ids"])}
+    images = {i for r in pool for i in r["image_ids"]}
+    extra = [bad, few, unknown, dict(closed)]
+    merged = merge([*pool, *extra], seed=3, train=TRAIN, benchmark=BENCHMARK, images=images)
+    reasons = {r["item"].split()[-1]: r["reason"] for r in merged.rejected}
+    assert "not among the options" in reasons["c" * 16]
+    assert "placeholders for" in reasons["d" * 16]
+    assert "no image gone" in reasons["e" * 16]
+    assert reasons[closed["qa_id"]].startswith("same question as in")
+    assert len(merged.rejected) == 4
+    kept = [r for rows in merged.splits.values() for r in rows]
+    assert all(problems(r, images) == [] for r in kept)
+    assert len({r["qa_id"] for r in kept}) == len(kept)
+
+
+def test_empty_set_names_the_source_that_would_supply_it(pool: list[Row]) -> None:
+    rows = [r for r in pool if r["source"] != "vqa_rad"]
+    with pytest.raises(EmptySet, match=r"benchmark\.rad: 30 questions wanted, none found; source vqa_rad would supply them"):
+        merge(rows, seed=3, train=TRAIN, benchmark=BENCHMARK)
+    assert merge(rows, seed=3, train=TRAIN, benchmark=BENCHMARK | {"rad": 0}).splits["benchmark"]
+    with pytest.raises(EmptySet, match=r"no such set: benchmark\.composed"):
+        merge(pool, seed=3, train=TRAIN, benchmark={"composed": 5})
+
+
+def test_shortage_is_reported_not_padded(pool: list[Row]) -> None:
+    merged = merge(pool, seed=3, train={}, benchmark={"rad": 10_000})
+    n = sum(r["set"] == "rad" for r in pool)
+    assert merged.short == [f"benchmark.rad: {n} of 10000 questions"]
+    assert len(merged.splits["benchmark"]) == n
+    assert merged.splits["pretrain"] == []
+
+
+def test_selection_changes_little_as_data_are_added() -> None:
+    few, many = (
+        {r["qa_id"] for r in select([r for r in made("embed", n).ask() if r["task"] == "embed_typeD"], 60, 3)} for n in (80, 84)
+    )
+    assert len(few & many) > 30
+
+
+def test_shares() -> None:
+    assert shares({"a": 5, "b": 1, "c": 9}, 9) == {"a": 4, "b": 1, "c": 4}
+    assert shares({"a": 1, "b": 1}, 9) == {"a": 1, "b": 1}
+    assert shares({"a": 0}, 3) == {"a": 0}
+
+
+def test_new_images_come_before_new_words_for_old_ones() -> None:
+    rows = [r for r in made("ms_cxr_t", 90).ask(benchmark_fraction=0.0, open_fraction=0.0) if r["task"].endswith("edema")]
+    assert len(rows) > 20
+    pairs = [tuple(r["image_ids"]) for r in select(rows, 9, 3)]
+    assert len(set(pairs)) >= 7
+
+
+def program(name: str, monkeypatch: pytest.MonkeyPatch, *argv: object) -> None:
+    """Run a program of workflow/scripts in this process."""
+    import runpy
+
+    path = Path(__file__).parents[3] / "workflow" / "scripts" / name
+    monkeypatch.setattr("sys.argv", [str(path), *map(str, argv)])
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def write(folder: Path, source: str) -> dict[str, Path]:
+    frames = made(source, 40).frames()
+    paths = {name: folder / f"{source}.{name}.parquet" for name in ("images", "findings")}
+    images = frames["images"].assign(source=source, width=1, height=1, bytes=b"x", origin_sha256="0").astype({"day": object})
+    table_io.write(paths["images"], "images", images)
+    table_io.write(paths["findings"], "findings", frames["findings"].assign(source=source, origin_file="t.csv", origin_row=1))
+    return paths
+
+
+def test_programs_from_tables_to_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = {"seed": 3, "benchmark_fraction": 0.3, "open_fraction": 0.1, "pretrain": False}
+    qa = []
+    for source in ("ms_cxr_t", "odir"):
+        paths = write(tmp_path, source)
+        qa.append(tmp_path / f"{source}.qa.parquet")
+        options = [o for name, path in paths.items() for o in (f"--{name}", path)]
+        program("generate_qa.py", monkeypatch, "--source", source, *options, "--qa", qa[-1], "--cfg", json.dumps(cfg))
+    made_splits = [x for s in ("train", "benchmark", "pretrain", "rejected") for x in (f"--{s}", tmp_path / f"{s}.parquet")]
+    images = [tmp_path / f"{s}.images.parquet" for s in ("ms_cxr_t", "odir")]
+    counts = {"seed": 3, "train": {"comparison": 20}, "benchmark": {"comparison": 500, "odir": 20}, "pretrain": 0}
+    argv = ["--qa", *qa, "--images", *images, *made_splits]
+    program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
+    assert table_io.read(tmp_path / "train.parquet", "qa").num_rows == 20
+    assert Counter(table_io.read(tmp_path / "benchmark.parquet", "qa")["set"].to_pylist())["odir"] == 20
+    prov = json.loads((tmp_path / "benchmark.parquet.prov.json").read_text())
+    assert prov["short"][0].startswith("benchmark.comparison: ")
+    before = {p: p.read_bytes() for p in tmp_path.glob("*.parquet")}
+    program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
+    assert {p: p.read_bytes() for p in before} == before
+
+    counts["benchmark"] = {"rad": 5}
+    with pytest.raises(SystemExit):
+        program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
+    assert "source vqa_rad would supply them" in capsys.readouterr().err
+
+
+def test_a_source_without_images_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("images", "findings"):
+        table_io.write(tmp_path / f"{name}.parquet", name, [])
+    cfg = {"seed": 3, "benchmark_fraction": 0.3, "open_fraction": 0.1, "pretrain": False}
+    with pytest.raises(SystemExit):
+        program(
+            "generate_qa.py", monkeypatch, "--source", "odir", "--images", tmp_path / "images.parquet",
+            "--findings", tmp_path / "findings.parquet", "--qa", tmp_path / "qa.parquet", "--cfg", json.dumps(cfg),
+        )  # fmt: skip
+    assert "no images; nothing can be asked of source odir" in capsys.readouterr().err
+    assert not (tmp_path / "qa.parquet").exists()

@@ -1,0 +1,71 @@
+"""Open-ended metrics against numbers worked out by hand and against the libraries."""
+
+import pytest
+import sacrebleu
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score import rouge_scorer
+
+from medmim.scoring.open_ended import bleu, overlap, rouge_l, scores, tokens
+
+WORDS = ["the", "a", "lesion", "is", "stable", "in", "left", "lung", "Lung,", "(new)", "no", "effusion"]
+LONG = st.lists(st.sampled_from("abcd"), max_size=80).map(" ".join)
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
+ROUGE = rouge_scorer.RougeScorer(["rougeL"])
+seeded = settings(derandomize=True, database=None, deadline=None, max_examples=100)
+
+
+def test_tokens() -> None:
+    assert tokens("The  Lesion, a small_one: T1-weighted!") == ["lesion", "small", "one", "t1", "weighted"]
+    assert tokens("An A") == ["an", "a"]
+    assert tokens("…") == tokens("") == []
+
+
+def test_overlap_counts_tokens_as_often_as_they_occur() -> None:
+    # reply: lung lung lung effusion; gold: lung effusion left lung -> common: lung twice, effusion once
+    precision, recall, f1 = overlap("lung lung lung effusion", "the lung, effusion left lung")
+    assert (precision, recall, f1) == (3 / 4, 3 / 4, 3 / 4)
+    assert overlap("lung lung lung", "lung effusion")[:2] == (1 / 3, 1 / 2)  # repeating a word earns nothing more
+    assert overlap("left lung", "left lung effusion") == (1, 2 / 3, 0.8)
+
+
+def test_empty() -> None:
+    assert overlap("", "lung") == overlap("lung", "") == (0, 0, 0)
+    assert overlap("", "...") == (1, 1, 1)
+    empty = scores("", "left lung")
+    assert set(empty.values()) == {0}
+
+
+def test_exact_match_after_normalisation() -> None:
+    assert scores("Left LUNG.", "the left lung")["exact_match"] == 1
+    assert scores("left lungs", "left lung")["exact_match"] == 0
+    assert scores("lung left", "left lung")["exact_match"] == 0
+
+
+def test_a_perfect_reply_has_every_metric_at_one() -> None:
+    assert scores("stable lesion in the left lung", "stable lesion in the left lung") == pytest.approx(
+        {"exact_match": 1, "token_recall": 1, "token_f1": 1, "bleu": 1, "rouge_l": 1}
+    )
+
+
+@seeded
+@given(TEXTS, TEXTS)
+def test_bleu_and_rouge_are_the_libraries(reply: str, gold: str) -> None:
+    found = scores(reply, gold)
+    assert found["bleu"] == pytest.approx(sacrebleu.sentence_bleu(reply, [gold], use_effective_order=True).score / 100)
+    assert found["rouge_l"] == pytest.approx(ROUGE.score(gold, reply)["rougeL"].fmeasure)
+    assert all(0 <= value <= 1 for value in found.values())
+
+
+@seeded
+@given(LONG, LONG)
+def test_long_texts_too(reply: str, gold: str) -> None:
+    assert rouge_l(reply, gold) == pytest.approx(ROUGE.score(gold, reply)["rougeL"].fmeasure)
+    assert bleu(reply, gold) == pytest.approx(sacrebleu.sentence_bleu(reply, [gold], use_effective_order=True).score / 100)
+
+
+@seeded
+@given(TEXTS, TEXTS)
+def test_recall_is_precision_the_other_way_round(one: str, other: str) -> None:
+    assert overlap(one, other)[0] == overlap(other, one)[1]
+    assert overlap(one, other)[2] == overlap(other, one)[2]

@@ -1,0 +1,454 @@
+"""The synthetic cohorts: owners' layouts, same bytes from a seed, and tables that are true of the pixels."""
+
+import hashlib
+import importlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.pixels import apply_modality_lut
+from scipy import ndimage
+
+from medmim.sources.embed import phantom as embed
+from medmim.sources.lumiere import phantom as lumiere
+from medmim.sources.ms_cxr_t import phantom as ms_cxr_t
+from medmim.sources.odir import phantom as odir
+from medmim.sources.phantom_drawing import anatomy, primitives
+from medmim.sources.pmc import phantom as pmc
+from medmim.tables import table_io
+
+SCRIPT = Path(__file__).parents[3] / "workflow" / "scripts" / "make_phantoms.py"
+PATIENTS = {"embed": 10, "lumiere": 8, "ms_cxr_t": 40, "pmc": 15, "vqa_rad": 18, "odir": 16}
+SOURCES = tuple(PATIENTS)
+TABLES = {
+    "embed": ("tables/EMBED_OpenData_metadata_reduced.csv", "tables/EMBED_OpenData_clinical_reduced_anon.csv"),
+    "lumiere": ("LUMIERE-ExpertRating-v202211.csv", "LUMIERE-Demographics_Pathology.csv"),
+    "ms_cxr_t": ("MS_CXR_T_temporal_image_classification_v1.0.0.csv",),
+    "pmc": ("llava_med_instruct_60k.json", "llava_med_image_urls.jsonl"),
+    "vqa_rad": ("VQA_RAD Dataset Public.json",),
+    "odir": ("full_df.csv",),
+}
+Cohort = Callable[[str], Path]
+
+
+def module(source: str) -> ModuleType:
+    return importlib.import_module(f"medmim.sources.{source}.phantom")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Folder of a source's cohort, drawn once."""
+    drawn: dict[str, Path] = {}
+
+    def of(source: str) -> Path:
+        if source not in drawn:
+            drawn[source] = tmp_path_factory.mktemp(source)
+            module(source).write(drawn[source], patients=PATIENTS[source], seed=7)
+        return drawn[source]
+
+    return of
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def rows(path: Path) -> list[object]:
+    """Rows of a table, records of a JSON list or JSON lines."""
+    if path.suffix == ".csv":
+        return list(pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records"))
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    return list(json.loads(path.read_text()))
+
+
+def truth(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / primitives.TRUTH, keep_default_na=False)
+
+
+def grey(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("L"), float) / 255
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_seed_gives_the_same_bytes(source: str, cohort: Cohort, tmp_path: Path) -> None:
+    module(source).write(tmp_path / "again", patients=PATIENTS[source], seed=7)
+    assert hashes(tmp_path / "again") == hashes(cohort(source))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_another_patient_or_seed(source: str, cohort: Cohort, tmp_path: Path) -> None:
+    """Another patient changes nothing of those before; another seed changes every picture."""
+    lists = {*TABLES[source], primitives.TRUTH}
+    whole = cohort(source)
+    module(source).write(tmp_path / "fewer", patients=PATIENTS[source] - 1, seed=7)
+    fewer, more = hashes(tmp_path / "fewer"), hashes(whole)
+    assert fewer.keys() < more.keys()
+    assert {p: h for p, h in fewer.items() if p not in lists} == {p: more[p] for p in fewer if p not in lists}
+    for name in lists:
+        short, long = rows(tmp_path / "fewer" / name), rows(whole / name)
+        assert short == long[: len(short)] and len(short) < len(long)
+    module(source).write(tmp_path / "other", patients=1, seed=8)
+    other = {p: h for p, h in hashes(tmp_path / "other").items() if p.endswith((".dcm", ".gz", ".jpg"))}
+    assert other and not set(other.values()) & set(more.values())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_picture_says_that_it_is_synthetic(source: str, cohort: Cohort) -> None:
+    folder = cohort(source)
+    assert "SYNTHETIC" in (folder / "README.txt").read_text()
+    for path in folder.rglob("*.dcm"):
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        assert ds.PatientName == "SYNTHETIC^PHANTOM" and "SYNTHETIC" in ds.ImageComments
+    for path in folder.rglob("*.nii.gz"):
+        assert b"SYNTHETIC" in nib.load(path).header["descrip"].item()
+    for path in folder.rglob("*.jpg"):
+        assert b"SYNTHETIC" in Image.open(path).info["comment"]
+    for path in folder.rglob("*.tar.gz"):
+        with tarfile.open(path) as tar:
+            members = {m.name: m for m in tar.getmembers()}
+            assert all(m.mtime == 0 and m.uid == 0 for m in members.values())
+            contents = {n: tar.extractfile(n).read() for n in members}  # type: ignore[union-attr]
+        assert all(b"SYNTHETIC" in data for data in contents.values())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_truth_names_files_that_are_there(source: str, cohort: Cohort) -> None:
+    found = truth(cohort(source))
+    assert list(found) == ["path", "name", "value"] and not found.duplicated(["path", "name"]).any()
+    assert all((cohort(source) / p.split("!")[0]).is_file() for p in found.path)
+
+
+# EMBED
+
+
+def shown(path: Path) -> np.ndarray:
+    """A mammogram as a viewer shows it, 0 to 1, air black."""
+    ds = pydicom.dcmread(path)
+    values = apply_modality_lut(ds.pixel_array, ds).astype(float)
+    values = np.clip((values - ds.WindowCenter + 0.5) / (ds.WindowWidth - 1) + 0.5, 0, 1)
+    return 1 - values if ds.PhotometricInterpretation == "MONOCHROME1" else values
+
+
+@pytest.fixture(scope="module")
+def mammograms(cohort: Cohort) -> pd.DataFrame:
+    """Rows of the metadata table with their pixels and the assessment of their breast."""
+    folder = cohort("embed")
+    metadata, clinical = (pd.read_csv(folder / t, dtype=str, keep_default_na=False) for t in TABLES["embed"])
+    metadata["file"] = [folder / "images" / p[p.index("cohort_1") :] for p in metadata.anon_dicom_path]
+    metadata["letter"] = [
+        clinical[(clinical.acc_anon == a) & clinical.side.isin(["", "B", s])].asses.item()
+        for a, s in zip(metadata.acc_anon, metadata.ImageLateralityFinal, strict=True)
+    ]
+    metadata["pixels"] = [shown(f) for f in metadata.file]
+    return metadata
+
+
+def test_embed_tables_and_files(mammograms: pd.DataFrame, cohort: Cohort) -> None:
+    assert {p.resolve() for p in cohort("embed").rglob("*.dcm")} == {p.resolve() for p in mammograms.file}
+    full = mammograms[mammograms.FinalImageType == "2D"]
+    assert (full.groupby(["acc_anon", "ImageLateralityFinal", "ViewPosition"]).size() == 1).all()
+    assert set(full.groupby("acc_anon").size()) == {4} and (full.spot_mag == "").all()
+    clinical = pd.read_csv(cohort("embed") / TABLES["embed"][1], keep_default_na=False, dtype=str)
+    assert {"empi_anon", "study_date_anon", "path_severity", "age_at_study"} <= set(clinical)
+    assert set(clinical.asses) <= set("ANBPSMK") and not (clinical.asses.isin([*"SMK"]) ^ (clinical.path_severity != "")).any()
+    days = pd.to_datetime(mammograms.study_date_anon).groupby(mammograms.empi_anon).unique()
+    assert all(300 < gap < 430 for d in days for gap in np.diff(np.sort(d)) / np.timedelta64(1, "D"))
+
+
+def test_embed_stores_pixels_as_real_machines_do(mammograms: pd.DataFrame) -> None:
+    headers = [pydicom.dcmread(f) for f in mammograms.file]
+    assert all(h.BitsAllocated == 16 and h.pixel_array.max() < 2**h.BitsStored for h in headers)
+    assert {h.PhotometricInterpretation for h in headers} == {"MONOCHROME1", "MONOCHROME2"}
+    assert {h.BitsStored for h in headers} >= {12} and any("RescaleSlope" in h for h in headers)
+    for header, row in zip(headers, mammograms.itertuples(), strict=True):
+        assert (header.ImageLaterality, header.ViewPosition) == (row.ImageLateralityFinal, row.ViewPosition)
+        assert header.file_meta.MediaStorageSOPInstanceUID == header.SOPInstanceUID == row.file.stem
+
+
+def test_embed_side_and_view_are_in_the_pixels(mammograms: pd.DataFrame) -> None:
+    for row in mammograms.itertuples():
+        left = row.pixels if row.ImageLateralityFinal == "L" else row.pixels[:, ::-1]
+        assert left[:, :20].mean() > 3 * left[:, -20:].mean()  # the chest wall is on this side
+        muscle = left[40:65, :15].mean()
+        assert (muscle > 0.4) == (row.ViewPosition == "MLO")
+
+
+def test_embed_assessments_are_in_the_pixels(mammograms: pd.DataFrame) -> None:
+    """Bright area in the gland by assessment, largest for M; clips and calcifications saturate; N has nothing."""
+    area: dict[str, list[float]] = {}
+    for row in mammograms.itertuples():
+        left = row.pixels if row.ImageLateralityFinal == "L" else row.pixels[:, ::-1]
+        if row.ViewPosition == "CC":
+            area.setdefault(row.letter, []).append(float((left > 0.55).mean()))
+    assert set(area) >= set("NBPM")
+    assert max(area["N"]) < 0.005 < min(area["P"]) <= max(area["P"]) < min(area["M"]) / 3
+
+
+def test_embed_two_visits_tell_the_next() -> None:
+    following: dict[str, set[str]] = {}
+    for course in embed.COURSES:
+        for i in range(len(course) - 2):
+            following.setdefault(course[i : i + 2], set()).add(course[i + 2])
+    assert {len(v) for v in following.values()} == {1}
+    counts = [embed.course(np.random.default_rng(i)) for i in range(400)]
+    letters = pd.Series([c for p in counts for years in p.values() for c in years]).value_counts(normalize=True)
+    assert set(letters.index) == set("ANBPSMK") and letters.min() > 0.04 and letters.max() < 0.4
+    assert {len(years) for p in counts for years in p.values()} == {1, 2, 3, 4}
+
+
+# LUMIERE
+
+
+def volume(path: Path) -> np.ndarray:
+    return nib.as_closest_canonical(nib.load(path)).get_fdata()
+
+
+SPECKS = 9
+"""Diameter product of normal enhancement (choroid plexus), in pixels."""
+
+
+def enhancing(folder: Path, patient: str, week: str) -> int:
+    """Product of the diameters of the largest enhancing part in a middle slice of CT1, in pixels, as RANO measures."""
+    image = volume(folder / "Imaging" / patient / week / "CT1.nii.gz")[..., 4] > 800
+    image[28:36, :14] = image[28:36, -14:] = False  # the sagittal sinus
+    parts, count = ndimage.label(image, np.ones((3, 3)))
+    return (
+        max((np.ptp(x) + 1) * (np.ptp(y) + 1) for x, y in (np.nonzero(parts == k) for k in range(1, count + 1))) if count else 0
+    )
+
+
+def ratings(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    table = pd.read_csv(folder / TABLES["lumiere"][0], keep_default_na=False)
+    short = {c: c.split(" (")[0] for c in table.columns}
+    yield from table.rename(columns=short).groupby("Patient")
+
+
+def test_lumiere_volumes(cohort: Cohort) -> None:
+    folder = cohort("lumiere")
+    orientations, slopes = set(), set()
+    for path in folder.rglob("*.nii.gz"):
+        image = nib.load(path)
+        assert volume(path).shape == (64, 64, 8) and image.header["sform_code"] > 0
+        assert path.read_bytes()[4:8] == b"\0\0\0\0"  # no time in the gzip header
+        orientations.add("".join(nib.aff2axcodes(image.affine)))
+        slopes.add(image.dataobj.slope)
+    assert len(orientations) > 2 and slopes == {1.0, 4.0}
+    for patient, table in ratings(folder):
+        weeks = {p.name for p in (folder / "Imaging" / patient).iterdir()}
+        assert weeks == set(table.Date)
+        assert all((folder / "Imaging" / patient / w / f"{s}.nii.gz").is_file() for w in weeks for s in lumiere.SEQUENCES)
+    people = pd.read_csv(folder / TABLES["lumiere"][1])
+    assert {"Patient", "Age at surgery (years)", "Sex", "Survival time (weeks)"} <= set(people)
+
+
+def test_lumiere_ratings_follow_the_enhancing_tumour(cohort: Cohort) -> None:
+    folder = cohort("lumiere")
+    seen = set()
+    for patient, table in ratings(folder):
+        areas = [enhancing(folder, patient, week) for week in table.Date]
+        for i, (rating, rationale) in enumerate(zip(table.Rating, table["Rating rationale"], strict=True)):
+            before, after = areas[max(i - 1, 0)], areas[i]
+            seen.add(rating)
+            if rating == "Post-Op":
+                assert (after > SPECKS) == (rationale == "PRET") and after < 0.7 * before
+            elif rating != "Pre-Op":
+                right = {
+                    "PD": after > 1.4 * before + SPECKS,
+                    "SD": abs(after - before) <= 0.2 * before + 4,
+                    "PR": SPECKS < after < 0.75 * before,
+                    "CR": after < SPECKS < before,
+                }
+                assert right[rating], (patient, table.Date.iloc[i], rating, before, after)
+    assert seen == {"Pre-Op", "Post-Op", "PD", "SD", "PR", "CR"}
+
+
+def test_lumiere_sequences_differ(cohort: Cohort) -> None:
+    """Fluid is bright on T2 and dark on FLAIR, white matter bright on T1; on CT1 vessels in the midline shine."""
+    middle, sinus = ({s: [] for s in lumiere.SEQUENCES} for _ in range(2))
+    for path in cohort("lumiere").rglob("*.nii.gz"):
+        sequence, image = path.name.removesuffix(".nii.gz"), volume(path)[..., 3]
+        middle[sequence].append(np.percentile(image[28:36, 24:44], [10, 90]))
+        sinus[sequence].append(image[28:36, :14].max())
+    dark, bright = ({s: np.median(v, 0)[k] for s, v in middle.items()} for k in (0, 1))
+    assert bright["T2"] > 850 and max(dark["FLAIR"], dark["CT1"], dark["T1"]) < 250
+    assert np.min(sinus["CT1"]) > 850 > max(np.median(sinus[s]) for s in ("T1", "FLAIR"))
+
+
+# MS-CXR-T
+
+
+def test_ms_cxr_t_pairs(cohort: Cohort) -> None:
+    folder = cohort("ms_cxr_t")
+    pairs = pd.read_csv(folder / TABLES["ms_cxr_t"][0], dtype=str)
+    for row in pairs.itertuples():
+        for study, dicom in ((row.study_id, row.dicom_id), (row.previous_study_id, row.previous_dicom_id)):
+            assert (folder / f"files/p{row.subject_id[:2]}/p{row.subject_id}/s{study}/{dicom}.jpg").is_file()
+    labels = pairs[[f"{f}_progression" for f in anatomy.FINDINGS]]
+    assert labels.notna().any().all() and labels.notna().any(axis=1).all()
+    assert set(labels.stack().dropna()) == {"improving", "stable", "worsening"}
+
+
+def opacity(image: np.ndarray, finding: str) -> float:
+    """How much of a finding a radiograph shows, in the part of the lungs where it belongs."""
+    if finding == "edema":
+        return float(image[50:120].mean() / image[-20:].mean())
+    if finding == "pneumothorax":
+        return float((image[25:140, 15:160] < 0.08).mean())
+    if finding == "pleural_effusion":
+        return float((image[50:170, [*range(5, 60), *range(130, 171)]] > 0.77).mean())
+    return float(((image[60:150, 5:75] if finding == "consolidation" else image[20:105, 108:165]) > 0.77).mean())
+
+
+def test_ms_cxr_t_progression_is_in_the_pixels(cohort: Cohort) -> None:
+    folder = cohort("ms_cxr_t")
+    pairs = pd.read_csv(folder / TABLES["ms_cxr_t"][0], dtype=str)
+    files = {p.stem: p for p in folder.rglob("*.jpg")}
+    checked = set()
+    for row in pairs.to_dict("records"):
+        named = [f for f in anatomy.FINDINGS if isinstance(row[f"{f}_progression"], str)]
+        if len(named) == 1:
+            (finding,) = named
+            before, after = (opacity(grey(files[row[k]]), finding) for k in ("previous_dicom_id", "dicom_id"))
+            change = {"improving": after < 0.85 * before, "worsening": after > before / 0.85}
+            if finding == "edema":
+                change = {"improving": after < 0.96 * before, "worsening": after > before / 0.96}
+            steady = not any(change.values())
+            assert change.get(row[f"{finding}_progression"], steady), (finding, row, before, after)
+            checked.add((finding, row[f"{finding}_progression"]))
+    assert len(checked) >= 12
+
+
+def test_findings_grow_with_their_extent_and_keep_to_their_place() -> None:
+    frame = anatomy.chest(np.random.default_rng(3), ms_cxr_t.SHAPE)
+    clean = anatomy.radiograph(frame, np.random.default_rng(4))
+    for finding in anatomy.FINDINGS:
+        changes = [np.abs(anatomy.afflict(clean, frame, finding, e, "left", 5) - clean) for e in ms_cxr_t.EXTENT.values()]
+        areas = [(c > 0.1).sum() for c in changes]
+        assert areas[0] * 1.3 < areas[1] and areas[1] * 1.3 < areas[2], finding
+        across = (changes[2] * frame.at[1]).sum() / changes[2].sum()
+        assert {"consolidation": across < -0.2, "edema": abs(across) < 0.1}.get(finding, across > 0.2), finding
+
+
+# PMC-15M
+
+
+def test_pmc_records_have_their_figure(cohort: Cohort) -> None:
+    folder = cohort("pmc")
+    urls = {u["pair_id"]: u for u in rows(folder / TABLES["pmc"][1])}  # type: ignore[call-overload]
+    domains = set()
+    for record in json.loads((folder / TABLES["pmc"][0]).read_text()):
+        url = urls[record["id"]]
+        with tarfile.open(folder / "tars" / url["pmc_tar_url"].rsplit("/", 1)[1]) as tar:
+            image = Image.open(io.BytesIO(tar.extractfile(url["image_file_path"]).read()))  # type: ignore[union-attr]
+        assert image.mode == "RGB" and image.size == (128, 128)
+        turns = record["conversations"]
+        assert [t["from"] for t in turns] == ["human", "gpt"] * (len(turns) // 2) and len(turns) >= 4
+        assert turns[0]["value"].count("<image>") == 1 and not any("<image>" in t["value"] for t in turns[1:])
+        (domain,) = [d for d, true in record["domain"].items() if true]
+        domains.add(domain)
+        pixels = np.asarray(image, float)
+        spread = np.abs(pixels - pixels.mean(2, keepdims=True)).mean()
+        assert (spread > 10) == (domain in ("gross", "histology"))
+        if domain == "gross":
+            answers = [t["value"] for t in turns if t["value"] in pmc.COUNTS]
+            white = ndimage.binary_opening((pixels.min(2) > 190)[:100])
+            assert [pmc.COUNTS.index(a) + 1 for a in answers] == [ndimage.label(white)[1]]
+    assert domains == set(pmc.DOMAINS)
+
+
+# VQA-RAD
+
+
+def test_vqa_rad_questions(cohort: Cohort) -> None:
+    folder = cohort("vqa_rad")
+    table = pd.DataFrame(json.loads((folder / TABLES["vqa_rad"][0]).read_text()))
+    assert {"qid", "phrase_type", "image_name", "image_organ", "question", "question_type", "answer", "answer_type"} <= set(table)
+    assert table.qid.is_unique and set(table.image_organ) == {"HEAD", "CHEST", "ABD"}
+    closed = table[table.answer_type == "CLOSED"]
+    assert set(closed.answer) == {"Yes", "No"} and len(table) > len(closed) > len(table) / 4
+    often = closed.groupby("question").answer.agg(["size", "nunique"])
+    assert (often[often["size"] >= 6]["nunique"] == 2).all()  # the question alone does not tell the answer
+    for name, group in table.groupby("image_name"):
+        image = grey(folder / "VQA_RAD Image Folder" / name)
+        if group.image_organ.iloc[0] == "HEAD":
+            side = dict(zip(group.question, group.answer, strict=True)).get("Which hemisphere contains the lesion?")
+            uneven = np.abs(image[:, : image.shape[1] // 2][:, ::-1] - image[:, image.shape[1] // 2 :])[40:110].mean()
+            assert (uneven > 0.1) == (side is not None), name
+
+
+# ODIR-5K
+
+
+def test_odir_table(cohort: Cohort) -> None:
+    folder = cohort("odir")
+    table = pd.read_csv(folder / TABLES["odir"][0])
+    assert {"ID", "Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus", "labels", "target", "filepath"} <= set(table)
+    for row in table.to_dict("records"):
+        eyes = {odir.DIAGNOSES[row[f"{eye}-Diagnostic Keywords"]] for eye in ("Left", "Right")}
+        assert {f for f in odir.FLAGS if row[f]} == (eyes - {"N"} or {"N"})
+        eye = "Left" if "left" in row["filename"] else "Right"
+        assert row["labels"] == f"['{odir.DIAGNOSES[row[f'{eye}-Diagnostic Keywords']]}']"
+        assert (folder / "Training Images" / row["filename"]).is_file()
+    assert (table.groupby("ID").size() == 2).all()
+
+
+def test_odir_disc_is_towards_the_nose(cohort: Cohort) -> None:
+    for row in truth(cohort("odir")).itertuples():
+        if row.value == "normal fundus":
+            image = np.asarray(Image.open(cohort("odir") / row.path), float)
+            y, x = np.unravel_index(image[..., 2].argmax(), image.shape[:2])
+            assert (x < 72) == ("left" in row.path) and 50 < y < 94
+
+
+def test_odir_diagnoses_look_different() -> None:
+    def look(diagnosis: str, seed: int) -> np.ndarray:
+        image = odir.picture(diagnosis, "left", np.random.default_rng(seed)) * 255
+        small = Image.fromarray(image.clip(0, 255).astype(np.uint8)).resize((56, 56), Image.Resampling.BOX)
+        pixels = np.asarray(small, float)[6:50, 6:50].reshape(-1, 3)
+        return np.concatenate([np.histogram(pixels[:, c], 12, (0, 256))[0] for c in range(3)]) / len(pixels)
+
+    means = {d: np.mean([look(d, s) for s in range(6)], 0) for d in odir.DIAGNOSES}
+    hits = [min(means, key=lambda m: np.abs(means[m] - look(d, s)).sum()) == d for d in odir.DIAGNOSES for s in range(6, 12)]
+    assert np.mean(hits) > 0.85
+
+
+# The program
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_program_writes_an_indexed_folder(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "odir" / "files.parquet"
+    done = run("--source", "odir", "--raw", str(raw), "--cfg", '{"patients": 2, "seed": 1}')
+    assert done.returncode == 0, done.stderr
+    index = table_io.frame(raw, "files")
+    assert {"full_df.csv", "README.txt", primitives.TRUTH, "Training Images/0_left.jpg"} < set(index.path)
+    assert all(hashes(raw.parent)[r.path] == r.sha256 for r in index.itertuples())
+    record = json.loads(raw.with_name("files.parquet.prov.json").read_text())
+    assert (
+        "medmim.sources.odir.phantom" in record["code"]["modules"]
+        and "medmim.sources.embed.phantom" not in record["code"]["modules"]
+    )
+
+
+@pytest.mark.parametrize("cfg", ['{"patients": 0, "seed": 1}', '{"patients": 2}', '{"patients": 2, "seed": 1, "sede": 2}'])
+def test_program_refuses_a_wrong_config(cfg: str, tmp_path: Path) -> None:
+    done = run("--source", "odir", "--raw", str(tmp_path / "o" / "files.parquet"), "--cfg", cfg)
+    assert done.returncode == 1 and "--cfg needs patients" in done.stderr and "Traceback" not in done.stderr
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]

@@ -1,0 +1,703 @@
+"""Adapters: small folders in each owner's layout, with everything that may be wrong in them, become images and findings."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+
+from medmim.common import files
+from medmim.common.errors import UserError
+from medmim.sources.base import Build, Rejection
+from medmim.tables import table_io
+from medmim.tables.images import ImageStore
+
+PROGRAM = Path(__file__).resolve().parents[3] / "workflow/scripts/build_images.py"
+
+
+def built(source: str, root: Path, size: int = 64, threads: int = 1) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """Images, findings, and reasons of rejection by item."""
+    build = Build(source, root, import_module(f"medmim.sources.{source}.adapter").plan(root), size, threads)
+    images = table_io.build("images", list(build.images())).to_pandas()
+    findings = table_io.build("findings", build.findings()).to_pandas()
+    return images, findings, {r["item"]: r["reason"] for r in build.rejections()}
+
+
+def facts(findings: pd.DataFrame, name: str) -> list[tuple[str, str, int]]:
+    """(study, value, row) of the findings of that name."""
+    chosen = findings[findings.name == name]
+    return sorted(zip(chosen.study_id, chosen.value, chosen.origin_row, strict=True))
+
+
+def picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 30), dtype=np.uint8)).save(path)
+
+
+def csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+# EMBED
+
+
+def mammogram(path: Path, seed: int) -> None:
+    ds = dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    ds.PixelData = (ds.pixel_array + np.random.default_rng(seed).integers(0, 300, (128, 128))).astype(np.int16).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path)
+
+
+def embed_row(
+    number: int, study: str = "900", side: str = "L", view: str = "CC", kind: str = "2D", date: str = "2015-01-31"
+) -> dict:
+    return {
+        "empi_anon": 11,
+        "acc_anon": study,
+        "study_date_anon": date,
+        "anon_dicom_path": f"/mnt/far/away/images/cohort_1/11/1.2.{study}/1.3/{number}.dcm",
+        "ImageLateralityFinal": side,
+        "ViewPosition": view,
+        "FinalImageType": kind,
+        "spot_mag": None,
+        "SomethingElse": 1,
+    }
+
+
+def clinical_row(study: str, side: str | None, asses: str, severity: float | None = None) -> dict[str, Any]:
+    return {"empi_anon": 11, "acc_anon": study, "side": side, "asses": asses, "path_severity": severity, "age_at_study": 50}
+
+
+@pytest.fixture
+def embed(tmp_path: Path) -> Path:
+    rows = [
+        embed_row(1),
+        embed_row(2, view="MLO"),
+        embed_row(3, side="R"),
+        embed_row(4, study="901", date="2016-02-01 00:00:00"),
+        embed_row(5, kind="3D"),
+        embed_row(6, view="XCCL"),
+        embed_row(7) | {"spot_mag": 1},
+    ]
+    csv(tmp_path / "tables/EMBED_OpenData_metadata_reduced.csv", rows)
+    clinical = [
+        clinical_row("900", "L", "B"),
+        clinical_row("900", "L", "M", 0.0),
+        clinical_row("900", "L", "S", 4),
+        clinical_row("900", "R", "N"),
+        clinical_row("901", None, "N"),
+    ]
+    csv(tmp_path / "tables/EMBED_OpenData_clinical_reduced_anon.csv", clinical)
+    for number in (1, 2, 3):
+        mammogram(tmp_path / f"images/cohort_1/11/1.2.900/1.3/{number}.dcm", number)
+    mammogram(tmp_path / "images/cohort_1/11/1.2.901/1.3/4.dcm", 4)
+    return tmp_path
+
+
+def test_embed(embed: Path) -> None:
+    images, findings, rejected = built("embed", embed)
+    assert rejected == {}
+    assert images.origin_file.tolist() == sorted(images.origin_file)
+    assert images[["patient_id", "study_id", "day", "view", "laterality", "release_path"]].to_numpy().tolist() == [
+        ["embed/11", "embed/900", 0, "CC", "L", "cohort_1/11/1.2.900/1.3/1.png"],
+        ["embed/11", "embed/900", 0, "MLO", "L", "cohort_1/11/1.2.900/1.3/2.png"],
+        ["embed/11", "embed/900", 0, "CC", "R", "cohort_1/11/1.2.900/1.3/3.png"],
+        ["embed/11", "embed/901", 366, "CC", "L", "cohort_1/11/1.2.901/1.3/4.png"],
+    ]
+    assert images.origin_sha256[0] == files.sha256(embed / images.origin_file[0])
+    birads = findings[findings.name == "birads"].set_index("image_id")
+    assert birads.value.reindex(images.image_id).tolist() == ["M", "M", "N", "N"], "the most severe of the breast's rows"
+    assert birads.origin_row.reindex(images.image_id).tolist() == [2, 2, 4, 5]
+    assert facts(findings, "path_severity") == [("embed/900", "0", 2)] * 2
+    assert facts(findings, "laterality") == [
+        ("embed/900", "L", 1),
+        ("embed/900", "L", 2),
+        ("embed/900", "R", 3),
+        ("embed/901", "L", 4),
+    ]
+    assert findings.finding_id.is_unique
+
+
+def test_embed_lists_what_it_can_not_use(embed: Path) -> None:
+    metadata = embed / "tables/EMBED_OpenData_metadata_reduced.csv"
+    rows = [
+        *pd.read_csv(metadata).to_dict("records"),
+        embed_row(8),  # no such file
+        embed_row(9, side="B"),
+        embed_row(10) | {"anon_dicom_path": "elsewhere/10.dcm"},
+        embed_row(11, date="31.1.2015"),
+        embed_row(1),
+        embed_row(12) | {"acc_anon": None},
+        embed_row(13),
+    ]
+    csv(metadata, rows)
+    (embed / "images/cohort_1/11/1.2.900/1.3/13.dcm").write_bytes(b"broken")
+    clinical = embed / "tables/EMBED_OpenData_clinical_reduced_anon.csv"
+    more = [clinical_row("999", "L", "N"), clinical_row("900", "left", "N"), clinical_row("900", "L", "Z", 9)]
+    csv(clinical, [*pd.read_csv(clinical).to_dict("records"), *more])
+    images, _, rejected = built("embed", embed)
+    assert len(images) == 4
+    m, c = (p.relative_to(embed).as_posix() for p in (metadata, clinical))
+    assert rejected == {
+        f"images/cohort_1/11/1.2.900/1.3/8.dcm ({m} row 8)": "no such file",
+        f"{m} row 9": "ImageLateralityFinal is 'B', neither L nor R",
+        f"{m} row 10": "anon_dicom_path 'elsewhere/10.dcm' has no cohort_1/….dcm in it",
+        f"{m} row 11": "study_date_anon '31.1.2015' is no date",
+        f"{m} row 12": "same file as row 1",
+        f"{m} row 13": "empi_anon or acc_anon is empty",
+        f"images/cohort_1/11/1.2.900/1.3/13.dcm ({m} row 14)": "no DICOM file: it lacks the DICM prefix or its header is cut off",
+        f"{c} row 6": "study 999 has no images",
+        f"{c} row 7": "side is 'left', none of L, R, B",
+        f"{c} row 8": "asses is 'Z', not one of N B P A S M K; path_severity is '9', not one of 6 5 4 3 2 1 0",
+    }
+
+
+# LUMIERE
+
+RATING = "Rating (according to RANO, PD: Progressive disease, SD: Stable disease, PR: Partial response, CR: Complete response, Pre-Op: Pre-Operative, Post-Op: Post-Operative)"  # noqa: E501
+RATIONALE = "Rating rationale (CRET: complete resection of the enhancing tumor, PRET: partial resection of the enhancing tumor, T2-Progr.: T2-Progression, L: Lesion)"  # noqa: E501
+
+
+def head(seed: int, shift: float = 0, axes: str = "RAS") -> nib.Nifti1Image:
+    """A ball of a head with a bright lesion at 12 mm."""
+    x, y, z = np.mgrid[-20:20, -20:20, -10:10]
+    values = np.where(x**2 + y**2 + (2 * z) ** 2 < 330, 400, 0) + np.random.default_rng(seed).integers(0, 40, x.shape)
+    values[(x - 5) ** 2 + y**2 + (2 * (z - 3)) ** 2 < 20] = 900
+    affine = np.diag([4.0, 4, 4, 1])
+    affine[:3, 3] = -80, -80, -40 + shift
+    image = nib.Nifti1Image(values.astype(np.int16), affine)
+    return image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(axes)))
+
+
+def lumiere_row(patient: str, week: str, rating: str | None, rationale: str | None = None) -> dict[str, Any]:
+    return {
+        "Patient": patient,
+        "Date": week,
+        "LessThan3M": None,
+        "NonMeasurableLesions": None,
+        f" {RATING}": rating,
+        RATIONALE: rationale,
+    }
+
+
+@pytest.fixture
+def lumiere(tmp_path: Path) -> Path:
+    for seed, week in enumerate(("week-000-1", "week-000-2", "week-012")):
+        for sequence, axes in (("CT1", "RAS"), ("T1", "LPS"), ("T2", "PIR"), ("FLAIR", "RAS")):
+            path = tmp_path / f"Imaging/Patient-001/{week}/{sequence}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # the second visit lies 8 mm higher on the scanner's table of slices
+            nib.save(head(seed * 10 + "CT1 T1 T2 FLAIR".index(sequence), 8 if seed == 1 else 0, axes), path)
+    ratings = [
+        lumiere_row("Patient-001", "week-000-1", "Pre-Op"),
+        lumiere_row("Patient-001", "week-000-2", "Post-Op ", "PRET, L1"),
+        lumiere_row("Patient-001", "week-012", "PD", "L1"),
+    ]
+    csv(tmp_path / "LUMIERE-ExpertRating-v202211.csv", ratings)
+    return tmp_path
+
+
+def test_lumiere(lumiere: Path) -> None:
+    images, findings, rejected = built("lumiere", lumiere)
+    assert rejected == {}
+    assert images["view"].tolist() == ["CT1", "FLAIR", "T1", "T2"] * 3
+    assert images.day.tolist() == [0] * 8 + [84] * 4
+    assert set(images.study_id) == {f"lumiere/Patient-001/week-{w}" for w in ("000-1", "000-2", "012")}
+    assert images.release_path[0] == "ct1_LUMIERE_images_tumor1200px_256x256/Patient-001/slice_13/week_000-1.png"
+    assert images.release_path[11] == "t2_LUMIERE_images_tumor1200px_256x256/Patient-001/slice_13/week_012.png"
+    visit = "lumiere/Patient-001/week-"
+    assert facts(findings, "rano") == [(f"{visit}000-1", "Pre-Op", 1), (f"{visit}000-2", "Post-Op", 2), (f"{visit}012", "PD", 3)]
+    assert facts(findings, "resection") == [(f"{visit}000-2", "partial resection", 2)]
+    assert len(facts(findings, "sequence")) == 12
+
+
+def test_lumiere_cuts_all_volumes_at_one_height(lumiere: Path, tmp_path: Path) -> None:
+    images, _, _ = built("lumiere", lumiere)
+    lesion = {r.origin_file.split("/", 2)[2]: int((_pixels(r.bytes) > 200).sum()) for r in images.itertuples()}
+    assert min(v for k, v in lesion.items() if "000-2" not in k) > 10, "visible in every sequence however it is stored"
+    assert lesion["week-000-1/CT1.nii.gz"] > lesion["week-000-2/CT1.nii.gz"], (
+        "the shifted visit is cut beside the lesion's middle"
+    )
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_lumiere_lists_what_it_can_not_use(lumiere: Path) -> None:
+    imaging = lumiere / "Imaging"
+    (imaging / "Patient-001/week-000-1/T2.nii.gz").write_bytes(b"broken")
+    (imaging / "Patient-001/week-012/FLAIR.nii.gz").unlink()
+    (imaging / "Patient-001/week-020").mkdir()
+    (imaging / "Patient-001/later").mkdir()
+    (imaging / "Patient-002/week-000").mkdir(parents=True)
+    (imaging / "Patient-002/week-000/CT1.nii.gz").write_bytes(b"")
+    ratings = lumiere / "LUMIERE-ExpertRating-v202211.csv"
+    more = [
+        lumiere_row("Patient-001", "week-099", "SD"),
+        lumiere_row("Patient-001", "week-012", "better"),
+        lumiere_row("Patient-001", "week-012", None),
+    ]
+    csv(ratings, [*pd.read_csv(ratings).to_dict("records"), *more])
+    images, findings, rejected = built("lumiere", lumiere)
+    assert len(images) == 10
+    assert len(facts(findings, "rano")) == 3
+    reasons = {k: v.split(":")[0] for k, v in rejected.items()}
+    assert reasons == {
+        "Imaging/Patient-001/week-000-1/T2.nii.gz": "no readable NIfTI volume",
+        "Imaging/Patient-001/week-020": "a visit without images",
+        "Imaging/Patient-001/later": "a visit's folder is not named week-YYY",
+        "Imaging/Patient-002/week-000": "no visit of this patient has a readable CT1 volume to choose the slice from",
+        "LUMIERE-ExpertRating-v202211.csv row 4": "a study without images",
+        "LUMIERE-ExpertRating-v202211.csv row 5": "rating 'better' is none of PD, SD, PR, CR, Pre-Op, Post-Op",
+    }
+
+
+# MS-CXR-T
+
+
+def cxr_row(current: str, previous: str, **progressions: str) -> dict[str, Any]:
+    findings = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
+    return {
+        "dicom_id": current,
+        "previous_dicom_id": previous,
+        "study_id": f"5{current[0]}",
+        "previous_study_id": f"5{previous[0]}",
+        "subject_id": 10000032,
+        "split": "train",
+    } | {f"{f}_progression": progressions.get(f) for f in findings}
+
+
+@pytest.fixture
+def ms_cxr_t(tmp_path: Path) -> Path:
+    rows = [cxr_row("2b-2", "1a-1", edema="improving", pneumonia="stable"), cxr_row("3c-3", "2b-2", edema="worsening")]
+    csv(tmp_path / "MS_CXR_T_temporal_image_classification_v1.0.0.csv", rows)
+    for seed, (study, name) in enumerate((("51", "1a-1"), ("52", "2b-2"), ("53", "3c-3"))):
+        picture(tmp_path / f"files/p10/p10000032/s{study}/{name}.jpg", seed)
+    return tmp_path
+
+
+def test_ms_cxr_t(ms_cxr_t: Path) -> None:
+    images, findings, rejected = built("ms_cxr_t", ms_cxr_t)
+    assert rejected == {}
+    assert images.release_path.tolist() == [f"p10/p10000032/s5{n}/{n}{c}-{n}.png" for n, c in ((1, "a"), (2, "b"), (3, "c"))]
+    assert set(images.patient_id) == {"ms_cxr_t/10000032"}
+    first, second, third = images.image_id
+    rows = set(zip(findings.image_id, findings.name, findings.value, findings.origin_row, strict=True))
+    assert rows == {
+        (second, "progression:edema", "improving", 1),
+        (second, "previous:edema", first, 1),
+        (second, "progression:pneumonia", "stable", 1),
+        (second, "previous:pneumonia", first, 1),
+        (third, "progression:edema", "worsening", 2),
+        (third, "previous:edema", second, 2),
+    }
+
+
+def test_ms_cxr_t_lists_what_it_can_not_use(ms_cxr_t: Path) -> None:
+    path = ms_cxr_t / "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
+    more = [
+        cxr_row("4d-4", "3c-3", edema="stable"),
+        cxr_row("3c-3", "1a-1", edema="better"),
+        cxr_row("3c-3", "1a-1"),
+        cxr_row("3c-3", "3c-3", edema="stable"),
+        cxr_row("../../secret", "3c-3", edema="stable"),
+    ]
+    csv(path, [*pd.read_csv(path).to_dict("records"), *more])
+    (ms_cxr_t / "files/p10/p10000032/s51/1a-1.jpg").write_bytes(b"broken")
+    _, findings, rejected = built("ms_cxr_t", ms_cxr_t)
+    assert set(findings.origin_row) == {2}, "a progression whose pair is broken or absent is dropped"
+    assert rejected == {
+        f"files/p10/p10000032/s51/1a-1.jpg ({path.name} row 1)": "can't be decoded: no image format that Pillow knows",
+        f"files/p10/p10000032/s54/4d-4.jpg ({path.name} row 3)": "no such file",
+        f"{path.name} row 4": "edema_progression is 'better', none of improving, stable, worsening",
+        f"{path.name} row 5": "no finding has a progression",
+        f"{path.name} row 6": "dicom_id and previous_dicom_id are the same",
+        f"{path.name} row 7": "dicom_id is '../../secret'; study_id is '5.'",
+    }
+
+
+# PMC
+
+TURNS = [
+    {"from": "human", "value": "What is this?\n<image>"},
+    {"from": "gpt", "value": "A chest X-ray."},
+    {"from": "human", "value": "Is it normal?"},
+    {"from": "gpt", "value": "Yes."},
+]
+
+
+def pmc_record(name: str, turns: Any = TURNS, domain: Any = None) -> dict[str, Any]:
+    flags = dict.fromkeys(("chest_xray", "mri", "histology", "gross", "ct_scan"), False) | {"chest_xray": True}
+    return {"id": name, "image": f"{name}.jpg", "domain": flags if domain is None else domain, "conversations": turns}
+
+
+def pmc_write(root: Path, records: list[dict[str, Any]], places: dict[str, str]) -> None:
+    (root / "llava_med_instruct_60k.json").write_text(json.dumps(records))
+    lines = [
+        {"pair_id": pair, "pmc_tar_url": f"https://owner.example/oa/{member.split('/')[0]}.tar.gz", "image_file_path": member}
+        for pair, member in places.items()
+    ]
+    (root / "llava_med_image_urls.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+
+
+@pytest.fixture
+def pmc(tmp_path: Path) -> Path:
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars/PMC1.tar.gz", "w:gz") as tar:
+        for seed, name in enumerate(("f1.jpg", "f2.jpg")):
+            picture(tmp_path / name, seed)
+            tar.add(tmp_path / name, f"PMC1/{name}")
+            (tmp_path / name).unlink()
+    pmc_write(tmp_path, [pmc_record("1_F1"), pmc_record("1_F2", TURNS[:2])], {"1_F1": "PMC1/f1.jpg", "1_F2": "PMC1/f2.jpg"})
+    return tmp_path
+
+
+def test_pmc(pmc: Path) -> None:
+    images, findings, rejected = built("pmc", pmc)
+    assert rejected == {}
+    assert images.origin_file.tolist() == ["tars/PMC1.tar.gz!PMC1/f1.jpg", "tars/PMC1.tar.gz!PMC1/f2.jpg"]
+    assert images.patient_id.tolist() == ["pmc/PMC1"] * 2
+    assert images.study_id.tolist() == ["pmc/1_F1", "pmc/1_F2"]
+    assert images.modality.tolist() == ["radiography"] * 2
+    stated = findings[findings.image_id == images.image_id[0]].set_index("name").value.to_dict()
+    assert stated == {
+        "domain": "chest_xray",
+        "qa:0:question": "What is this?",
+        "qa:0:answer": "A chest X-ray.",
+        "qa:1:question": "Is it normal?",
+        "qa:1:answer": "Yes.",
+    }
+
+
+def test_pmc_lists_what_it_can_not_use(pmc: Path) -> None:
+    records = [
+        pmc_record("1_F1"),
+        pmc_record("none"),
+        pmc_record("1_F2", TURNS[:3]),
+        pmc_record("1_F2", TURNS[1:3]),
+        pmc_record("1_F2", [{"from": "human", "value": "<image>"}, TURNS[1]]),
+        pmc_record("1_F2", domain={"x-ray": True}),
+        pmc_record("1_F2", domain=["mri"]),
+        pmc_record("evil"),
+        pmc_record("gone"),
+        pmc_record("lost"),
+    ]
+    places = {"1_F1": "PMC1/f1.jpg", "1_F2": "PMC1/f2.jpg", "evil": "../../x.jpg", "gone": "PMC2/f1.jpg", "lost": "PMC1/f9.jpg"}
+    pmc_write(pmc, records, places)
+    images, _, rejected = built("pmc", pmc)
+    assert len(images) == 1
+    name = "llava_med_instruct_60k.json record"
+    assert rejected == {
+        f"{name} 2": "id 'none' is no pair_id in llava_med_image_urls.jsonl",
+        f"{name} 3": "conversations is no list of pairs of turns",
+        f"{name} 4": "turn 1 is not a text from human",
+        f"{name} 5": "turn 1 is empty",
+        f"{name} 6": "domain x-ray is none of chest_xray, mri, histology, gross, ct_scan",
+        f"{name} 7": "domain is no object of true and false",
+        f"tars/...tar.gz!../../x.jpg ({name} 8)": "'../../x.jpg' is not a path below the source's folder",
+        f"tars/PMC2.tar.gz!PMC2/f1.jpg ({name} 9)": "no file PMC2.tar.gz",
+        f"tars/PMC1.tar.gz!PMC1/f9.jpg ({name} 10)": "no member PMC1/f9.jpg in PMC1.tar.gz",
+    }
+
+
+# VQA-RAD
+
+
+def rad_record(qid: int, image: str = "synpic1.jpg", **other: Any) -> dict[str, Any]:
+    return {
+        "qid": qid,
+        "phrase_type": "freeform",
+        "image_case_url": "https://owner.example",
+        "image_name": image,
+        "image_organ": "HEAD",
+        "question": "Is there blood?",
+        "question_type": "PRES",
+        "answer": "Yes",
+        "answer_type": "CLOSED ",
+    } | other
+
+
+@pytest.fixture
+def vqa_rad(tmp_path: Path) -> Path:
+    records = [rad_record(0), rad_record(1, question="How many?", answer=2, answer_type="OPEN"), rad_record(2, "synpic2.jpg")]
+    (tmp_path / "VQA_RAD Dataset Public.json").write_text(json.dumps(records))
+    for number in (1, 2):
+        picture(tmp_path / f"VQA_RAD Image Folder/synpic{number}.jpg", number)
+    return tmp_path
+
+
+def test_vqa_rad(vqa_rad: Path) -> None:
+    images, findings, rejected = built("vqa_rad", vqa_rad)
+    assert rejected == {}
+    assert images.release_path.tolist() == ["synpic1.jpg", "synpic2.jpg"]
+    assert images.patient_id.tolist() == ["vqa_rad/synpic1", "vqa_rad/synpic2"]
+    stated = findings[findings.image_id == images.image_id[0]].set_index("name").value.to_dict()
+    assert stated == {
+        "organ": "HEAD",
+        "qa:0:question": "Is there blood?",
+        "qa:0:answer": "Yes",
+        "qa:0:answer_type": "CLOSED",
+        "qa:0:question_type": "PRES",
+        "qa:1:question": "How many?",
+        "qa:1:answer": "2",
+        "qa:1:answer_type": "OPEN",
+        "qa:1:question_type": "PRES",
+    }
+
+
+def test_vqa_rad_lists_what_it_can_not_use(vqa_rad: Path) -> None:
+    path = vqa_rad / "VQA_RAD Dataset Public.json"
+    more = [
+        rad_record(1),
+        rad_record(5, answer=""),
+        rad_record(6, answer_type="MAYBE"),
+        rad_record(7, image_organ="CHEST"),
+        rad_record(8, image_organ="FOOT"),
+        rad_record(9, "synpic9.jpg"),
+    ]
+    path.write_text(json.dumps(json.loads(path.read_text()) + more))
+    images, findings, rejected = built("vqa_rad", vqa_rad)
+    assert len(images) == 2
+    assert findings.origin_row.max() == 3
+    name = f"{path.name} record"
+    assert rejected == {
+        f"{name} 4": "qid 1 is that of record 2",
+        f"{name} 5": "answer is empty",
+        f"{name} 6": "answer_type is 'MAYBE', neither CLOSED nor OPEN",
+        f"{name} 7": "image_organ is CHEST, but HEAD in an earlier record of synpic1.jpg",
+        f"{name} 8": "image_organ is 'FOOT', none of HEAD, CHEST, ABD",
+        f"VQA_RAD Image Folder/synpic9.jpg ({name} 9)": "no such file",
+    }
+
+
+# ODIR
+
+
+def odir_row(person: int, **other: Any) -> dict[str, Any]:
+    return {
+        "ID": person,
+        "Patient Age": 60 + person,
+        "Patient Sex": "Female",
+        "Left-Fundus": f"{person}_left.jpg",
+        "Right-Fundus": f"{person}_right.jpg",
+        "Left-Diagnostic Keywords": "cataract",
+        "Right-Diagnostic Keywords": "normal fundus",
+        **dict.fromkeys("NDGCAHMO", 0),
+        "C": 1,
+        "filepath": "../input/x.jpg",
+        "labels": "['C']",
+    } | other
+
+
+@pytest.fixture(params=["csv", "xlsx"])
+def odir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "csv":  # a row per eye
+        csv(tmp_path / "full_df.csv", [odir_row(1), odir_row(4), odir_row(1)])
+        folder = tmp_path / "Training Images"
+    else:  # as unpacked from the owner's archive: a row per person
+        (tmp_path / "ODIR-5K/ODIR-5K").mkdir(parents=True)
+        pd.DataFrame([odir_row(1), odir_row(4)]).to_excel(tmp_path / "ODIR-5K/ODIR-5K/data.xlsx", index=False)
+        folder = tmp_path / "ODIR-5K/ODIR-5K/Training Images"
+    for person in (1, 4):
+        for seed, side in enumerate(("left", "right")):
+            picture(folder / f"{person}_{side}.jpg", person * 2 + seed)
+    return tmp_path
+
+
+def test_odir(odir: Path) -> None:
+    images, findings, rejected = built("odir", odir)
+    assert rejected == {}
+    assert images.release_path.tolist() == [f"Training Images/{n}_{s}.jpg" for n in (1, 4) for s in ("left", "right")]
+    assert images.laterality.tolist() == ["L", "R"] * 2
+    diagnosis = findings[findings.name == "diagnosis"].set_index("image_id").value.reindex(images.image_id)
+    assert diagnosis.tolist() == ["cataract", "normal fundus"] * 2
+    of_person = findings[(findings.study_id == "odir/4") & (findings.image_id == "")].set_index("name").value.to_dict()
+    assert of_person == {"age": "64", "sex": "Female", **dict.fromkeys("NDGAHMO", "0"), "C": "1"}
+
+
+def test_odir_lists_what_it_can_not_use(tmp_path: Path) -> None:
+    rows = [odir_row(1), odir_row(2), odir_row(1, **{"Patient Age": 99}), odir_row(3, C=7), odir_row(5, **{"Left-Fundus": None})]
+    csv(tmp_path / "full_df.csv", rows)
+    picture(tmp_path / "Training Images/1_left.jpg", 1)
+    picture(tmp_path / "Training Images/1_right.jpg", 1)
+    images, findings, rejected = built("odir", tmp_path)
+    assert len(images) == 1
+    assert set(findings.patient_id) == {"odir/1"}
+    assert rejected == {
+        "Training Images/1_right.jpg (full_df.csv row 1)": "same pixels as Training Images/1_left.jpg",
+        "Training Images/2_left.jpg (full_df.csv row 2)": "no such file",
+        "Training Images/2_right.jpg (full_df.csv row 2)": "no such file",
+        "full_df.csv row 3": "Patient Age is '99', but '61' in row 1",
+        "full_df.csv row 4": "C is '7', neither 0 nor 1",
+        "full_df.csv row 5": "Left-Fundus is empty",
+    }
+
+
+# All
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("embed", "EMBED_OpenData_metadata"),
+        ("lumiere", "no folder Imaging"),
+        ("ms_cxr_t", r"MS_CXR_T_temporal_image_classification\*"),
+        ("pmc", "llava_med_instruct_60k.json"),
+        ("vqa_rad", "VQA_RAD Dataset Public.json"),
+        ("odir", r"full_df\.csv or data\.xlsx"),
+    ],
+)
+def test_empty_folder_is_refused(source: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=reason):
+        built(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "table", "column"),
+    [
+        ("embed", "tables/EMBED_OpenData_clinical_reduced_anon.csv", "asses"),
+        ("embed", "tables/EMBED_OpenData_metadata_reduced.csv", "ViewPosition"),
+        ("lumiere", "LUMIERE-ExpertRating-v202211.csv", "Date"),
+        ("ms_cxr_t", "MS_CXR_T_temporal_image_classification_v1.0.0.csv", "edema_progression"),
+    ],
+)
+def test_missing_column_is_named(source: str, table: str, column: str, request: pytest.FixtureRequest) -> None:
+    root: Path = request.getfixturevalue(source)
+    pd.read_csv(root / table).drop(columns=column).to_csv(root / table, index=False)
+    with pytest.raises(UserError, match=rf"{Path(table).name}: missing columns {column}; there are "):
+        built(source, root)
+
+
+def test_missing_key_is_named(vqa_rad: Path) -> None:
+    path = vqa_rad / "VQA_RAD Dataset Public.json"
+    path.write_text(path.read_text().replace("image_organ", "organ", 1))
+    with pytest.raises(UserError, match=r"record 1: missing image_organ; there are .*organ"):
+        built("vqa_rad", vqa_rad)
+
+
+def test_source_without_images_is_refused(vqa_rad: Path) -> None:
+    (vqa_rad / "VQA_RAD Dataset Public.json").write_text("[]")
+    with pytest.raises(UserError, match="the source vqa_rad is empty"):
+        built("vqa_rad", vqa_rad)
+
+
+def test_blank_images_are_rejected(vqa_rad: Path) -> None:
+    Image.new("L", (30, 30), 17).save(vqa_rad / "VQA_RAD Image Folder/synpic2.jpg")
+    _, findings, rejected = built("vqa_rad", vqa_rad)
+    assert [*rejected.values()] == ["the image is blank: every value is 17"]
+    assert set(findings.patient_id) == {"vqa_rad/synpic1"}
+
+
+def test_images_are_shrunk_to_size(vqa_rad: Path) -> None:
+    images, _, _ = built("vqa_rad", vqa_rad, size=20)
+    assert images[["width", "height"]].to_numpy().tolist() == [[15, 20]] * 2
+
+
+def test_several_processes_make_the_same(lumiere: Path) -> None:
+    one, several = built("lumiere", lumiere), built("lumiere", lumiere, threads=2)
+    pd.testing.assert_frame_equal(one[0], several[0])
+    pd.testing.assert_frame_equal(one[1], several[1])
+
+
+@pytest.mark.parametrize(("broken", "limit", "passes"), [(1, 0.01, True), (2, 0.01, False), (2, 0.02, True), (1, 0, False)])
+def test_share_of_broken(broken: int, limit: float, passes: bool) -> None:
+    build = Build("x", Path("raw/x"), import_module("medmim.sources.base").Plan(), 8)
+    build.files = {str(n): "" for n in range(100 - broken)}
+    build.rejected = [Rejection(f"{n}.jpg", "cut off") for n in range(broken)] + [
+        Rejection("d.jpg", "same pixels", broken=False)
+    ] * 9
+    if passes:
+        build.check(limit)
+    else:
+        with pytest.raises(UserError, match=rf"{broken} of 100 .*max_rejected(?s:.*)0\.jpg: cut off"):
+            build.check(limit)
+
+
+# The program
+
+
+@pytest.fixture
+def program(vqa_rad: Path, tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[str], Path]]:
+    def run(index: bool = True, **cfg: Any) -> tuple[subprocess.CompletedProcess[str], Path]:
+        if index:
+            table_io.write(vqa_rad / "files.parquet", "files", files.index(vqa_rad))
+        out = tmp_path / "out"
+        options = [o for n in ("images", "findings", "rejected") for o in (f"--{n}", str(out / f"{n}.parquet"))]
+        command = [
+            sys.executable,
+            str(PROGRAM),
+            "--source",
+            "vqa_rad",
+            "--root",
+            str(vqa_rad),
+            "--raw",
+            str(vqa_rad / "files.parquet"),
+        ]
+        done = subprocess.run(
+            [*command, *options, "--cfg", json.dumps({"size": 32} | cfg)], capture_output=True, text=True, check=False
+        )
+        return done, out
+
+    return run
+
+
+def test_program_writes_three_tables(program: Callable[..., Any], vqa_rad: Path) -> None:
+    done, out = program()
+    assert done.returncode == 0, done.stderr
+    assert "vqa_rad: 2 images, 14 findings, 0 rejected" in done.stderr
+    assert len(ImageStore([out / "images.parquet"])) == 2
+    assert table_io.read(out / "findings.parquet", "findings").num_rows == 14
+    assert table_io.read(out / "rejected.parquet", "rejected").num_rows == 0
+    record = json.loads((out / "images.parquet.prov.json").read_text())
+    assert "medmim.sources.vqa_rad.adapter" in record["code"]["modules"]
+    assert {"pillow", "pydicom", "numpy"} & record["code"]["packages"].keys() >= {"pillow", "numpy"}
+
+
+def test_program_stops_above_the_limit_and_goes_on_below(program: Callable[..., Any], vqa_rad: Path) -> None:
+    (vqa_rad / "VQA_RAD Image Folder/synpic2.jpg").write_bytes(b"broken")
+    done, out = program()
+    assert done.returncode == 1
+    assert "1 of 2 images and rows" in done.stderr
+    assert "synpic2.jpg (VQA_RAD Dataset Public.json record 3): can't be decoded" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p.name for p in out.iterdir()] == []
+    done, out = program(max_rejected=0.5)
+    assert done.returncode == 0, done.stderr
+    assert table_io.frame(out / "rejected.parquet", "rejected").item.tolist() == [
+        "VQA_RAD Image Folder/synpic2.jpg (VQA_RAD Dataset Public.json record 3)"
+    ]
+
+
+def test_program_refuses_files_changed_since_they_were_indexed(program: Callable[..., Any], vqa_rad: Path) -> None:
+    assert program()[0].returncode == 0
+    picture(vqa_rad / "VQA_RAD Image Folder/synpic2.jpg", 77)
+    done, _ = program(index=False)
+    assert done.returncode == 1
+    assert "synpic2.jpg is not as the source's index has it" in done.stderr
+
+
+@pytest.mark.parametrize("source", ["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"])
+def test_phantoms_are_read_whole(source: str, tmp_path: Path) -> None:
+    import_module(f"medmim.sources.{source}.phantom").write(tmp_path, patients=4, seed=7)
+    images, findings, rejected = built(source, tmp_path)
+    assert rejected == {}
+    assert images.patient_id.nunique() == 4
+    assert images.image_id.is_unique
+    assert (images.release_path == "").all() or images.release_path.is_unique
+    assert set(findings.patient_id) == set(images.patient_id)
+    assert set(findings.image_id) - {""} <= set(images.image_id)
+    assert all(_pixels(b).std() > 10 for b in images.bytes), "no picture is flat"

@@ -1,0 +1,1 @@
+"""Held-out sets as others publish them, one module a set."""

@@ -1,0 +1,194 @@
+"""Held-out sets as others publish them become questions and images of ours.
+
+Each adapter (medmim.benchmarks.external.medframeqa, ...) has one function, `cases(root)`: it reads a folder in its authors'
+layout and yields
+what each question states, its images yet unread, or why it can't be used. `Import` reads the images and gives the rows.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from medmim.common import files
+from medmim.common.errors import UserError
+from medmim.questions.prompt import blind
+from medmim.questions.row import question_row
+from medmim.questions.validation import problems
+from medmim.sources.base import Rejection, Rendered, rendered
+from medmim.sources.readers import raster
+
+STAGE = "import_heldout"
+FEWEST = 2
+"""Images: the benchmark is of questions about several."""
+AHEAD = 16
+"""Questions a thread whose images wait in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One question as published. `file` states it, its row or record is `item`; both name it where it is turned away.
+
+    `images`: of each the file below the set's folder ('<archive>!<member>'), and what loads its bytes. `patient` is unique within
+    the set and stands for what its authors say of whom the images show.
+    """
+
+    file: str
+    item: str
+    id: str
+    question: str
+    options: tuple[str, ...]
+    gold: int
+    images: tuple[tuple[str, Callable[[], bytes]], ...]
+    patient: str
+    task: str
+    modality: str = ""
+
+
+Adapter = Callable[[Path], Iterable[Case | Rejection]]
+
+
+def letter(text: object, count: int) -> int:
+    """Index of an answer's letter among `count` options. Raises ValueError."""
+    index = ord(text) - ord("A") if isinstance(text, str) and len(text) == 1 else -1
+    if not 0 <= index < count:
+        raise ValueError(f"the answer is {text!r}, no letter of its {count} options")
+    return index
+
+
+def slug(text: str) -> str:
+    """A word for names: 'Basic Medicine' becomes basic_medicine."""
+    return "_".join(text.lower().split()) or "unknown"
+
+
+@dataclass
+class Import:
+    """Turns cases into rows: first iterate `images`, then take `rows` and `rejections`.
+
+    The same pixels in two questions are one image, of the patient of the first; the second question then has both patients, as
+    what is said of one is not independent of the other. A question with a broken image is turned away whole.
+    `limit`: the cases whose ids have the lowest hashes. `index`: sha256 of each file below root, checked before its first use.
+    """
+
+    name: str
+    root: Path
+    cases: Adapter
+    index: Mapping[str, str]
+    size: int
+    limit: int | None = None
+    threads: int = 1
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+    single: int = 0
+    """Questions left out as they show one image or none."""
+
+    def __post_init__(self) -> None:
+        self._checked: set[str] = set()
+        self._patients: dict[str, str] = {}  # of images, by image_id
+        self._first: dict[str, str] = {}  # item, by qa_id
+        content = "".join(f"{path}\0{sha256}\n" for path, sha256 in sorted(self.index.items()))
+        self._generator = f"released/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    def images(self) -> Iterator[dict[str, Any]]:
+        """Rows of the images table, in the order of the questions. Raises UserError where a file is not as the index has it."""
+        cases, step = self._chosen(), AHEAD * self.threads
+        with ThreadPoolExecutor(self.threads) as pool:  # Pillow and zlib leave the interpreter to others
+            while part := list(islice(cases, step)):
+                for case in part:
+                    for file in {case.file, *(file for file, _ in case.images)}:
+                        self._check(file.partition("!")[0])
+                for case, results in zip(part, pool.map(self._rendered, part), strict=True):
+                    yield from self._take(case, results)
+
+    def _several(self) -> Iterator[Case | Rejection]:
+        return (c for c in self.cases(self.root) if isinstance(c, Rejection) or len(c.images) >= FEWEST)
+
+    def _chosen(self) -> Iterator[Case]:
+        kept = None
+        if self.limit is not None:
+            ids = {c.id for c in self._several() if isinstance(c, Case)}
+            kept = set(sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[: self.limit])
+        for case in self.cases(self.root):
+            if isinstance(case, Rejection):
+                self.rejected.append(case)
+            elif len(case.images) < FEWEST:
+                self.single += 1
+            elif kept is None or case.id in kept:
+                yield case
+
+    def _check(self, file: str) -> None:
+        path = self.root / file
+        if file in self._checked or not path.is_file():  # what loads it says that it is absent
+            return
+        if files.sha256(path) != self.index.get(file):
+            raise UserError(f"{path} is not as the set's index has it: index the folder again")
+        self._checked.add(file)
+
+    def _rendered(self, case: Case) -> list[Rendered | str]:
+        return [rendered(load, raster.read, self.size) for _, load in case.images]
+
+    def _take(self, case: Case, results: list[Rendered | str]) -> Iterator[dict[str, Any]]:
+        item = f"{case.file} {case.item}"
+        shown = [r for r in results if isinstance(r, Rendered)]
+        patient = f"{self.name}/{case.patient}"
+        made = question_row(
+            split="benchmark",
+            ability=self.name,
+            set=self.name,
+            task=f"{self.name}_{slug(case.task)}",
+            text=blind(case.question),
+            options=case.options,
+            answer=case.options[case.gold],
+            answer_index=case.gold,
+            image_ids=[r.image_id for r in shown],
+            patient_ids={patient, *(self._patients.get(r.image_id, patient) for r in shown)},
+            source=self.name,
+            generator=self._generator,
+        )
+        faults = [f"{file}: {r}" for (file, _), r in zip(case.images, results, strict=True) if isinstance(r, str)]
+        faults = faults or problems(made, sets={"benchmark": (self.name,)})
+        first = self._first.setdefault(made["qa_id"], item)
+        if faults or first != item:
+            same = f"same question, options, answer and images as {first}"
+            self.rejected.append(Rejection(item, "; ".join(faults) or same, broken=bool(faults)))
+            return
+        self.rows.append(made)
+        for (file, _), result in zip(case.images, shown, strict=True):
+            if result.image_id in self._patients:
+                continue
+            self._patients[result.image_id] = patient
+            yield {
+                "image_id": result.image_id,
+                "source": self.name,
+                "patient_id": patient,
+                "study_id": patient,
+                "day": None,
+                "view": "",
+                "laterality": "",
+                "modality": case.modality,
+                "width": result.width,
+                "height": result.height,
+                "bytes": result.png,
+                "release_path": "",
+                "origin_file": file,
+                "origin_sha256": result.sha256,
+            }
+
+    def rejections(self) -> list[dict[str, str]]:
+        """Rows of the rejected table, sorted."""
+        return [
+            {"stage": STAGE, "item": r.item, "reason": r.reason} for r in sorted(self.rejected, key=lambda r: (r.item, r.reason))
+        ]
+
+    def check(self, allowed: float) -> None:
+        """Stop where no question is left, or more than the share `allowed` of them is broken. Raises UserError."""
+        broken = sorted((r for r in self.rejected if r.broken), key=lambda r: r.item)
+        total = len(self.rows) + len(broken)
+        if not self.rows or len(broken) > allowed * total:
+            raise UserError(
+                f"{self.root}: {len(broken)} of {total} questions of {self.name} about several images can't be used, more than"
+                f" the share {allowed:g} that max_rejected allows" + "".join(f"\n  {r.item}: {r.reason}" for r in broken[:5])
+            )

@@ -1,0 +1,1 @@
+"""Faults and statistics of a benchmark."""

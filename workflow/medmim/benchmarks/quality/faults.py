@@ -1,0 +1,247 @@
+"""What is wrong with a benchmark: its faults, how it overlaps with training, and what answering without looking scores.
+
+Works on release files and on our qa tables alike, and across the two.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medmim.benchmarks.released.records import Record, ReleaseError, origin, question, read
+from medmim.questions.prompt import LETTERS, blind, placeholders
+from medmim.tables import table_io
+
+RELEASE = "release/"
+COLUMNS = ["qa_id", "set", "kind", "question", "options", "answer", "answer_index", "image_ids", "patient_ids", "source"]
+# Faults of single records, in the order in which they are told.
+FAULTS = (
+    "same_images_in_train",
+    "shares_image_with_train",
+    "shares_patient_with_train",
+    "duplicate_ids",
+    "duplicate_records",
+    "duplicate_options",
+    "gold_not_in_options",
+    "placeholder_mismatch",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One question as the audit sees it, released or ours. `letters` are those of its options as written; `asked` is its text
+    without placeholders and options."""
+
+    file: str
+    place: str
+    id: str
+    source: str
+    images: tuple[str, ...]
+    patients: frozenset[str]
+    closed: bool
+    letters: tuple[str, ...]
+    options: tuple[str, ...]
+    gold: int | None
+    letter: str
+    placeholders: int
+    asked: str
+    answer: str
+    content: tuple[Any, ...]
+
+
+@dataclass
+class SetAudit:
+    """Audit of one benchmark set.
+
+    `where`: per fault, the entries that have it, each with its other: of a leak a training question that shares it, of
+    a repeat the question repeated, else None. `sources`: the same of each source's questions.
+    """
+
+    entries: list[Entry]
+    where: dict[str, list[tuple[Entry, Entry | None]]]
+    sources: dict[str, "SetAudit"] = field(default_factory=dict)
+
+    @property
+    def closed(self) -> list[Entry]:
+        """The closed questions."""
+        return [e for e in self.entries if e.closed]
+
+    def figures(self) -> dict[str, Any]:
+        """The set's figures, as the audit's JSON gives them.
+
+        records, closed, open: questions; closed are those with lettered options or a lettered answer.
+        same_images_in_train: questions all of whose images, each as often and in any order, are those of one training
+        question. shares_image_with_train: with at least one image of training. shares_patient_with_train: with at
+        least one patient of training. Each includes the one before.
+        duplicate_ids: questions less distinct ids. duplicate_records: questions less distinct contents (images, turns).
+        duplicate_options: closed questions that list an option text twice. gold_not_in_options: closed questions whose
+        answer names no option by letter and text. placeholder_mismatch: questions with another number of <image> than
+        images.
+        letters: closed questions by the letter of the gold, as written. chance: mean of 1 / options over the closed
+        questions that list any. majority: share of the closed questions that the most frequent gold letter answers.
+        Both are null without closed questions.
+        patients: distinct patients. largest_patient: the one with most questions (the first of equals, by name), how
+        many, and their share; null without patients.
+        """
+        closed = self.closed
+        letters = Counter(e.letter for e in closed if e.letter)
+        patients = Counter(p for e in self.entries for p in sorted(e.patients))
+        listed = [len(e.options) for e in closed if e.options]
+        largest = min(patients, key=lambda p: (-patients[p], p), default=None)
+        return {
+            "records": len(self.entries),
+            "closed": len(closed),
+            "open": len(self.entries) - len(closed),
+            **{fault: len(self.where[fault]) for fault in FAULTS},
+            "letters": dict(sorted(letters.items())),
+            "patients": len(patients),
+            "largest_patient": largest
+            and {"patient": largest, "records": patients[largest], "share": patients[largest] / len(self.entries)},
+            "chance": sum(1 / n for n in listed) / len(listed) if listed else None,
+            "majority": max(letters.values(), default=0) / len(closed) if closed else None,
+        }
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training questions by set, and what they show, each with the first of them that does: all images of one
+    (sorted), images, patients."""
+
+    sets: dict[str, list[Entry]]
+    tuples: dict[tuple[str, ...], Entry]
+    images: dict[str, Entry]
+    patients: dict[str, Entry]
+
+    @property
+    def questions(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.sets.values()))
+
+    def shares(self, entry: Entry) -> dict[str, Entry]:
+        """The leaks of a question, each with a training question that shares it."""
+        found = {
+            "same_images_in_train": self.tuples.get(tuple(sorted(entry.images))),
+            "shares_image_with_train": next((self.images[i] for i in entry.images if i in self.images), None),
+            "shares_patient_with_train": next((self.patients[p] for p in sorted(entry.patients) if p in self.patients), None),
+        }
+        return {leak: twin for leak, twin in found.items() if twin is not None}
+
+
+def _released(record: Record) -> Entry:
+    asked = question(record)
+    origins = [origin(image) for image in record.images]
+    return Entry(
+        file=record.file,
+        place=f"record {record.number}, line {record.line}",
+        id=record.id,
+        source=" + ".join(sorted({o[0] if o else "unknown" for o in origins})) or "none",
+        images=record.images,
+        # An image of no known source counts as a patient of its own: better too many than two taken for one.
+        patients=frozenset(o[1] if o else f"unknown/{image}" for o, image in zip(origins, record.images, strict=True)),
+        closed=asked.closed,
+        letters=tuple(letter for letter, _ in asked.options),
+        options=tuple(text for _, text in asked.options),
+        gold=asked.gold,
+        letter=asked.letter,
+        placeholders=asked.placeholders,
+        asked=asked.text,
+        answer=asked.answer,
+        content=(record.images, record.turns),
+    )
+
+
+def _row(file: str, number: int, row: dict[str, Any]) -> Entry:
+    options, index = tuple(row["options"]), row["answer_index"]
+    valid = index is not None and 0 <= index < len(options) and options[index] == row["answer"]
+    letter = LETTERS[index] if index is not None and 0 <= index < len(LETTERS) else ""
+    images = tuple(image.removeprefix(RELEASE) for image in row["image_ids"])
+    return Entry(
+        file=file,
+        place=f"row {number}",
+        id=row["qa_id"],
+        source=row["source"],
+        images=images,
+        patients=frozenset(row["patient_ids"]),
+        closed=row["kind"] == "closed",
+        letters=tuple(LETTERS[: len(options)]),
+        options=options,
+        gold=index if valid else None,
+        letter=letter,
+        placeholders=placeholders(row["question"]),
+        asked=blind(row["question"]),
+        answer=row["answer"],
+        content=(row["question"], options, row["answer"], images),
+    )
+
+
+def sets(path: Path) -> Iterator[tuple[str, list[Entry]]]:
+    """(name, questions) of a file: a release file is one set of the file's name, a qa table one per value of `set`.
+
+    Rows of a table count from 0. Raises ReleaseError, tables.TableError.
+    """
+    if path.suffix != ".parquet":
+        yield path.name, [_released(record) for record in read(path)]
+        return
+    found: dict[str, list[Entry]] = defaultdict(list)
+    for number, row in enumerate(table_io.read(path, "qa", COLUMNS).to_pylist()):
+        found[row["set"]].append(_row(path.name, number, row))
+    yield from sorted(found.items())
+
+
+def training(paths: Sequence[Path]) -> Training:
+    """What the training questions of all files show. Raises ReleaseError, tables.TableError."""
+    known = Training({}, {}, {}, {})
+    for path in paths:
+        for name, entries in sets(path):
+            known.sets.setdefault(name, []).extend(entries)
+    for entry in (e for entries in known.sets.values() for e in entries):
+        if entry.images:
+            known.tuples.setdefault(tuple(sorted(entry.images)), entry)
+        for image in entry.images:
+            known.images.setdefault(image, entry)
+        for patient in entry.patients:
+            known.patients.setdefault(patient, entry)
+    return known
+
+
+def audit_set(entries: list[Entry], train: Training, *, by_source: bool = True) -> SetAudit:
+    """Audit of the questions of one set against the training questions."""
+    where: dict[str, list[tuple[Entry, Entry | None]]] = {fault: [] for fault in (*FAULTS, "skipped_letters")}
+    ids: dict[str, Entry] = {}
+    contents: dict[tuple[Any, ...], Entry] = {}
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        for leak, twin in train.shares(entry).items():
+            where[leak].append((entry, twin))
+        if (twin := ids.setdefault(entry.id, entry)) is not entry:
+            where["duplicate_ids"].append((entry, twin))
+        if (twin := contents.setdefault(entry.content, entry)) is not entry:
+            where["duplicate_records"].append((entry, twin))
+        if entry.closed and len(set(entry.options)) < len(entry.options):
+            where["duplicate_options"].append((entry, None))
+        if entry.closed and entry.gold is None:
+            where["gold_not_in_options"].append((entry, None))
+        if entry.placeholders != len(entry.images):
+            where["placeholder_mismatch"].append((entry, None))
+        if entry.closed and entry.letters != tuple(LETTERS[: len(entry.letters)]):
+            where["skipped_letters"].append((entry, None))
+        if by_source:
+            groups[entry.source].append(entry)
+    return SetAudit(entries, where, {s: audit_set(g, train, by_source=False) for s, g in sorted(groups.items())})
+
+
+def audit(train: Sequence[Path], benchmark: Sequence[Path]) -> tuple[Training, dict[str, SetAudit]]:
+    """Audit every set of the benchmark files against all training files: release JSON or qa tables, mixed as you like.
+
+    Returns what training shows, and the audits by name: of a release file its file name, of a qa table its sets.
+    Raises ReleaseError for a file that can't be read or a name that comes twice, tables.TableError.
+    """
+    known = training(train)
+    audits: dict[str, SetAudit] = {}
+    for path in benchmark:
+        for name, entries in sets(path):
+            if name in audits:
+                raise ReleaseError(f"{path}: there is a benchmark set named {name} already: audit them one at a time")
+            audits[name] = audit_set(entries, known)
+    return known, audits

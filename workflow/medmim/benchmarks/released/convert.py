@@ -1,0 +1,96 @@
+"""Released records as rows of the qa table.
+
+Turned away is what can't be asked, answered or keyed: placeholders that don't match the images, an empty text, a gold
+that is none of the options, fewer than two options, more than one exchange, an image of no known source, and the exact
+repeat of a record before it (rows are keyed by their content). Kept as released, and counted by the audit: option texts
+given twice, ids given twice, images and patients that train and benchmark share. Options are lettered anew from A, which
+differs from the release only where that skips a letter.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from medmim.benchmarks.released.records import Record, Slot, origin, question
+from medmim.questions.row import Row, question_row
+from medmim.questions.validation import problems
+
+STAGE = "import_release"
+
+
+@dataclass
+class Imported:
+    """Rows of the qa table by split, rows of the rejected table, and how many records were read, unusable, repeats."""
+
+    rows: dict[str, list[Row]] = field(default_factory=lambda: {"train": [], "benchmark": []})
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    records: int = 0
+    unusable: int = 0
+    repeats: int = 0
+
+    def reject(self, record: Record, reason: str) -> None:
+        """List a record as turned away."""
+        self.rejected.append({"stage": STAGE, "item": record.place, "reason": reason})
+
+
+def row(record: Record, slot: Slot, generator: str) -> Row:
+    """The record's row of the qa table. Raises ValueError saying why it can't be used."""
+    asked = question(record)
+    origins = [origin(image) for image in record.images]
+    faults = []
+    if len(record.turns) > 2:
+        faults.append(f"{len(record.turns)} turns, expected one question and its answer")
+    if not record.images:
+        faults.append("no image")
+    if asked.placeholders != len(record.images):
+        faults.append(f"{asked.placeholders} <image> placeholders for {len(record.images)} images")
+    elif asked.leading != asked.placeholders:
+        faults.append("an <image> placeholder is not in front of the text")
+    faults += [f"image path {path!r} is of no known source" for path, o in zip(record.images, origins, strict=True) if o is None]
+    sources = sorted({o[0] for o in origins if o})
+    if len(sources) > 1:
+        faults.append(f"images of several sources: {', '.join(sources)}")
+    if asked.closed and asked.gold is None:
+        lines = "; ".join(f"{letter}: {text}" for letter, text in asked.options) or "none"
+        faults.append(f"the answer {asked.answer!r} is not among the options ({lines})")
+    if not faults:
+        options = [text for _, text in asked.options]
+        made = question_row(
+            split=slot.split,
+            ability=slot.ability,
+            set=slot.set,
+            task=record.source,
+            text=asked.text,
+            options=options,
+            answer=asked.answer if asked.gold is None else options[asked.gold],
+            answer_index=asked.gold,
+            image_ids=[f"release/{path}" for path in record.images],
+            patient_ids=[o[1] for o in origins if o],
+            source=sources[0],
+            generator=generator,
+        )
+        faults = problems(made)
+    if faults:
+        raise ValueError("; ".join(faults))
+    return made
+
+
+def convert(files: Iterable[tuple[Slot, str, list[Record]]]) -> Imported:
+    """Rows of release files, each given as (slot, sha256 of the file, records), in their order."""
+    result = Imported()
+    first: dict[tuple[str, str], Record] = {}
+    for slot, sha256, records in files:
+        for record in records:
+            result.records += 1
+            try:
+                made = row(record, slot, f"released/{sha256[:12]}")
+            except ValueError as error:
+                result.unusable += 1
+                result.reject(record, str(error))
+                continue
+            before = first.setdefault((slot.split, made["qa_id"]), record)
+            if before is not record:
+                result.repeats += 1
+                result.reject(record, f"repeats {before.place}: same question, options, answer and images")
+            else:
+                result.rows[slot.split].append(made)
+    return result

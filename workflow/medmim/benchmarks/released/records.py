@@ -1,0 +1,316 @@
+"""The release's JSON files: strict reading, and what a record, a file name and an image path say.
+
+A file is a list of records in Mantis's form, `{"id", "images": [paths], "conversation": [{"role", "content"}, ...],
+"source"}`. What breaks that form is refused with its place; what a record says wrongly (a gold that is no option, a
+placeholder too few) is read as it stands, for the import to reject and the audit to count.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from medmim.common.errors import UserError
+from medmim.questions.prompt import IMAGE
+from medmim.questions.sets import HELD_OUT, SETS
+
+KEYS = ("id", "images", "conversation", "source")
+SUFFIX = ".json"
+OPTION = re.compile(r"[ \t]*([A-Z]):(.*)")
+LETTERED = re.compile(r"([A-Z]):(.*)", re.S)
+LEADING = re.compile(rf"\s*((?:{IMAGE}\s*)*)")
+# How each source's paths name the patient; one VQA-RAD image is one patient, as its owner links none.
+PATHS = (
+    ("embed", re.compile(r"cohort_\d+/([^/]+)/.+")),
+    ("lumiere", re.compile(r"[^/]*LUMIERE[^/]*/(Patient-[^/]+)/.+")),
+    ("ms_cxr_t", re.compile(r"p\d+/p(\d+)/s\d+/.+")),
+    ("vqa_rad", re.compile(r"(synpic\d+)\.jpg")),
+    ("odir", re.compile(r"[^/]+ Images/(\d+)_(?:left|right)\.jpg")),
+    ("pmc", re.compile(r"(?:.*/)?(PMC\d+|\d{6,9})[_/][^/]+\.(?:jpe?g|png)")),
+)
+
+
+class ReleaseError(UserError):
+    """A release file that can't be used; the message gives file, line, column and what was expected."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record as released. `number` and `line` count from 1; `turns` are (role, content), user first."""
+
+    file: str
+    number: int
+    line: int
+    id: str
+    images: tuple[str, ...]
+    turns: tuple[tuple[str, str], ...]
+    source: str
+
+    @property
+    def place(self) -> str:
+        """File, record, line and id, for a person."""
+        return f"{self.file}, record {self.number} (line {self.line}, id {self.id!r})"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the first two turns of a record ask and answer.
+
+    `options` are (letter, text) as lettered in the text; `gold` is the place of the answer among them, None where
+    letter and text together name no option; `letter` is the gold's letter as written, empty if open.
+    `placeholders` counts those of all user turns, `leading` those in front of the first.
+    """
+
+    text: str
+    options: tuple[tuple[str, str], ...]
+    answer: str
+    gold: int | None
+    letter: str
+    placeholders: int
+    leading: int
+
+    @property
+    def closed(self) -> bool:
+        """Whether options are listed, or the answer is lettered as if they were."""
+        return bool(self.options or self.letter)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the questions of a file belong; the columns of the qa table."""
+
+    split: str
+    ability: str
+    set: str
+
+
+class _Text:
+    """A file's text while it is parsed: places in it, and the errors that name them."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name, self.text = name, text
+        self.end = len(text.rstrip())
+        self._line, self._counted = 1, 0
+
+    def line(self, at: int) -> int:
+        """Line of a position, from 1. Positions must not go back, so that a file is counted once."""
+        self._line += self.text.count("\n", self._counted, at)
+        self._counted = at
+        return self._line
+
+    def after_space(self, at: int) -> int:
+        """First position from `at` on that is not white space."""
+        while at < len(self.text) and self.text[at] in " \t\r\n":
+            at += 1
+        return at
+
+    def found(self, at: int) -> str:
+        """What stands at a position, for a message."""
+        return repr(self.text[at : at + 20].split("\n")[0]) if at < self.end else "the end of the file"
+
+    def fail(self, at: int, message: str) -> NoReturn:
+        """Refuse the file at a position."""
+        line, column = self.text.count("\n", 0, at) + 1, at - self.text.rfind("\n", 0, at)
+        raise ReleaseError(f"{self.name}:{line}:{column}: {message}")
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        raise ValueError(f"key {next(k for k in names if names.count(k) > 1)!r} stands twice in an object")
+    return found
+
+
+def _decoded(data: bytes, name: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
+        if error.reason == "unexpected end of data":
+            raise ReleaseError(f"{name}:{line}:{column}: the file is cut off inside a character; expected more text") from None
+        found = " ".join(f"{b:02x}" for b in data[error.start : error.start + 4])
+        raise ReleaseError(
+            f"{name}:{line}:{column}: not UTF-8: found the bytes {found} ({error.reason}); expected JSON encoded in UTF-8"
+        ) from None
+
+
+def parse(data: bytes, name: str) -> list[Record]:
+    """Records of a release file's bytes; `name` is what messages call it.
+
+    Raises ReleaseError for text that is cut off, is not UTF-8, JSON or a list of records, or is an empty list, and for
+    a record whose keys or types are not those of the form.
+    """
+    text = _Text(name, _decoded(data, name))
+    at = text.after_space(0)
+    if text.text.startswith("version https://git-lfs", at):
+        text.fail(at, "expected a list of records, found a Git LFS pointer: fetch the file itself with `git lfs pull`")
+    if text.text[at : at + 1] != "[":
+        text.fail(at, f"expected '[' that opens a list of records, found {text.found(at)}")
+    decoder = json.JSONDecoder(object_pairs_hook=_no_repeats)
+    records: list[Record] = []
+    at = text.after_space(at + 1)
+    if text.text[at : at + 1] == "]":
+        text.fail(at, "expected records, found an empty list")
+    while True:
+        number = len(records) + 1
+        if at >= text.end:
+            place = f"after record {number - 1}" if records else "before its first record"
+            text.fail(at, f"the file is cut off {place}: expected a record, and in the end ']' that closes the list")
+        try:
+            value, end = decoder.raw_decode(text.text, at)
+        except json.JSONDecodeError as error:
+            wanted = error.msg.replace("Expecting", "expected").replace(
+                "Unterminated string starting at", "expected the closing quote of the string that starts here"
+            )
+            rest = text.text[error.pos : text.end]
+            # Only the end of the text leaves a string open (a line break in it is another error) or an escape in it short.
+            cut = not rest or error.msg.startswith("Unterminated") or ("escape" in error.msg and '"' not in rest)
+            state = f"the file is cut off inside record {number}" if cut else f"record {number} is not JSON"
+            text.fail(error.pos, f"{state}, which starts at line {text.line(at)}: {wanted[0].lower() + wanted[1:]}")
+        except (ValueError, RecursionError) as error:
+            text.fail(at, f"record {number}: {error}")
+        records.append(_record(value, name, number, text.line(at)))
+        at = text.after_space(end)
+        mark = text.text[at : at + 1]
+        if mark == "]":
+            break
+        if mark != ",":
+            state = f"the file is cut off after record {number}" if not mark else f"after record {number} stands {text.found(at)}"
+            text.fail(at, f"{state}: expected ',' and the next record, or ']' that closes the list")
+        at = text.after_space(at + 1)
+    at = text.after_space(at + 1)
+    if at < len(text.text):
+        text.fail(at, f"expected the end of the file after the list, found {text.found(at)}")
+    return records
+
+
+def read(path: Path, name: str | None = None) -> list[Record]:
+    """Records of a release file; see `parse`. Messages and records call it `name`, by default the file's own."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ReleaseError(f"{path}: {error.strerror}") from None
+    return parse(data, name or path.name)
+
+
+def _kind(value: Any) -> str:
+    kinds: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _record(value: Any, file: str, number: int, line: int) -> Record:
+    def fail(message: str) -> NoReturn:
+        raise ReleaseError(f"{file}:{line}: record {number}: {message}")
+
+    def keys(found: Any, wanted: tuple[str, ...], what: str) -> None:
+        if not isinstance(found, dict):
+            fail(f"{what} is {_kind(found)}, expected an object with {', '.join(wanted)}")
+        missing, unknown = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
+        if missing or unknown:
+            faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+            fail(f"{what} {' and '.join(faults)}; expected the keys {', '.join(wanted)}")
+
+    keys(value, KEYS, "the record")
+    key, images, conversation, source = (value[k] for k in KEYS)
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        fail(f"id is {_kind(key)}, expected text")
+    if not isinstance(images, list):
+        fail(f"images is {_kind(images)}, expected a list of paths")
+    for place, image in enumerate(images, 1):
+        if not isinstance(image, str) or not image:
+            fail(f"image {place} is {_kind(image) if image != '' else 'empty'}, expected a path")
+    if not isinstance(conversation, list) or not conversation or len(conversation) % 2:
+        found = f"a list of {len(conversation)}" if isinstance(conversation, list) else _kind(conversation)
+        fail(f"conversation is {found}, expected a list of turns, user and assistant by turns")
+    for place, turn in enumerate(conversation, 1):
+        keys(turn, ("role", "content"), f"turn {place}")
+        role = "user" if place % 2 else "assistant"
+        if turn["role"] != role:
+            fail(f"the role of turn {place} is {turn['role']!r}, expected {role!r}")
+        if not isinstance(turn["content"], str):
+            fail(f"the content of turn {place} is {_kind(turn['content'])}, expected text")
+    if not isinstance(source, str):
+        fail(f"source is {_kind(source)}, expected text")
+    turns = tuple((turn["role"], turn["content"]) for turn in conversation)
+    return Record(file, number, line, str(key), tuple(images), turns, source)
+
+
+def _tidy(text: str) -> str:
+    """Lines without white space around them, blank ones dropped: options carry stray spaces and empty lines."""
+    return "\n".join(line.strip() for line in text.split("\n") if line.strip())
+
+
+def _split(content: str) -> tuple[str, list[tuple[str, str]]]:
+    """The words before the options, and the options: from the line `A: ...` on, each with its further lines."""
+    lines = content.split("\n")
+    start = next((n for n, line in enumerate(lines) if (m := OPTION.match(line)) and m[1] == "A"), len(lines))
+    options: list[tuple[str, str]] = []
+    for line in lines[start:]:
+        match = OPTION.match(line)
+        # Only a later letter opens the next option (the release skips some): "A: ..." inside an option's text is text.
+        if match and (not options or match[1] > options[-1][0]):
+            options.append((match[1], match[2]))
+        else:
+            letter, text = options[-1]
+            options[-1] = (letter, f"{text}\n{line}")
+    return "\n".join(lines[:start]), [(letter, _tidy(text)) for letter, text in options]
+
+
+def _gold(options: list[tuple[str, str]], answer: str) -> tuple[int | None, str]:
+    """Place of the gold among the options, and its letter as written. A letter or a text alone will do if it is clear."""
+    texts = [text for _, text in options]
+    if match := LETTERED.fullmatch(answer):
+        letter, text = match[1], _tidy(match[2])
+        places = [n for n, option in enumerate(options) if option == (letter, text) or (option[0] == letter and not text)]
+    elif answer in (letters := [letter for letter, _ in options]):
+        letter, places = answer, [letters.index(answer)]
+    else:
+        places = [n for n, text in enumerate(texts) if text == answer]
+        letter = options[places[0]][0] if len(places) == 1 else ""
+    return (places[0], letter) if len(places) == 1 else (None, letter)
+
+
+def question(record: Record) -> Question:
+    """The question of a record: its first two turns."""
+    content, answer = record.turns[0][1], _tidy(record.turns[1][1])
+    front = LEADING.match(content)
+    leading = front[1].count(IMAGE) if front else 0
+    text, options = _split(content[front.end() if front else 0 :])
+    gold, letter = _gold(options, answer)
+    placeholders = sum(turn.count(IMAGE) for role, turn in record.turns if role == "user")
+    if not options and not letter:
+        answer = record.turns[1][1].strip()
+    return Question(text.strip(), tuple(options), answer, gold, letter, placeholders, leading)
+
+
+def slot(name: str) -> Slot:
+    """Split, ability and set of a release file, by the words of its name.
+
+    Raises ReleaseError for a name that says none or several.
+    """
+    stem = Path(name).name.lower().removesuffix(SUFFIX)
+    words, letters = set(re.split(r"[^a-z]+", stem)), re.sub(r"[^a-z]", "", stem)
+    splits = [s for s, said in (("train", {"train"}), ("benchmark", {"benchmark", "held"})) if words & said]
+    sets = (
+        ["composed"]
+        if "composed" in letters
+        else [s for s in SETS["train"] if s in letters] + [s for s in HELD_OUT if s in words]
+    )
+    if len(splits) != 1 or len(sets) != 1 or sets[0] not in SETS[splits[0]]:
+        raise ReleaseError(
+            f"{name}: the name does not say where its questions belong (split: {' and '.join(splits) or 'none'}, "
+            f"set: {' and '.join(sets) or 'none'}); expected a name like Med_MIM_train_inherent_<Set>.json with one of "
+            f"{', '.join(SETS['train'])}, or Med_MIM_benchmark_Held_in_<Set>.json or ..._Held_out_<Set>.json with one of "
+            f"{', '.join(SETS['benchmark'])}"
+        )
+    return Slot(splits[0], "comparison" if sets[0] in HELD_OUT else sets[0], sets[0])
+
+
+def origin(path: str) -> tuple[str, str] | None:
+    """(source, patient_id) of an image path of the release; None for a path in no known source's layout."""
+    for source, pattern in PATHS:
+        if match := pattern.fullmatch(path):
+            return source, f"{source}/{match[1]}"
+    return None

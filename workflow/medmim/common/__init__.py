@@ -1,0 +1,1 @@
+"""Errors, files, archives and processes: what every part uses and no domain knowledge."""

@@ -1,0 +1,14 @@
+"""The processes that one run of a program is made of."""
+
+from collections.abc import Callable
+
+
+class Processes:
+    """The processes that one run of a program is: this one alone."""
+
+    first = True
+    """Of several, only this one leaves outputs."""
+
+    def agreed(self, what: str, decide: Callable[[], str]) -> str:
+        """What `decide`, called in the first process, gives, in all of them."""
+        return decide()

@@ -1,0 +1,1 @@
+"""The typed configuration: every setting, one module a section."""

@@ -1,0 +1,365 @@
+"""The typed configuration: what a YAML file under config/ may say. Unknown keys are refused."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from medmim.config.base import Fraction, Part, Positive
+from medmim.config.conditions import CONDITIONS, Condition
+from medmim.config.download import Download
+from medmim.config.endpoint import Endpoint
+from medmim.config.question_writer import Writer
+from medmim.config.training import TinyBase, Tuning
+
+SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
+Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
+ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
+CREDENTIALED: tuple[SourceName, ...] = ("embed", "ms_cxr_t")
+"""Sources that their owners give under an agreement not to pass them on."""
+HeldOutName = Literal["medframeqa", "medxpertqa"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+class Source(Part):
+    """One source of images and facts."""
+
+    origin: Literal["phantom", "local", "download"] = "local"
+    """phantom: drawn here, synthetic. local: a folder in the owner's layout that you have. download: the owner's server, with
+    your credentials; what is in the folder already is not fetched again."""
+    path: str | None = None
+    """Folder of a local or downloaded source, shared by runs; by default of a downloaded one data/NAME."""
+    patients: Positive | None = None
+    """Patients of a phantom cohort."""
+    limit: Positive | None = None
+    """At most so many patients of a local or downloaded source, by a hash of their ids; null takes all."""
+    max_rejected: Fraction = 0.01
+    """Share of files or rows that may be broken before the stage stops."""
+    max_missing: Fraction = 0.01
+    """Share of the files of a downloaded source that the owner may no longer have before the stage stops."""
+    credentialed: bool | None = None
+    """Whether its images and texts may only go where it is said that they may: to endpoints with credentialed: true, and into
+    exports with export.credentialed: true. By default true of embed and ms_cxr_t unless phantom, as their owners' agreements
+    forbid passing them on: these can't be set to false. Else false."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Source":
+        if self.origin == "local" and self.path is None:
+            raise ValueError("origin local needs path: the folder that holds the source in its owner's layout")
+        if self.origin == "phantom" and self.patients is None:
+            raise ValueError("origin phantom needs patients: how many to draw")
+        if self.origin == "phantom" and self.limit is not None:
+            raise ValueError("limit is for real sources; a phantom cohort has as many patients as patients says")
+        return self
+
+
+class Images(Part):
+    """How source images become 8-bit PNGs."""
+
+    size: Positive = 768
+    """Longest side in pixels after downscaling; smaller images are kept as they are."""
+
+
+class Release(Part):
+    """The authors' published questions."""
+
+    path: str | None = None
+    """Folder that holds the release's JSON files. With generated questions, the benchmark's audit shows theirs beside ours."""
+    url: str | None = None
+    """Archive (zip or tar) of the release at a pinned commit, used where path is not set."""
+    sha256: str | None = None
+    """Expected hash of the archive."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Release":
+        if self.url and not self.sha256:
+            raise ValueError("url needs sha256: the hash of the archive at that commit")
+        return self
+
+
+class Counts(Part):
+    """At most how many questions of a kind; what the findings do not yield is reported, not padded."""
+
+    temporal: int = 0
+    """Temporal understanding."""
+    reasoning: int = 0
+    """Reasoning."""
+    comparison: int = 0
+    """Comparison."""
+    coreference: int = 0
+    """Co-reference."""
+    composed: int = 0
+    """Composed of single-image questions; training only."""
+    rad: int = 0
+    """Held-out, VQA-RAD; benchmark only."""
+    odir: int = 0
+    """Held-out, ODIR-5K; benchmark only."""
+
+
+class QA(Part):
+    """Questions."""
+
+    origin: Literal["generated", "released"] = "generated"
+    """generated: by templates from findings. released: the authors' files."""
+    release: Release = Release()
+    """Where the authors' files are."""
+    benchmark_fraction: Fraction = 0.2
+    """Share of the held-in sources' patients, by a hash of their id, whose questions make the benchmark."""
+    open_fraction: Fraction = 0.1
+    """Share of open questions in a set, where the task has an open form."""
+    option_order: Literal["shuffled", "natural"] = "shuffled"
+    """Order of a closed question's options. natural, e.g. from mild to severe, is for tiny models, which have no time to learn
+    to look a letter up."""
+    wordings: Positive | None = None
+    """Most wordings of a task's closed form, and of its open one; null takes all. Tiny models learn from few."""
+    composed_images: Annotated[int, Field(ge=2, le=4)] = 4
+    """Most images of a composed question."""
+    train: Counts = Counts()
+    """Training questions."""
+    benchmark: Counts = Counts()
+    """Benchmark questions."""
+    pretrain: int = 0
+    """Single-image and text-only questions for the demo's base models; 0 makes none."""
+    writer: Writer | None = None
+    """Have a language model put generated questions in other words, and add open ones; null has it write nothing."""
+    max_rejected: Fraction = 0.01
+    """Share of released records that may be unusable before the stage stops."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "QA":
+        if self.origin == "released" and self.pretrain:
+            raise ValueError("pretrain: the release has no such questions; set it to 0")
+        if self.origin == "released" and self.writer:
+            raise ValueError("writer: it writes generated questions, and these are released; leave it out")
+        if self.origin == "released" and not (self.release.path or self.release.url):
+            raise ValueError("origin released needs release.path, a folder you have, or release.url with release.sha256")
+        return self
+
+
+class HeldOut(Part):
+    """A published benchmark to ask beside ours."""
+
+    path: str | None = None
+    """Folder that holds it as its authors publish it."""
+    hub: str | None = None
+    """Repository on the hub, used where path is not set."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Commit of that repository, 40 hex digits."""
+    limit: Positive | None = None
+    """At most so many questions, by a hash of their ids; null takes all."""
+    max_rejected: Fraction = 0.01
+    """Share of questions that may be broken before the stage stops."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "HeldOut":
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("set exactly one of path, a folder you have, and hub, a repository to fetch")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub and revision belong together: a repository's content changes, that of a commit does not")
+        return self
+
+
+class Model(Part):
+    """A model to be scored."""
+
+    family: Literal["llava-med", "mantis", "chat", "endpoint"]
+    """Prompt layout and image preprocessing. chat: the model's own processor and chat template. endpoint: a service's."""
+    base: Name | None = None
+    """Name of the model this one is tuned from; unset for models taken as they are."""
+    hub: str | None = None
+    """Repository on the hub."""
+    revision: str | None = None
+    """Commit of that repository."""
+    path: str | None = None
+    """Local folder with the model, instead of hub."""
+    tiny: TinyBase | None = None
+    """Make a small synthetic base of this family here, instead of hub or path."""
+    endpoint: Endpoint | None = None
+    """Ask a service, instead of hub or path."""
+    system: str = ""
+    """System message; empty for none."""
+    tuning: Tuning | None = None
+    """The recipe, for a model with a base."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Model":
+        if sum(x is not None for x in (self.base, self.hub, self.path, self.tiny, self.endpoint)) != 1:
+            raise ValueError("set exactly one of base, hub, path, tiny, endpoint")
+        if (self.family == "endpoint") != (self.endpoint is not None):
+            raise ValueError("family endpoint and the section endpoint belong together")
+        if (self.base is None) != (self.tuning is None):
+            raise ValueError("base and tuning belong together")
+        return self
+
+
+class Prediction(Part):
+    """Replies."""
+
+    conditions: list[Condition] = Field(default=list(CONDITIONS), min_length=1)
+    """plain: as asked. rotated: once for each further place of the options. blind: without its images. other_patient: with
+    another patient's. reordered: its images moved on by one place."""
+    text_likelihood: bool = True
+    """Under plain also how likely a model finds the whole line of each option, not only its letter."""
+    batch: Positive = 8
+    """Questions a batch at most; replies do not depend on it."""
+    max_new_tokens: Positive = 64
+    """Longest reply."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Of weights and activations."""
+    gpus: int = 0
+    """GPUs of the job; 0 predicts on the CPU."""
+    threads: Positive = 1
+    """CPU threads."""
+
+
+class Scoring(Part):
+    """Scores and intervals."""
+
+    resamples: Positive = 10_000
+    """Bootstrap resamples of patients."""
+    min_open_ranked: Positive = 100
+    """Sets with fewer open items are shown, not ranked."""
+
+
+class Cache(Part):
+    """Outputs of jobs by what they depend on: what was computed before, in any run, is not computed again."""
+
+    folder: str | None = "results/.cache"
+    """Where they are kept; null keeps none. On the results' file system they take no further space. The environment variable
+    MEDMIM_CACHE comes first."""
+    limit_gb: Annotated[float, Field(gt=0)] = 100
+    """Most gigabytes (10^9 bytes) kept; what was used longest ago goes first."""
+
+
+class Report(Part):
+    """The report."""
+
+    title: str = "Med-MIM"
+    """Heading of the page."""
+    examples: Positive = 3
+    """Examples a set."""
+    paper: str | None = None
+    """File with the paper's own figures, as you filled it in; without it the report says "not available"."""
+
+
+class Export(Part):
+    """The benchmark and the instruction set for others' tools."""
+
+    credentialed: bool = False
+    """Write questions and images of credentialed sources too, for those who may have them: the export is not to be passed on."""
+    images: bool = True
+    """Put its images into the instruction set; else its questions only name them. The benchmark always has them."""
+
+
+class Config(Part):
+    """One run. Artifacts go to <results>/<run>."""
+
+    run: Name
+    """Name of the run."""
+    results: str = "results"
+    """Folder of all runs."""
+    seed: int = 2025
+    """Seed of everything drawn by chance."""
+    sources: dict[SourceName, Source]
+    """The sources to use, by name: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir."""
+    download: Download = Download()
+    """Where sources of origin download come from."""
+    images: Images = Images()
+    """Image normalisation."""
+    qa: QA = QA()
+    """Questions."""
+    heldout: dict[HeldOutName, HeldOut] = Field(default={})
+    """Further held-out sets, by name: medframeqa, medxpertqa. They are asked and shown on their own, in no sum."""
+    models: dict[Name, Model]
+    """The models to score, by name."""
+    prediction: Prediction = Prediction()
+    """How replies are made."""
+    scoring: Scoring = Scoring()
+    """How scores are made."""
+    report: Report = Report()
+    """The report."""
+    export: Export = Export()
+    """The benchmark and the instruction set for others' tools."""
+    cache: Cache = Cache()
+    """What is kept of jobs for other runs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if not self.sources:
+            raise ValueError("sources: name at least one")
+        for held in CREDENTIALED:
+            if held in self.sources and self.sources[held].origin != "phantom" and self.sources[held].credentialed is False:
+                raise ValueError(
+                    f"sources.{held}.credentialed: its owner's agreement forbids passing it on, which no setting here changes; "
+                    "models.NAME.endpoint.credentialed says of an endpoint that it may have it"
+                )
+        for name, model in self.models.items():
+            if model.base is None:
+                continue
+            if model.base not in self.models:
+                near = difflib.get_close_matches(model.base, self.models, 1)
+                raise ValueError(
+                    f"models.{name}.base: no model {model.base!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+            base = self.models[model.base]
+            if base.base is not None:
+                raise ValueError(f"models.{name}.base: {model.base} is itself tuned")
+            if base.family != model.family:
+                raise ValueError(f"models.{name}: family {model.family} is not that of its base, {base.family}")
+        if self.qa.pretrain == 0 and any(m.tiny for m in self.models.values()):
+            raise ValueError("qa.pretrain: tiny base models need pretraining questions")
+        return self
+
+    @property
+    def folder(self) -> str:
+        """Folder of the run's artifacts."""
+        return f"{self.results}/{self.run}"
+
+    @property
+    def credentialed(self) -> list[SourceName]:
+        """Sources whose images and texts may only go where that is said to be allowed."""
+        return [
+            name
+            for name, source in self.sources.items()
+            if source.credentialed or (source.credentialed is None and source.origin != "phantom" and name in CREDENTIALED)
+        ]
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be used; the message says where and what to do."""
+
+
+def _allowed(loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the section at `loc`; keys of a mapping are passed over."""
+    part: Any = Config
+    for key in loc:
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            part = part.model_fields[str(key)].annotation
+        else:  # dict[Name, Section] or Section | None
+            part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+        if get_origin(part) is not dict and get_args(part):
+            part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
+
+
+def parse(values: dict[str, Any], where: str = "config") -> Config:
+    """Check a configuration. Raises ConfigError listing every wrong key with its path and the nearest right one."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for e in error.errors():
+            path = ".".join(str(p) for p in e["loc"] if p != "[key]")
+            message = e["msg"].removeprefix("Value error, ")
+            if e["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(str(e["loc"][-1]), _allowed(e["loc"][:-1]), 1)
+                message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+            lines.append(f"  {path}: {message}" if path else f"  {message}")
+        raise ConfigError(f"{where} is not a valid configuration:\n" + "\n".join(lines)) from None
+
+
+def load(path: Path | str) -> Config:
+    """Read and check a YAML file. Raises ConfigError, FileNotFoundError."""
+    return parse(yaml.safe_load(Path(path).read_text()) or {}, str(path))

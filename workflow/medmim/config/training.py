@@ -1,0 +1,129 @@
+"""The sections of the configuration that the trainings read; apart from the others, whose changes are none of theirs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from medmim.config.base import Fraction, Part, Positive
+
+SIZES = {"image_size", "vision_width", "vision_layers", "language_width", "language_layers", "heads"}
+"""The fields of TinyBase that shape the model; the others train it."""
+
+
+class TinyBase(Part):
+    """A small base model of the real architecture, made and trained here. Synthetic: for the demo and the tests."""
+
+    image_size: Positive = 56
+    """Side of the square image, pixels; the patch is 14."""
+    vision_width: Positive = 96
+    """Hidden size of the vision tower."""
+    vision_layers: Positive = 3
+    """Its layers."""
+    language_width: Positive = 128
+    """Hidden size of the language model."""
+    language_layers: Positive = 3
+    """Its layers."""
+    heads: Positive = 4
+    """Attention heads of both."""
+    vision_steps: Positive = 150
+    """Steps of the vision tower on attribute labels."""
+    vision_batch: Positive = 64
+    """Images a step."""
+    language_steps: Positive = 300
+    """Steps of language model and projector on single-image and text-only questions."""
+    language_batch: Positive = 16
+    """Samples a step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of both stages."""
+
+
+class Tuning(Part):
+    """The language model by LoRA or in full, the projector in full, the vision tower frozen."""
+
+    method: Literal["lora", "full"] = "lora"
+    """lora: adapters on the language model's attention and MLP. full: all its weights; what is saved is a whole model."""
+    lora_rank: Positive = 128
+    """Rank of the adapters."""
+    lora_alpha: Positive = 256
+    """Their scale is alpha / rank."""
+    lora_dropout: Fraction = 0.05
+    """Dropout before them."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    projector_learning_rate: float | None = None
+    """That of the projector, where it is another."""
+    epochs: float = 1.0
+    """Passes over the training questions."""
+    max_steps: int | None = None
+    """Overrides epochs when set."""
+    packing: bool = True
+    """Batches are packs: samples one after another, up to pack_tokens, without padding; attention stays inside each sample."""
+    pack_tokens: Positive | None = None
+    """Most tokens of a pack, after image expansion; max_length where it is not set."""
+    batch: Positive = 1
+    """Samples of a batch without packing; then they are padded to the longest."""
+    accumulation: Positive = 1
+    """Batches, or packs, of each process in a step. The loss of a step is the mean over all its label tokens."""
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps that warm up."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
+    """Learning rate after warm-up."""
+    weight_decay: float = 0.0
+    """AdamW weight decay."""
+    adam_beta2: Fraction = 0.999
+    """AdamW second moment decay."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Of frozen weights and activations."""
+    gradient_checkpointing: bool = True
+    """Recompute activations: less memory, half more work."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage; 0 trains without DeepSpeed."""
+    max_length: Positive = 8192
+    """Longest sample in tokens after image expansion; longer ones are rejected and listed, never cut."""
+    checkpoint_steps: Positive = 200
+    """Steps between checkpoints."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare the batches of each training process ahead of it; results do not depend on them."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of the job, over all its nodes, a process on each; 0 trains on the CPU."""
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory of each, such as 80. A training that needs more is refused before anything runs; results do not depend on it."""
+    nodes: Positive = 1
+    """Nodes of the job, with the same number of processes on each."""
+    processes: Positive = 1
+    """Processes on the CPU, where gpus is 0: for tests, and to find faults without a GPU."""
+    threads: Positive = 1
+    """CPU threads of each process. Part of the recipe: results depend on it."""
+
+    @property
+    def world(self) -> int:
+        """Processes that train together."""
+        return self.gpus or self.processes
+
+    @property
+    def batches(self) -> int:
+        """Batches of a step, of all processes."""
+        return self.accumulation * self.world
+
+    @property
+    def budget(self) -> int:
+        """Most tokens of a pack."""
+        return self.pack_tokens or self.max_length
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Tuning":
+        if self.gpus and self.processes != 1:
+            raise ValueError("processes is for trainings without a GPU: with gpus there is one process on each, leave it out")
+        if self.packing and self.batch != 1:
+            raise ValueError(
+                "batch is for trainings without packing, where a pack is a batch: leave it out, or set packing: false"
+            )
+        if self.packing and self.budget < self.max_length:
+            raise ValueError(
+                f"pack_tokens {self.budget} is less than max_length {self.max_length}: no pack would hold such a sample"
+            )
+        if self.world % self.nodes:
+            raise ValueError(f"nodes: {self.world} processes can't be shared evenly by {self.nodes} nodes")
+        return self

@@ -1,0 +1,1 @@
+"""The model families: prompt layout and image preprocessing of each."""

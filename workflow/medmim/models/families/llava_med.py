@@ -1,0 +1,44 @@
+"""LLaVA-Med v1.5 (microsoft/llava-med-v1.5-mistral-7b): CLIP ViT-L/14 at 336 px and Mistral-7B-Instruct-v0.2.
+
+`[INST] <image>\\n<image>\\n{text} [/INST] {answer}</s>`; images padded to a square with the CLIP mean colour, then resized.
+"""
+
+import numpy as np
+from PIL import Image
+
+from medmim.models.families.base import Family, split_images
+from medmim.questions.prompt import IMAGE
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+PADDING = tuple(int(m * 255) for m in CLIP_MEAN)
+
+
+class LlavaMed(Family):
+    """LLaVA's Llama-2 form of a conversation, without the space that it writes before </s>."""
+
+    name = "llava-med"
+    ends = ("</s>",)
+    control = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>")
+    mean, std = CLIP_MEAN, CLIP_STD
+
+    def prompt(self, text: str, system: str = "") -> str:
+        """A system message stands inside the first turn."""
+        images, rest = split_images(text)
+        head = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""
+        shown = f"{IMAGE}\n" * images
+        return f"[INST] {head}{shown}{rest.strip()} [/INST]"
+
+    def answer(self, text: str) -> str:
+        """One space, the answer, end of sequence."""
+        return f" {text}</s>"
+
+    def pixels(self, image: Image.Image, size: int) -> np.ndarray:
+        """Padded on both sides alike (the odd pixel right or below), so that the CLIP processor's crop cuts nothing."""
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), PADDING)
+        square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
+        return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+
+
+FAMILY = LlavaMed()

@@ -1,0 +1,45 @@
+"""The model families: prompt layout and image preprocessing of each, and what loads, batches and makes them small.
+
+    layout      Family and Layout: prompt to token ids, image to pixels, without torch
+    llava_med   mantis          the two families that are trained here
+    batch       samples to tensors, padded or packed
+    attention   inside each sample of a pack
+    weights     model folders and adapters to models
+    tiny        tokenizers and configs of small synthetic bases
+    chat        any other model, by its own processor, to predict only
+
+A family is named as in the config ("llava-med"); its module is imported by name, so that a change to one family's layout
+is no change to the other's code digest: a rule plans with `module(family)`, a program's Job gets `MODULE`.
+
+Another model of a family is an entry under `models` in the config: family, and hub or path. Another family to be trained is a
+module of its name here with a `FAMILY`, a `layout.Family`: its name into FAMILIES and into `config.Model.family`, and a tokenizer
+for it into `tiny` where the demo shall have it. A model that transformers can load with a processor and chat template needs
+no module: it is of family chat.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medmim.models.families.base import Family
+
+FAMILIES = ("llava-med", "mantis")
+"""Those with a layout of their own, which can be trained here."""
+MODULE = "medmim.models.families.{cfg[family]}"
+"""For `Job(modules=[MODULE])` of a program whose cfg names the family."""
+
+
+def module(family: str) -> str:
+    """Dotted name of a family's module, for a code digest. Raises ValueError for an unknown family."""
+    known = (*FAMILIES, "chat")
+    if family not in known:
+        raise ValueError(f"no model family {family!r}; there are {', '.join(known)}")
+    return f"medmim.models.families.{family.replace('-', '_')}"
+
+
+def family(name: str) -> "Family":
+    """The `layout.Family` of that name. Raises ValueError for an unknown one, and for chat, which has no layout of its own."""
+    if name == "chat":
+        raise ValueError("family chat lays out its prompts by the model's own processor: it can predict, not be trained here")
+    found: Family = import_module(module(name)).FAMILY
+    return found

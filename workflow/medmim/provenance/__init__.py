@@ -1,0 +1,1 @@
+"""The rerun and audit engine: records, cache, staleness, audit. It knows no stage."""

@@ -1,0 +1,233 @@
+"""Outputs of jobs by what they depend on: a job whose key was seen before takes its outputs from here.
+
+    blobs/<2 hex>/<sha256>      a file's bytes, once, hard-linked to and from the runs that hold it (copied across devices)
+    jobs/<2 hex>/<key>.json     a sealed record: the job's own record, and the files of each of its outputs
+
+Every file appears whole by a rename and nothing is trusted on reading, so any number of jobs and users may share a cache:
+what another one trims or damages is a miss. Bytes are hashed before use; an entry that does not fit is dropped.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from medmim.common import files
+from medmim.common.errors import SidecarError
+from medmim.provenance import job_record, outputs
+
+log = logging.getLogger("medmim")
+FOLDER, LIMIT = "MEDMIM_CACHE", "MEDMIM_CACHE_LIMIT"
+"""Environment variables that bring the settings to jobs: the folder (empty: no cache), and its limit in bytes."""
+ASIDE = ("--cfg", "--code", "--log", "--threads")
+"""Options of programs that say where or how fast, or that a record holds apart."""
+
+
+def command(argv: Sequence[str]) -> list[str]:
+    """Arguments of a program without those that change no result."""
+    kept: list[str] = []
+    skip = False
+    for word in argv:
+        if skip or word.split("=")[0] in ASIDE:
+            skip = not skip and "=" not in word
+        else:
+            kept.append(word)
+    return kept
+
+
+def options(command: Sequence[str]) -> dict[str, list[str]]:
+    """Arguments by option, named as a record names them."""
+    found: dict[str, list[str]] = {}
+    values: list[str] = []
+    for word in command:
+        if word.startswith("--"):
+            name, given, value = word.removeprefix("--").partition("=")
+            found[name.replace("-", "_")] = values = [value] if given else []
+        else:
+            values.append(word)
+    return found
+
+
+def key(program: str, command: Sequence[str], cfg: Any, code: str, inputs: Mapping[str, str], places: Collection[str]) -> str:
+    """Hex digest of all that a job's outputs depend on: content and names of its inputs, other arguments but paths, cfg, code.
+
+    `command` as from `command`; `inputs` by path; `places` of its outputs. A word with * stands for the inputs it matches.
+    """
+
+    def meant(word: str) -> Any:
+        path = Path(word).as_posix()
+        if path in places:
+            return ["output", Path(path).name == files.INDEX]
+        if matched := sorted(p for p in inputs if p == path or ("*" in word and fnmatch(p, path))):
+            return ["input", *([Path(p).name, inputs[p]] for p in matched)]
+        return "a path" if "/" in word else word
+
+    told = {option: [meant(word) for word in words] for option, words in options(command).items()}
+    return hashlib.sha256(json.dumps([program, told, cfg, code], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a job left: its record, and for each output its files by path below the output ("" for a single file)."""
+
+    record: dict[str, Any]
+    outputs: dict[str, dict[str, str]]
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give `source` a second name, or a copy where the file system refuses one; whole, replacing what stood there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex}")
+    try:
+        try:
+            os.link(source.resolve(), temporary)
+        except OSError:  # another device, another owner, too many links, a file system without links
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Cache:
+    """A cache folder; made when first written to. `limit` in bytes bounds the files kept."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+
+    @classmethod
+    def of_environment(cls) -> "Cache | None":
+        """The cache that the environment names, if any."""
+        folder = os.environ.get(FOLDER, "")
+        return cls(Path(folder), int(os.environ.get(LIMIT) or 1 << 62)) if folder else None
+
+    def _blob(self, sha256: str) -> Path:
+        return self.folder / "blobs" / sha256[:2] / sha256
+
+    def _job(self, key: str) -> Path:
+        return self.folder / "jobs" / key[:2] / f"{key}.json"
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of a key, every byte of it checked, or None. A damaged one is dropped and named in the log."""
+        path = self._job(key)
+        try:
+            found = job_record.read(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("cache: %s; computing again", error)
+            return None
+        except SidecarError as error:
+            self._drop(path, str(error))
+            return None
+        if found.get("key") != key:
+            self._drop(path, f"{path}: is the record of another job")
+            return None
+        wanted = {sha for paths in found["outputs"].values() for sha in paths.values()}
+        if damaged := self.damaged(wanted):
+            self._drop(path, f"{damaged[0]}: is not what its name says, or gone", *damaged)
+            return None
+        with suppress(OSError):  # a cache that one may only read
+            os.utime(path)  # what was used last is trimmed last
+        return Entry(found["record"], found["outputs"])
+
+    def damaged(self, blobs: Iterable[str]) -> list[Path]:
+        """Those of the files, by sha256, that are absent or whose bytes have another hash."""
+
+        def wrong(sha256: str) -> bool:
+            try:
+                return files.sha256(self._blob(sha256)) != sha256
+            except OSError:
+                return True
+
+        ordered = sorted(blobs)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [self._blob(sha) for sha, bad in zip(ordered, pool.map(wrong, ordered), strict=True) if bad]
+
+    def _drop(self, path: Path, why: str, *blobs: Path) -> None:
+        with suppress(OSError):  # a cache that one may only read
+            for gone in (path, *blobs):
+                gone.unlink(missing_ok=True)
+        log.warning("cache: dropped a damaged entry, computing again: %s", why)
+
+    def restore(self, paths: dict[str, str], place: Path) -> None:
+        """Put one output of an entry at `place`, which must not exist. Raises OSError where a file went away meanwhile."""
+        for path, sha256 in paths.items():
+            if ".." in Path(path).parts or Path(path).is_absolute():  # another user may have written the record
+                raise PermissionError(f"{path} would be written outside {place}")
+            _link(self._blob(sha256), place / path if path else place)
+
+    def take(self, entry: Entry, places: Mapping[str, Path], own: Mapping[str, Any]) -> job_record.Record:
+        """Put all outputs of an entry, by option, in their places; `own` is what the new record says of this run.
+
+        Raises OSError where a file of the entry went away meanwhile; then nothing was put.
+        """
+        attempt = outputs.Attempt(places)
+        try:
+            for name, made in attempt.made.items():
+                self.restore(entry.outputs[name], made)
+            restored = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "host": platform.node()}
+            return attempt.put(
+                lambda written, folders: {**entry.record, **own, "outputs": written, "folders": folders, "restored": restored}
+            )
+        finally:
+            attempt.end()
+
+    def put(self, key: str, record: dict[str, Any], outputs: dict[str, dict[str, tuple[Path, str]]]) -> None:
+        """Keep a job's outputs: for each output name, path below it -> (file, its sha256). Too large ones are not kept."""
+        blobs = {sha: path for paths in outputs.values() for path, sha in paths.values()}
+        if sum(path.stat().st_size for path in blobs.values()) > self.limit:
+            return
+        for sha256, path in blobs.items():
+            blob = self._blob(sha256)
+            if not blob.exists() or blob.stat().st_size != path.stat().st_size:
+                _link(path, blob)
+        kept = {name: {path: sha256 for path, (_, sha256) in paths.items()} for name, paths in outputs.items()}
+        job_record.write(self._job(key), {"key": key, "record": record, "outputs": kept})
+        self.trim()
+
+    def entries(self) -> list[Path]:
+        """The records of all jobs kept."""
+        return sorted(self.folder.glob("jobs/*/*.json"))
+
+    def trim(self) -> None:
+        """Delete what was used longest ago until the files kept are within the limit."""
+        sizes: dict[Path, int] = {}
+        for path in self.folder.glob("blobs/*/*"):
+            with suppress(FileNotFoundError):  # trimmed by another
+                sizes[path] = path.stat().st_size
+        total = sum(sizes.values())
+        if total <= self.limit:
+            return
+        jobs = []
+        for path in self.entries():
+            try:
+                outputs = json.loads(path.read_bytes())["outputs"]
+                blobs = {self._blob(sha256) for paths in outputs.values() for sha256 in paths.values()}
+                jobs.append((path.stat().st_mtime_ns, path, blobs))
+            except (OSError, ValueError, KeyError, AttributeError, TypeError):  # trimmed by another, or damaged: `get` says so
+                continue
+        holders = Counter(blob for *_, blobs in jobs for blob in blobs)
+        for blob in sizes.keys() - holders.keys():  # of entries gone, or of one just being written, which will miss it
+            blob.unlink(missing_ok=True)
+            total -= sizes[blob]
+        for _, path, blobs in sorted(jobs, key=lambda job: job[:2]):
+            if total <= self.limit:
+                break
+            path.unlink(missing_ok=True)
+            holders.subtract(blobs)
+            for blob in blobs:
+                if holders[blob] == 0 and blob in sizes:
+                    blob.unlink(missing_ok=True)
+                    total -= sizes[blob]

@@ -1,0 +1,95 @@
+"""What each run of a program took: a line as it starts and one as it ends, in `<rule>.<wildcards>.runs.jsonl` beside its log.
+
+start   run (its id), program, at (UTC, ISO 8601), host, node, processes, threads and gpus (asked for, each times processes),
+        slurm (None outside; else `id` and, if SLURM answered, what `_told` reads)
+end     run, at, outcome (done, restored: from the cache, failed, stopped: by a signal, superseded: another run of the job began
+        later), cpu_seconds since its start and peak memory_mb (MiB), both of the first of its
+        processes and its children
+
+A run that was killed has no end. Nothing here is an artifact and nothing here may fail a job: what can't be written is not.
+"""
+
+import json
+import os
+import platform
+import resource
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medmim.common.slurm_client import allocation
+
+SUFFIX = ".runs.jsonl"
+
+
+class Journal:
+    """The lines of one run; none without a log to write them beside. `workers`: processes it may start to share its work."""
+
+    def __init__(self, log: Path | None, workers: int | None = None) -> None:
+        self.file = None if log is None else log.with_name(log.name.removesuffix(".log") + SUFFIX)
+        self.workers = workers or 1
+        self._run = uuid.uuid4().hex
+        self._child_kb: int | None = None
+        self._before = 0.0
+
+    def start(self, program: str, cfg: Any, threads: int | None) -> None:
+        """Write the first line. `threads` as an option says; else the config part may, as of GPUs."""
+        if self.file is None:
+            return
+        self._before = _cpu_seconds()
+        job = os.environ.get("SLURM_JOB_ID")
+        asked = cfg if isinstance(cfg, dict) else {}
+        asked = asked.get("tuning") or asked
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        self._write(
+            event="start",
+            program=program,
+            host=platform.node(),
+            node=os.environ.get("SLURMD_NODENAME"),
+            processes=processes,
+            threads=(threads or asked.get("threads") or 1) * processes,
+            gpus=asked.get("gpus") or 0,
+            slurm=allocation(job) if job else None,
+        )
+
+    def worked(self) -> None:
+        """Say that the work is over: a process started later counts with this one's memory, as it is a copy of it at first."""
+        self._child_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+    def end(self, outcome: str) -> None:
+        """Write the last line."""
+        if self.file is None:
+            return
+        own_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if self._child_kb is None:
+            self.worked()
+        child_kb = self._child_kb or 0
+        together = own_kb + self.workers * child_kb if self.workers > 1 else max(own_kb, child_kb)
+        self._write(
+            event="end",
+            outcome=outcome,
+            cpu_seconds=round(_cpu_seconds() - self._before, 2),
+            memory_mb=round(together / 1024, 1),
+        )
+
+    def _write(self, event: str, **told: object) -> None:
+        """Append in one go: what several write at a time stays lines."""
+        assert self.file is not None
+        line = {"event": event, "run": self._run, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **told}
+        with suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                size = os.fstat(file).st_size
+                torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # by a full disk, or a node that was lost
+                os.write(file, b"\n" * torn + json.dumps(line).encode() + b"\n")
+            finally:
+                os.close(file)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of its children that ended."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used.ru_utime + used.ru_stime for used in spent)

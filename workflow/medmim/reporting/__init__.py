@@ -1,0 +1,1 @@
+"""What people read: the report, costs, model cards, and where a number came from."""

@@ -1,0 +1,70 @@
+"""The model card of a tuned model: what it is made of, how it scores, what its data's owners allow. Computed, not written.
+
+The scores are those of one run's leaderboard; without one the card says so.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from medmim.reporting.model_card import licences
+
+SHOWN = ("accuracy", "token_f1")
+NAMES = {"accuracy": "Accuracy", "token_f1": "Token F1"}
+
+
+def rows(leaderboard: pd.DataFrame, model: str, base: str) -> list[dict[str, Any]]:
+    """Plain scores of a model with those of its base, by set and kind, in the leaderboard's order."""
+    plain = leaderboard.query("part == 'all' and condition == 'plain' and metric in @SHOWN")
+    of_base = {(r["set"], r["kind"], r["metric"]): r["value"] for r in plain[plain["model"] == base].to_dict("records")}
+    found = []
+    for row in plain[plain["model"] == model].to_dict("records"):
+        found.append({str(k): v for k, v in row.items()} | {"base": of_base.get((row["set"], row["kind"], row["metric"]))})
+    return found
+
+
+def render(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: pd.DataFrame | None) -> str:
+    """The card, Markdown with the hub's front matter.
+
+    cfg: {"model", "base", "hub", "family", "sources": {name: origin}, "seed", "tuning", "system"}. `hashes`: sha256 by name of
+    what it was trained on. Equal arguments give equal bytes.
+    """
+    binding = licences.of(cfg["sources"], cfg["hub"])
+    synthetic = "phantom" in cfg["sources"].values()
+    scores = [] if leaderboard is None else rows(leaderboard, cfg["model"], cfg["base"])
+    data = ModelCardData(
+        language="en",
+        license="other",
+        license_name="terms-of-base-and-sources",
+        license_link="README.md#licences",
+        base_model=cfg["hub"],
+        pipeline_tag="image-text-to-text",
+        tags=["medical", "multi-image", cfg["family"], *(["synthetic"] if synthetic else [])],
+        model_name=cfg["model"],
+        eval_results=[
+            EvalResult(
+                task_type="visual-question-answering",
+                dataset_type="med-mim",
+                dataset_name=f"Med-MIM {row['set']}, {row['kind']}",
+                dataset_config=row["set"],  # what the hub tells results apart by
+                dataset_split=row["kind"],
+                metric_type=row["metric"],
+                metric_name=NAMES[row["metric"]],
+                metric_value=round(float(row["value"]), 4),
+            )
+            for row in scores
+        ]
+        or None,
+    )
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )  # Markdown, not HTML
+    environment.filters["share"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
+    body = environment.get_template("card.md.j2").render(
+        cfg=cfg, hashes=hashes, scores=scores, licences=binding, synthetic=synthetic, names=NAMES
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"

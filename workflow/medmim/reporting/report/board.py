@@ -1,0 +1,155 @@
+"""The leaderboard cell by cell, and the paper's own figures where the user has filled them in."""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medmim.common.errors import TableError
+
+LABELS = {
+    "temporal": "Temporal",
+    "reasoning": "Reasoning",
+    "comparison": "Comparison",
+    "coreference": "Co-reference",
+    "composed": "Composed",
+    "held_in": "Held-in",
+    "rad": "RAD",
+    "odir": "ODIR",
+    "held_out": "Held-out",
+}
+"""Names of the sets for people, in the order of the tables; a set that is not named here comes before the held-out sum."""
+SUMS = ("held_in", "held_out")
+FURTHER = "further"
+"""Ability of the sets that are in no sum."""
+NAMES = LABELS | {FURTHER: "Further held-out", "medframeqa": "MedFrameQA", "medxpertqa": "MedXpertQA MM"}
+"""Names of those sets too."""
+BASELINES = ("chance", "majority")
+
+
+def label(name: str) -> str:
+    """Name of a set for people."""
+    return NAMES.get(name, name)
+
+
+def ordered(sets: Iterable[str]) -> list[str]:
+    """Distinct sets in the order of the tables."""
+    known = list(LABELS)
+    return sorted(set(sets), key=lambda s: (known.index(s) if s in known else known.index("held_out") - 0.5, s))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of the leaderboard with its interval: shares of 1, items, bootstrap clusters."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    patients: int
+
+    @property
+    def direction(self) -> int:
+        """Of a difference: 1 where the whole interval is above zero, -1 below, 0 where neither can be said."""
+        if self.low is None or self.high is None:
+            return 0
+        return (self.low > 0) - (self.high < 0)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A scored model: its name, what it was tuned from, and whether something was tuned from it."""
+
+    name: str
+    base: str | None
+    role: str
+    """base, tuned, other, or baseline."""
+
+
+class Board:
+    """Lookup of leaderboard cells. Raises TableError where two rows stand for one cell."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+        self._cells: dict[tuple[str, str, str, str, str, str], Cell] = {}
+        self._group: dict[str, str] = {}
+        for row in self.rows:
+            key = (row["model"], row["set"], row["metric"], row["kind"], row["condition"], row["part"])
+            if key in self._cells:
+                raise TableError(f"leaderboard: two rows for {', '.join(key)}")
+            low, high = (None if math.isnan(row[c]) else float(row[c]) for c in ("ci_low", "ci_high"))
+            self._cells[key] = Cell(float(row["value"]), low, high, int(row["n"]), int(row["n_patients"]))
+            self._group[row["set"]] = row["ability"] if row["ability"] in ("held_out", FURTHER) else "held_in"
+
+    def get(
+        self, model: str, set_: str, metric: str, kind: str = "closed", condition: str = "plain", part: str = "all"
+    ) -> Cell | None:
+        """The cell, or None where the leaderboard has no such row."""
+        return self._cells.get((model, set_, metric, kind, condition, part))
+
+    def _distinct(self, position: int, **where: str) -> list[str]:
+        names = ("model", "set", "metric", "kind", "condition", "part")
+        wanted = [(names.index(k), v) for k, v in where.items()]
+        return list(dict.fromkeys(key[position] for key in self._cells if all(key[i] == v for i, v in wanted)))
+
+    def groups(self, metric: str, kind: str = "closed") -> list[tuple[str, list[str]]]:
+        """(sum, the sum followed by its sets) for held-in, then held-out, then those in no sum, where the metric has values."""
+        sets = ordered(self._distinct(1, metric=metric, kind=kind))
+        split = {s: [t for t in sets if self._group[t] == s] for s in (*SUMS, FURTHER)}
+        split = {s: sorted(members, key=lambda t: t != s) for s, members in split.items()}
+        return [(s, members) for s, members in split.items() if members]
+
+    def metrics(self, kind: str) -> list[str]:
+        """Metrics of one kind, in order of appearance."""
+        return self._distinct(2, kind=kind)
+
+    def conditions(self, kind: str = "closed") -> list[str]:
+        """Conditions of one kind, plain first."""
+        return sorted(self._distinct(4, kind=kind), key=lambda c: (c != "plain", c))
+
+    def models(self, config: Mapping[str, Mapping[str, Any]]) -> list[Model]:
+        """Every model of the board: each base followed by what was tuned from it, others, then the baselines."""
+        present = self._distinct(0)
+        bases = {m: config[m].get("base") for m in present if m in config}
+        found: list[Model] = []
+        for name in [*(m for m in config if m in present), *(m for m in present if m not in config and m not in BASELINES)]:
+            tuned = [Model(m, name, "tuned") for m, base in bases.items() if base == name]
+            if tuned:
+                found += [Model(name, None, "base"), *tuned]
+            elif bases.get(name) not in present:
+                found.append(Model(name, None, "other"))
+        return found + [Model(b, None, "baseline") for b in BASELINES if b in present]
+
+
+def read_paper(path: Path) -> dict[tuple[str, str], float]:
+    """Accuracies that the paper prints, from the user's CSV with the columns model, set, accuracy (percent).
+
+    Returns (model, set) -> share of 1. An empty accuracy is left out. Raises TableError with file and line.
+    """
+    figures: dict[tuple[str, str], float] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = [c for c in ("model", "set", "accuracy") if c not in (reader.fieldnames or ())]
+        if missing:
+            raise TableError(f"{path}: columns {missing} are missing; the file needs model, set, accuracy (percent)")
+        for row in reader:
+            where, key = f"{path}, line {reader.line_num}", ((row["model"] or "").strip(), (row["set"] or "").strip())
+            if key[1] not in LABELS:
+                raise TableError(f"{where}: no set {key[1]!r}; the sets are {', '.join(LABELS)}")
+            if key in figures:
+                raise TableError(f"{where}: {key[0]} on {key[1]} is given twice")
+            text = (row["accuracy"] or "").strip()
+            if not text:
+                continue
+            try:
+                percent = float(text)
+            except ValueError:
+                percent = math.nan
+            if not 0 <= percent <= 100:
+                raise TableError(f"{where}: accuracy {text!r} is not a percentage from 0 to 100")
+            figures[key] = percent / 100
+    return figures

@@ -1,0 +1,40 @@
+"""What is scored: the benchmark's sets, its questions by id, and the metrics of each kind."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from medmim.common.errors import TableError
+from medmim.questions.prompt import LETTERS
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "closed": ("accuracy", "loglikelihood_accuracy", "text_loglikelihood_accuracy", "circular_accuracy"),
+    "open": ("exact_match", "token_recall", "token_f1", "bleu", "rouge_l"),
+}
+NOT_ASKED = "not_asked"
+"""Status of an item that the model could not be asked."""
+COLUMNS = ("qa_id", "set", "ability", "kind", "options", "answer", "answer_index", "image_ids", "patient_ids")
+
+
+def questions(qa: pa.Table) -> dict[str, dict[str, Any]]:
+    """Rows of a qa table by qa_id, sorted, with the columns that scoring needs.
+
+    Raises TableError for no question, a repeated id, a kind unknown, no patient, or a gold that is none of the options.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in qa.select(COLUMNS).to_pylist():
+        name, gold = row["qa_id"], row["answer_index"]
+        if name in found:
+            raise TableError(f"question {name} stands twice in the benchmark")
+        if row["kind"] not in METRICS:
+            raise TableError(f"question {name}: kind {row['kind']!r}, expected one of {', '.join(METRICS)}")
+        if row["kind"] == "closed" and not (gold is not None and 0 <= gold < len(row["options"])):
+            raise TableError(f"question {name}: answer_index {gold} is none of its {len(row['options'])} options")
+        if len(row["options"]) > len(LETTERS):
+            raise TableError(f"question {name}: {len(row['options'])} options, more than there are letters")
+        if not row["patient_ids"]:
+            raise TableError(f"question {name} has no patient")
+        found[name] = row
+    if not found:
+        raise TableError("the benchmark holds no questions")
+    return dict(sorted(found.items()))

@@ -1,0 +1,273 @@
+"""Sources: what the owners publish becomes images and findings.
+
+Each adapter (medmim.sources.embed.adapter, ...) has one function, `plan(root) -> Plan`: it reads the tables of a folder in the
+owner's layout and says which pictures there are, how each is read, and what is stated of them. `build` reads the
+pictures and yields the rows. Where the folder came from (phantom, local, download) is not an adapter's business.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medmim.common.errors import UserError
+from medmim.sources.readers.tar_member import payload
+from medmim.tables.images import downscale, encode
+
+Reader = Callable[[bytes], np.ndarray]
+STAGE = "images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image to be read. `file` is below the source's folder ('<tar>!<member>' in an archive) and unique.
+
+    Columns as in the images table, except that patient and study lack the '<source>/' prefix. `read` turns the
+    file's bytes into uint8 pixels, H x W or H x W x 3, or raises with the reason; it must pickle.
+    `item` is what a rejection names where a table's row, not the file, is to be mended.
+    """
+
+    file: str
+    read: Reader
+    patient: str
+    study: str
+    day: int | None = None
+    view: str = ""
+    laterality: str = ""
+    modality: str
+    release_path: str = ""
+    item: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """Something the source states of a picture (`file`), else of a study, else of a patient.
+
+    `pair` is the file of a second picture, without which it means nothing; where it is the value too, the value becomes
+    that picture's image_id. `table` and `row` are its origin.
+    """
+
+    name: str
+    value: str
+    patient: str
+    study: str = ""
+    file: str = ""
+    pair: str = ""
+    table: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Something turned away. `broken` counts towards max_rejected; a duplicate of an accepted image does not.
+
+    `patient` is whose it is, where that is known.
+    """
+
+    item: str
+    reason: str
+    broken: bool = True
+    patient: str = ""
+
+
+@dataclass
+class Plan:
+    """What a source's folder holds by its tables. `skipped` counts what is left out on purpose, by reason."""
+
+    pictures: list[Picture] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    rejected: list[Rejection] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def state(self, picture: Picture, table: str, row: int, facts: Mapping[str, str], pair: Picture | None = None) -> None:
+        """Add facts of a picture, value by name, from one row of a table; of a pair of pictures, the other as `pair`."""
+        other = pair.file if pair else ""
+        for name, value in facts.items():
+            self.facts.append(
+                Fact(
+                    name=name,
+                    value=value,
+                    patient=picture.patient,
+                    study=picture.study,
+                    file=picture.file,
+                    pair=other,
+                    table=table,
+                    row=row,
+                )
+            )
+
+    def limited(self, limit: int | None) -> "Plan":
+        """The plan for `limit` patients, those with the least hashes: fewer are among more, whatever the order of the tables."""
+        patients = sorted({p.patient for p in self.pictures}, key=lambda p: hashlib.sha256(f"limit|{p}".encode()).digest())
+        if limit is None or len(patients) <= limit:
+            return self
+        kept = set(patients[:limit])
+        rejected = [r for r in self.rejected if r.patient in kept]
+        skipped = Counter({f"patients beyond the limit of {limit}": len(patients) - limit})
+        skipped["broken rows that are none of theirs"] = len(self.rejected) - len(rejected)
+        return Plan([p for p in self.pictures if p.patient in kept], self.facts, rejected, self.skipped + skipped)
+
+    def without(self, missing: Collection[str]) -> "Plan":
+        """The plan without the pictures that their owner no longer has, by file."""
+        kept = [p for p in self.pictures if p.file not in missing]
+        skipped = Counter({"missing at the owner's": len(self.pictures) - len(kept)})
+        return Plan(kept, self.facts, self.rejected, self.skipped + skipped)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Pixels of a picture as stored."""
+
+    image_id: str
+    png: bytes
+    width: int
+    height: int
+    sha256: str
+
+
+def render(root: Path, picture: Picture, size: int) -> Rendered | str:
+    """Read, normalise and encode one picture; the reason, where that can't be done. A pure function of the file."""
+    return rendered(partial(payload, root, picture.file), picture.read, size)
+
+
+def rendered(load: Callable[[], bytes], read: Reader, size: int) -> Rendered | str:
+    """`render` for bytes that `load` gives."""
+    try:
+        data = load()
+        pixels = read(data)
+        if pixels.min() == pixels.max():
+            return f"the image is blank: every value is {pixels.min()}"
+        pixels = downscale(pixels, size)
+        image_id, png = encode(pixels)
+    except MemoryError:
+        raise
+    except Exception as error:  # libraries raise anything on broken files; each is listed with its reason
+        text = " ".join(re.sub(r" at 0x[0-9a-f]+", "", str(error)).split())[:300]
+        return text if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: {text}"
+    return Rendered(image_id, png, pixels.shape[1], pixels.shape[0], hashlib.sha256(data).hexdigest())
+
+
+@dataclass
+class Build:
+    """Turns a plan into rows: first iterate `images`, then take `findings` and `rejected`.
+
+    The same pixels in two files make one image, that of the first file in sorted order: the second is listed as
+    rejected, not as broken, and what is stated of it alone is dropped.
+    """
+
+    source: str
+    root: Path
+    plan: Plan
+    size: int
+    threads: int = 1
+    index: Mapping[str, str] | None = None
+    """sha256 of each file below root, as the source's index has it; checked where given."""
+    files: dict[str, str] = field(default_factory=dict)
+    """image_id of every picture accepted, by its file."""
+    rejected: list[Rejection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rejected = list(self.plan.rejected)
+
+    def _id(self, owner: str) -> str:
+        return f"{self.source}/{owner}" if owner else ""
+
+    def images(self) -> Iterator[dict[str, Any]]:
+        """Rows of the images table, sorted by file. Raises UserError where the source has no picture at all."""
+        pictures = sorted(self.plan.pictures, key=lambda p: p.file)
+        if not pictures:
+            raise UserError(f"{self.root}: the source {self.source} is empty: its tables name no image" + self._first())
+        seen: dict[str, str] = {}
+        for picture, result in zip(pictures, self._rendered(pictures), strict=True):
+            item = f"{picture.file} ({picture.item})" if picture.item else picture.file
+            if isinstance(result, str):
+                self.rejected.append(Rejection(item, result))
+                continue
+            if self.index is not None and "!" not in picture.file and self.index.get(picture.file) != result.sha256:
+                raise UserError(f"{self.root / picture.file} is not as the source's index has it: index the folder again")
+            if result.image_id in seen:
+                self.rejected.append(Rejection(item, f"same pixels as {seen[result.image_id]}", broken=False))
+                continue
+            seen[result.image_id] = picture.file
+            self.files[picture.file] = result.image_id
+            yield {
+                "image_id": result.image_id,
+                "source": self.source,
+                "patient_id": self._id(picture.patient),
+                "study_id": self._id(picture.study),
+                "day": picture.day,
+                "view": picture.view,
+                "laterality": picture.laterality,
+                "modality": picture.modality,
+                "width": result.width,
+                "height": result.height,
+                "bytes": result.png,
+                "release_path": picture.release_path,
+                "origin_file": picture.file,
+                "origin_sha256": result.sha256,
+            }
+
+    def _rendered(self, pictures: list[Picture]) -> Iterator[Rendered | str]:
+        if self.threads == 1:
+            yield from (render(self.root, p, self.size) for p in pictures)
+            return
+        with ProcessPoolExecutor(self.threads) as pool:
+            step = 256  # bounds what waits in memory
+            for start in range(0, len(pictures), step):
+                part = pictures[start : start + step]
+                yield from pool.map(render, repeat(self.root), part, repeat(self.size), chunksize=8)
+
+    def findings(self) -> list[dict[str, Any]]:
+        """Rows of the findings table whose image, study or patient was accepted, sorted by origin."""
+        accepted = [p for p in self.plan.pictures if p.file in self.files]
+        studies = {p.study for p in accepted}
+        patients = {p.patient for p in accepted}
+        rows: dict[str, dict[str, Any]] = {}
+        for fact in self.plan.facts:
+            images = [f for f in (fact.file, fact.pair) if f]
+            if not all(f in self.files for f in images):
+                continue
+            if fact.patient not in patients or (fact.study and fact.study not in studies):
+                continue
+            row: dict[str, Any] = {
+                "source": self.source,
+                "patient_id": self._id(fact.patient),
+                "study_id": self._id(fact.study),
+                "image_id": self.files[fact.file] if fact.file else "",
+                "name": fact.name,
+                "value": self.files[fact.pair] if fact.pair and fact.value == fact.pair else fact.value,
+                "origin_file": fact.table,
+                "origin_row": fact.row,
+            }
+            content = hashlib.sha256("\0".join(str(v) for v in row.values()).encode()).hexdigest()[:16]
+            rows[content] = {"finding_id": f"{self.source}/{content}", **row}
+        return sorted(rows.values(), key=lambda r: (r["origin_file"], r["origin_row"], r["name"], r["image_id"], r["value"]))
+
+    def rejections(self) -> list[dict[str, Any]]:
+        """Rows of the rejected table, sorted."""
+        return [
+            {"stage": STAGE, "item": r.item, "reason": r.reason} for r in sorted(self.rejected, key=lambda r: (r.item, r.reason))
+        ]
+
+    def check(self, limit: float) -> None:
+        """Stop where more than the share `limit` of all that was looked at is broken. Raises UserError."""
+        broken = [r for r in self.rejected if r.broken]
+        total = len(self.files) + len(broken)
+        if not self.files or len(broken) > limit * total:
+            raise UserError(
+                f"{self.root}: {len(broken)} of {total} images and rows of {self.source} can't be used, more than the share"
+                f" {limit:g} that max_rejected allows" + self._first()
+            )
+
+    def _first(self, count: int = 5) -> str:
+        broken = sorted((r for r in self.rejected if r.broken), key=lambda r: r.item)
+        more = f"\n  and {len(broken) - count} more" if len(broken) > count else ""
+        return "".join(f"\n  {r.item}: {r.reason}" for r in broken[:count]) + more

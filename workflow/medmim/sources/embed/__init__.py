@@ -1,0 +1,1 @@
+"""EMBED: adapter, download, phantom and questions."""

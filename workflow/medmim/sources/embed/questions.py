@@ -1,0 +1,381 @@
+"""Questions about mammograms (EMBED), types A to D of the release.
+
+Assessments are the letters of the clinical table: A additional evaluation, N negative, B benign, P probably benign,
+S suspicious, M highly suggestive of malignancy, K known malignancy; BI-RADS 0 to 6.
+"""
+
+from collections.abc import Iterator
+
+from medmim.questions.cohort import Image, Patient, Ring, position
+from medmim.questions.templates import PLACES, Fact, Template
+
+SPLITS = ("train", "benchmark")
+ASSESSMENTS = {
+    "A": "additional imaging needed",
+    "N": "negative",
+    "B": "benign",
+    "P": "probably benign",
+    "S": "suspicious",
+    "M": "highly suggestive of malignancy",
+    "K": "known malignancy",
+}
+OUTCOMES = {
+    "N": "negative",
+    "P": "benign or probably benign",
+    "S": "suspicious",
+    "M": "highly suggestive or known malignancy",
+}
+OUTCOME = {"N": "N", "B": "P", "P": "P", "S": "S", "M": "M", "K": "M"}
+"""Outcome of a visit's assessment. Additional imaging is a step on the way, not an outcome to forecast."""
+SUSPICIOUS, CLEAR = ("S", "M", "K"), ("N", "B")
+SUSPICION = {"yes": "suspicious finding", "no": "clear breast"}
+YEAR = (240, 500)
+"""Days between two studies that count as a year."""
+
+TYPE_A = Template(
+    task="embed_typeA",
+    ability="coreference",
+    wordings=(
+        "These mammograms are from different patients. Which one shows a suspicious finding?",
+        "Which of these mammograms shows a suspicious finding?",
+        "One mammogram here shows a suspicious finding. Which image is it?",
+        "Find the mammogram with a suspicious finding.",
+        "In which image can a suspicious finding be seen?",
+        "Each image is from another woman. Which image shows a suspicious finding?",
+        "Only one of the images shows a suspicious finding. Which one?",
+    ),
+    further=(
+        "Each mammogram is of another woman. In which image is there a suspicious finding?",
+        "Compare these mammograms. Which image raises suspicion of malignancy?",
+        "Which image would you call suspicious?",
+        "A radiologist reported a suspicious finding in one of these mammograms. In which one?",
+        "Review the mammograms in turn. Which one contains a suspicious finding?",
+        "Of these mammograms, which one is not free of suspicious findings?",
+        "Which of the images shown needs a work-up for a suspicious finding?",
+        "Mammograms of different patients: which image is suspicious?",
+        "Look for a suspicious finding in each mammogram. Where is it?",
+        "Which of these breasts shows a suspicious finding?",
+        "Name the mammogram in which you see a suspicious finding.",
+        "Where in this series of mammograms is a suspicious finding visible?",
+        "Set the mammogram with a suspicious finding apart. Which image is it?",
+        "One of the patients has a suspicious finding. Which image is hers?",
+        "Read each mammogram for itself. Which one would be reported as suspicious?",
+    ),
+    styles=PLACES,
+    open_wordings=(
+        "Name the image that shows a suspicious finding.",
+        "Where is a suspicious finding seen among these mammograms?",
+        "Say which patient's mammogram shows a suspicious finding.",
+        "Compare the mammograms. Where do you see a suspicious finding?",
+        "Point out the mammogram that shows a suspicious finding.",
+        "Tell me which mammogram shows a suspicious finding.",
+    ),
+    open_further=(
+        "Identify the mammogram with a suspicious finding.",
+        "State which image contains a suspicious finding.",
+        "Among these women, whose mammogram is suspicious? Give the image.",
+        "Where would you recommend further work-up for a suspicious finding?",
+        "Report which of the mammograms is suspicious.",
+        "Go through the mammograms and say where you find anything suspicious.",
+        "One of these images is suspicious. Say which.",
+        "Indicate the image in which a suspicious finding is present.",
+        "Give the position of the suspicious mammogram in this series.",
+        "Tell which of the mammograms is suspicious and which is not.",
+        "Determine where among these images a suspicious finding lies.",
+        "Locate the suspicious finding: in which mammogram is it?",
+        "After reading these mammograms, where do you see a suspicious finding?",
+        "Single out the mammogram that looks suspicious.",
+        "Which patient has a suspicious finding? Answer with her image.",
+    ),
+    open_answers=("{gold} shows a suspicious finding.", "A suspicious finding is seen in {gold}."),
+)
+TYPE_B = Template(
+    task="embed_typeB",
+    ability="temporal",
+    wordings=(
+        "These mammograms of one breast were taken a year apart. What assessment do you expect next year?",
+        "The images show yearly visits of one patient. What will next year's assessment be?",
+        "Given these yearly mammograms, what is the most likely assessment one year later?",
+        "Follow this breast over the years. Which assessment comes next?",
+        "From the visits shown, forecast the assessment of the next yearly visit.",
+        "The patient returns in a year. Which assessment is most likely then?",
+        "How will this breast be assessed at next year's visit?",
+    ),
+    further=(
+        "Past yearly mammograms of a breast are shown in order. What is next year's assessment?",
+        "Judging by the course so far, which assessment will the next annual mammogram get?",
+        "These are consecutive annual mammograms. Predict the assessment of the one that follows.",
+        "What do the yearly images let you expect for the coming year?",
+        "Consider how this breast changes from year to year. What will its next assessment be?",
+        "Which assessment is to be expected one year after the last image?",
+        "The images run from the earliest to the latest visit. What assessment comes a year later?",
+        "Estimate the outcome of next year's screening from these mammograms.",
+        "With these earlier visits in mind, what is the likely assessment in twelve months?",
+        "One more mammogram was taken a year after these. How was it assessed?",
+        "Which outcome of the next annual visit fits the series?",
+        "What is the most probable assessment at this breast's next yearly examination?",
+        "Extend this series of annual mammograms by one year. Which assessment would you predict?",
+        "From this history, which assessment does the following year bring?",
+        "Taking the annual images together, what is the forecast for the next visit?",
+    ),
+    styles=(OUTCOMES,),
+    open_wordings=(
+        "What do you expect of this breast at next year's visit?",
+        "Describe the assessment to be expected one year later.",
+        "What will the next yearly mammogram of this breast show?",
+        "Say what next year's assessment is likely to be.",
+        "What outcome do these yearly visits point to?",
+        "State your forecast for the next yearly visit.",
+    ),
+    open_further=(
+        "Predict the assessment of the mammogram one year from now.",
+        "How do you think this breast will be assessed in a year?",
+        "Give your prediction for the next annual mammogram.",
+        "What would you expect to report at the following yearly visit?",
+        "Looking at the visits in order, say what the coming year may bring.",
+        "Describe the likely result of the next screening visit.",
+        "What is the outlook for this breast at the next annual examination?",
+        "Tell me the assessment you anticipate for next year.",
+        "Use these yearly mammograms to forecast the following one.",
+        "Explain in a few words what next year's assessment will probably be.",
+        "One year after the last image, what assessment is likely?",
+        "Estimate how the next annual mammogram will be read.",
+        "What course does this series suggest for the year to come?",
+        "Write down the expected assessment of the next visit.",
+        "Judge from these images how the breast will be assessed at the next visit.",
+    ),
+    open_answers=("The assessment next year is likely to be {gold}.", "One year later, {gold} is expected."),
+)
+TYPE_C = Template(
+    task="embed_typeC",
+    ability="coreference",
+    wordings=(
+        "Which image is the {view} view?",
+        "Which of these mammograms was taken in {view}?",
+        "In which image is the breast seen in {view}?",
+        "Find the mammogram that shows the view {view}.",
+        "Only one of the images is {view}. Which one?",
+        "Look at the projections. Which image is {view}?",
+        "Which mammogram has the projection {view}?",
+    ),
+    further=(
+        "Which of the images shown is a {view} projection?",
+        "The mammograms are in different views. Which one is {view}?",
+        "Identify the {view} view among these mammograms.",
+        "Where is the {view} view?",
+        "Which image was acquired in the {view} projection?",
+        "Judge by the position of the breast: which image is {view}?",
+        "One of these mammograms is a {view} view. Which image is it?",
+        "Tell the views apart. Which mammogram is the {view} one?",
+        "Pick the image that shows the breast in the {view} projection.",
+        "A technologist labelled one image {view}. Which one should it be?",
+        "In these mammograms of one patient, which image is the {view} view?",
+        "By the projection, which mammogram is {view}?",
+        "Which image here corresponds to the {view} view?",
+        "Find the {view} projection in this set of mammograms.",
+        "Which mammogram did the technologist take in the {view} view?",
+    ),
+    styles=PLACES,
+    open_wordings=(
+        "Name the image that is the {view} view.",
+        "Where is the {view} view among these mammograms?",
+        "Say which mammogram is the {view} view.",
+        "Tell me which image was taken in the {view} view.",
+        "Point out the {view} view.",
+        "Identify the mammogram that is a {view} view.",
+    ),
+    open_further=(
+        "Determine which of the mammograms is the {view} view.",
+        "State which image shows the {view} projection.",
+        "Find the {view} view and name its image.",
+        "Which mammogram shows the breast in {view}? Answer in a sentence.",
+        "Report the position of the {view} view in this series.",
+        "Give the image that was taken as a {view} view.",
+        "Recognize the {view} projection among these images.",
+        "By its projection, which image is {view}?",
+        "Tell the views apart: which image is {view}?",
+        "Sort the images by view: which is {view}?",
+        "Where in this set is the breast seen in the {view} projection?",
+        "Indicate the mammogram in the {view} view.",
+        "Match the label {view} to one of the mammograms.",
+        "Explain which of these images is the {view} view.",
+        "In this set, single out the {view} view.",
+    ),
+    open_answers=("{gold} is the {view} view.", "The {view} view is {gold}."),
+)
+TYPE_D = Template(
+    task="embed_typeD",
+    ability="reasoning",
+    most=7,
+    wordings=(
+        "These are the CC and MLO views of one breast. What is the assessment?",
+        "Read both views of this breast together. Which assessment fits?",
+        "Considering the CC and the MLO view, how should this breast be assessed?",
+        "Two views of the same breast are shown. Give the assessment.",
+        "Which assessment follows from the CC and MLO views?",
+        "What do the two views of this breast add up to?",
+        "Choose the assessment for the breast shown in both views.",
+    ),
+    further=(
+        "Which assessment do the CC and MLO views support?",
+        "Both standard views of a breast are given. How is it assessed?",
+        "Combine what the CC and the MLO view show. What is the overall assessment?",
+        "Image 1 is the CC view, image 2 the MLO view of one breast. Choose its assessment.",
+        "Taking the two projections together, which assessment is right?",
+        "What is the reader's assessment of this breast, seen in CC and MLO?",
+        "One breast, two views: which assessment would you give?",
+        "Weigh the CC view against the MLO view. Which assessment describes the breast?",
+        "How would a breast radiologist assess this pair of views?",
+        "Decide on the assessment of the breast in these two mammograms.",
+        "Which of the assessments matches these CC and MLO images?",
+        "Reading the two mammograms of this breast as one examination, what do you conclude?",
+        "The examination consists of a CC and an MLO view. What is its assessment?",
+        "Which assessment category belongs to this breast?",
+        "From both projections of the breast, derive its assessment.",
+    ),
+    styles=(ASSESSMENTS,),
+    open_wordings=(
+        "What do the two views of this breast show together?",
+        "Describe your assessment of this breast from both views.",
+        "Say how you assess the breast seen in the CC and MLO views.",
+        "What is your reading of these two views?",
+        "State the assessment of this breast in words.",
+        "Sum up the CC and MLO views of this breast.",
+    ),
+    open_further=(
+        "Give one assessment for the breast in these two views.",
+        "What conclusion do you draw from the CC and the MLO view?",
+        "Assess this breast on the basis of both views.",
+        "How do the two projections add up? Give your assessment.",
+        "Report your overall impression of this breast.",
+        "Which assessment would you write in the report of these two views?",
+        "Put the assessment of these mammograms into words.",
+        "Read the CC view and the MLO view together and conclude.",
+        "Tell me how this breast should be assessed.",
+        "Provide the final assessment for this examination of one breast.",
+        "Judge the breast shown in CC and MLO.",
+        "What do you make of this breast, considering both views?",
+        "Formulate the assessment that follows from the two views.",
+        "Explain how you would assess this pair of mammograms.",
+        "Write the impression for this breast.",
+    ),
+    open_answers=("Both views together are assessed as {gold}.", "The assessment of this breast is {gold}."),
+)
+VIEW = Template(
+    task="pretrain_embed_view",
+    ability="single",
+    wordings=("Which view is this mammogram?", "What is the view of this mammogram?", "Name the view of this breast."),
+)
+BIRADS = Template(
+    task="pretrain_embed_birads",
+    ability="single",
+    most=7,
+    wordings=("What is the assessment of this mammogram?", "How should this breast be assessed?", "Give the assessment."),
+    styles=(ASSESSMENTS,),
+)
+FINDING = Template(
+    task="pretrain_embed_finding",
+    ability="single",
+    wordings=("What does this mammogram show?", "Is a suspicious finding seen?", "What can be seen in this breast?"),
+    styles=(SUSPICION,),
+)
+
+
+def _letter(image: Image) -> str:
+    found = image.one("birads")
+    return found.value if found and found.value in ASSESSMENTS else ""
+
+
+def _ids(*images: Image, name: str = "birads") -> tuple[str, ...]:
+    return tuple(f.id for i in images for f in [i.one(name)] if f)
+
+
+def _state(image: Image, shown: str) -> str:
+    """An image in words: side, view and what it shows."""
+    return f"{'left' if image.laterality == 'L' else 'right'} {image.view} view, {shown}"
+
+
+def _suspicion(patients: list[Patient]) -> Iterator[Fact]:
+    images = [i for p in patients for i in p.images()]
+    for view in ("CC", "MLO"):
+        clear = Ring([i for i in images if i.view == view and _letter(i) in CLEAR], key=lambda i: i.image_id)
+        for image in images:
+            if image.view == view and _letter(image) in SUSPICIOUS:
+                for n in (1, 2):
+                    others = clear.draw(n, {image.patient_id}, lambda i: i.patient_id, image.image_id, n)
+                    if len(others) == n:
+                        shown = (image, *others)
+                        states = tuple(_state(i, SUSPICION["no" if i in others else "yes"]) for i in shown)
+                        yield Fact(TYPE_A, shown, findings=_ids(*shown), states=states, which=True)
+
+
+def _forecasts(patients: list[Patient]) -> Iterator[Fact]:
+    found = []
+    for patient in patients:
+        for side in ("L", "R"):
+            for view in ("CC", "MLO"):
+                series = [i for s in patient.studies for i in s.images if (i.laterality, i.view) == (side, view) and _letter(i)]
+                visits = list({i.study_id: i for i in series}.values())
+                for n in range(2, len(visits)):
+                    first = max(0, n - 3) if position(visits[n].image_id) % 3 == 0 else n - 2
+                    if all(_year(a, b) for a, b in zip(visits[first:n], visits[first + 1 : n + 1], strict=True)):
+                        found.append((visits[first:n], visits[n]))
+    for before, after in found:
+        if outcome := OUTCOME.get(_letter(after)):
+            states = tuple(_state(i, ASSESSMENTS[_letter(i)]) for i in before)
+            yield Fact(TYPE_B, tuple(before), outcome, tuple(OUTCOMES), _ids(*before, after), states=states)
+
+
+def _year(a: Image, b: Image) -> bool:
+    return a.day is not None and b.day is not None and YEAR[0] <= b.day - a.day <= YEAR[1]
+
+
+def _views(patients: list[Patient]) -> Iterator[Fact]:
+    for patient in patients:
+        for study in patient.studies:
+            for image in study.images:
+                if image.view in ("CC", "MLO"):
+                    others = [i for i in study.images if i.view in ("CC", "MLO") and i.view != image.view]
+                    others.sort(key=lambda i: position(image.image_id, i.image_id))
+                    n = 1 + position(image.image_id) % 2
+                    if len(others) >= n:
+                        shown = (image, *others[:n])
+                        states = tuple(f"{i.view} view" for i in shown)
+                        yield Fact(
+                            TYPE_C,
+                            shown,
+                            findings=_ids(*shown, name="view"),
+                            asked={"view": image.view},
+                            states=states,
+                            which=True,
+                        )
+
+
+def _assessments(patients: list[Patient]) -> Iterator[Fact]:
+    for patient in patients:
+        for study in patient.studies:
+            for side in ("L", "R"):
+                cc, mlo = ([i for i in study.images if (i.laterality, i.view) == (side, v)] for v in ("CC", "MLO"))
+                if cc and mlo and _letter(cc[0]) and _letter(cc[0]) == _letter(mlo[0]):
+                    states = tuple(_state(i, ASSESSMENTS[_letter(i)]) for i in (cc[0], mlo[0]))
+                    ids = _ids(cc[0], mlo[0])
+                    yield Fact(TYPE_D, (cc[0], mlo[0]), _letter(cc[0]), tuple(ASSESSMENTS), ids, states=states)
+
+
+def facts(patients: list[Patient]) -> Iterator[Fact]:
+    """What types A to D can ask of these patients."""
+    yield from _suspicion(patients)
+    yield from _forecasts(patients)
+    yield from _views(patients)
+    yield from _assessments(patients)
+
+
+def singles(patients: list[Patient]) -> Iterator[Fact]:
+    """What the types compare, image by image: view, assessment, suspicious or not."""
+    for image in (i for p in patients for i in p.images()):
+        if image.view in ("CC", "MLO"):
+            yield Fact(VIEW, (image,), image.view, ("CC", "MLO"), _ids(image, name="view"))
+        if letter := _letter(image):
+            yield Fact(BIRADS, (image,), letter, tuple(ASSESSMENTS), _ids(image))
+            if letter in SUSPICIOUS or letter in CLEAR:
+                yield Fact(FINDING, (image,), "yes" if letter in SUSPICIOUS else "no", ("yes", "no"), _ids(image))

@@ -1,0 +1,1 @@
+"""LUMIERE: adapter, download, phantom and questions."""

@@ -1,0 +1,270 @@
+"""Questions about glioblastoma MRI over time (LUMIERE), types A to C of the release."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from medmim.questions.cohort import Image, Patient, Study, position
+from medmim.questions.templates import PLACES, Fact, Template
+
+SPLITS = ("train", "benchmark")
+SEQUENCES = {"T1": "native T1", "CT1": "contrast T1", "T2": "T2", "FLAIR": "FLAIR"}
+RANO = {"PD": "progressive disease", "SD": "stable disease", "PR": "partial response", "CR": "complete response"}
+RESECTION = ("complete resection", "partial resection")
+SIZES = {"none": "no tumor", "small": "small tumor", "medium": "medium tumor", "large": "large tumor"}
+
+TYPE_A = Template(
+    task="lumiere_typeA",
+    ability="coreference",
+    wordings=(
+        "Which image is {sequence}?",
+        "Which of these brain MRI slices is {sequence}?",
+        "One brain, several sequences. Which image is {sequence}?",
+        "Find the image that was acquired as {sequence}.",
+        "Only one of the images is {sequence}. Which one?",
+        "Look at the contrast of each MRI. Which image is {sequence}?",
+        "In which image do you see the brain in {sequence}?",
+    ),
+    further=(
+        "The same slice was acquired with different sequences. Which image is {sequence}?",
+        "Which of the images shown was acquired as {sequence}?",
+        "Identify the {sequence} image.",
+        "Tell the sequences apart. Which image is {sequence}?",
+        "Where is the {sequence} image in this set?",
+        "These slices come from one MRI examination. Which of them is {sequence}?",
+        "Judge by the signal of fluid, fat and tissue: which image is {sequence}?",
+        "Which image has the typical look of {sequence}?",
+        "One of the sequences shown is {sequence}. Which image shows it?",
+        "In this MRI study, which image was taken with the {sequence} sequence?",
+        "Match the label {sequence} to an image.",
+        "Which slice would you label {sequence}?",
+        "Compare how tissue and fluid appear. Which image is {sequence}?",
+        "Pick out the {sequence} image of this brain.",
+        "The scanner's labels are missing. Which image must be {sequence}?",
+    ),
+    styles=PLACES,
+    open_wordings=(
+        "Name the image that is {sequence}.",
+        "Where is the {sequence} sequence among these images?",
+        "Say which MRI slice is the {sequence} image.",
+        "Tell me which image was acquired as {sequence}.",
+        "Point out the {sequence} image.",
+        "Identify the {sequence} sequence.",
+    ),
+    open_further=(
+        "State which image shows the brain in {sequence}.",
+        "Determine the {sequence} image.",
+        "Which of these slices is {sequence}? Answer in a sentence.",
+        "Find the {sequence} image and name it.",
+        "Recognize the {sequence} sequence among these slices.",
+        "Report which image was taken with the {sequence} sequence.",
+        "Indicate the slice acquired as {sequence}.",
+        "Give the position of the {sequence} image in this series.",
+        "By its contrast, which image is {sequence}?",
+        "Tell the sequences apart: which image is {sequence}?",
+        "Which image carries the signal pattern of {sequence}?",
+        "Match {sequence} to one of the MRI slices.",
+        "Single out the {sequence} slice.",
+        "In this examination, where do you find {sequence}?",
+        "Label the images: which is {sequence}?",
+    ),
+    open_answers=("{gold} is the {sequence} sequence.", "The {sequence} sequence is {gold}."),
+)
+TYPE_B = Template(
+    task="lumiere_typeB",
+    ability="comparison",
+    wordings=(
+        "The first MRI was taken before surgery, the second after it. How much of the enhancing tumor was removed?",
+        "Brain MRI before and after surgery. What was the extent of resection?",
+        "Compare the MRI before surgery with the one after it. Which resection was achieved?",
+        "Image 1 is before, image 2 after the operation. Judge the resection of the enhancing tumor.",
+        "What did the operation between these two MRI scans achieve?",
+        "From the scans before and after surgery, was the resection complete?",
+        "Which extent of resection do the two scans show?",
+    ),
+    further=(
+        "Which description of the surgical result fits the two scans?",
+        "Judge the enhancing tumor on the MRI after surgery against the one before. What is the result?",
+        "The patient was operated on between the two scans. Which result do they show?",
+        "How is the result of the operation best described?",
+        "Look at the contrast enhancement before and after surgery. What was achieved?",
+        "Scan 1 is preoperative, scan 2 postoperative. What does the comparison show?",
+        "Which statement about the enhancing tumor holds after the operation?",
+        "Compare preoperative and postoperative contrast MRI. How far did the resection go?",
+        "What is the status of the enhancing tumor after surgery?",
+        "Assess the extent of resection from the pair of scans.",
+        "Between these scans a neurosurgeon removed tumor. With which result?",
+        "Look for residual enhancement in the second scan. How do you grade the resection?",
+        "Decide from the two images how extensive the resection was.",
+        "Which extent of resection would you report for this patient?",
+        "The second MRI checks the result of surgery. What does it show?",
+    ),
+    styles=(
+        {"complete resection": "complete resection", "partial resection": "partial resection"},
+        {"complete resection": "completely removed", "partial resection": "partially removed"},
+    ),
+    open_wordings=(
+        "Describe the result of the surgery between these two MRI scans.",
+        "What happened to the enhancing tumor after surgery?",
+        "Report the extent of resection from these scans.",
+        "Is any enhancing tumor left after the operation?",
+        "Tell me how the surgery went.",
+        "Sum up the change from before to after surgery.",
+    ),
+    open_further=(
+        "Compare the scans before and after surgery and describe the resection.",
+        "How extensive was the resection?",
+        "State the extent of resection.",
+        "What did the surgeon achieve between these scans?",
+        "Describe the enhancing tumor after surgery compared with before.",
+        "Assess the result of the operation.",
+        "Report whether enhancing tumor remains in the second scan.",
+        "How does the postoperative scan differ from the preoperative one as to the tumor?",
+        "Judge how far the tumor was resected.",
+        "What is the surgical result seen on these images?",
+        "Give your assessment of the resection.",
+        "Explain what the postoperative MRI shows about the extent of resection.",
+        "Describe the enhancing tumor before and after the operation.",
+        "Summarize the surgical outcome from the two MRI scans.",
+        "Write the conclusion of the postoperative MRI report.",
+    ),
+    open_answers=("Result of the surgery: {gold}.", "The scans show this result: {gold}."),
+)
+TYPE_C = Template(
+    task="lumiere_typeC",
+    ability="temporal",
+    wordings=(
+        "Two brain MRI scans of one patient are shown, weeks apart. What is the tumor status by RANO?",
+        "How did the tumor respond between the first and the second scan?",
+        "Compare the two weeks. Which RANO status fits the second scan?",
+        "The second scan is a follow-up of the first. What is the tumor status?",
+        "Which RANO category describes the change between these scans?",
+        "Rate the tumor at the later scan by RANO.",
+        "What became of the tumor over these weeks?",
+    ),
+    further=(
+        "Classify the change between the two MRI scans by RANO.",
+        "Scan 2 was taken weeks after scan 1. Which response category applies?",
+        "How is the tumor rated at follow-up, by RANO?",
+        "What is the treatment response seen from the first scan to the second?",
+        "Judge the enhancing tumor in both scans. Which status describes the course?",
+        "Compare the follow-up MRI with the earlier one. Which RANO category is right?",
+        "Which of the response categories fits this pair of scans?",
+        "An expert rated the later scan against the earlier. What was the rating?",
+        "What is the response of this glioblastoma at the second time point?",
+        "How would you categorize the tumor's course between these visits?",
+        "Decide on the RANO category of the follow-up scan.",
+        "The two images are contrast-enhanced scans of consecutive visits. What is the status at the later one?",
+        "Weigh the tumor in the second scan against the first. Which category results?",
+        "Name the RANO response shown by these two visits.",
+        "What does the change in enhancement amount to by RANO?",
+    ),
+    styles=(RANO,),
+    open_wordings=(
+        "Describe the course of the tumor between the two scans.",
+        "What is your RANO rating of the follow-up scan?",
+        "Say how the tumor changed over these weeks.",
+        "Report the tumor status at the second scan.",
+        "Did the tumor respond to treatment?",
+        "Sum up the change between the two weeks.",
+    ),
+    open_further=(
+        "Rate the response of the tumor from the first scan to the second.",
+        "How has the tumor changed at follow-up?",
+        "State the RANO category for the later scan.",
+        "Compare the scans and give the response category.",
+        "What is the status of the glioblastoma at the second visit?",
+        "Assess the change in the enhancing tumor between the visits.",
+        "Describe in RANO terms what happened between the scans.",
+        "Give your rating of this follow-up examination.",
+        "What course does the tumor take from the earlier to the later scan?",
+        "Explain how the tumor responded between the two time points.",
+        "Judge the follow-up scan against the scan before it.",
+        "Write the response assessment for this follow-up MRI.",
+        "Tell me the tumor's status at the second time point.",
+        "How do you classify the tumor's development over these weeks?",
+        "Determine the response to treatment seen in this pair.",
+    ),
+    open_answers=("The follow-up scan shows {gold}.", "By RANO this is {gold}."),
+)
+SEQUENCE = Template(
+    task="pretrain_lumiere_sequence",
+    ability="single",
+    wordings=("Which MRI sequence is this?", "What sequence is shown?", "Name the sequence of this brain MRI."),
+    styles=(SEQUENCES,),
+)
+SIZE = Template(
+    task="pretrain_lumiere_size",
+    ability="single",
+    wordings=("How large is the enhancing tumor?", "What is the size of the tumor?", "Is there a tumor, and how large is it?"),
+    styles=(SIZES,),
+)
+
+
+def _value(of: Study | Image, name: str) -> str:
+    found = of.one(name)
+    return found.value if found else ""
+
+
+def _slice(image: Image) -> str:
+    """Which slice of the brain an image shows, by its path; images of one slice can be compared."""
+    found = re.search(r"slice_[^/]+", image.release_path)
+    return found[0] if found else ""
+
+
+def _state(image: Image) -> str:
+    """The tumor in words, size and side, by a phantom's truth; empty where that is unknown."""
+    size, side = _value(image, "truth:lesion_size"), _value(image, "truth:lesion_side")
+    return SIZES.get(size, "") + (f", {'left' if side == 'L' else 'right'}" if side and size != "none" else "")
+
+
+def _sequences(patients: list[Patient]) -> Iterator[Fact]:
+    for study in (s for p in patients for s in p.studies):
+        slices: defaultdict[str, dict[str, Image]] = defaultdict(dict)
+        for image in study.images:
+            if (sequence := _value(image, "sequence")) in SEQUENCES:
+                slices[_slice(image)].setdefault(sequence, image)
+        for shown in slices.values():
+            for sequence, image in shown.items():
+                others = sorted((s for s in shown if s != sequence), key=lambda s: position(image.image_id, s))
+                n = 1 + position(image.image_id) % 2
+                if len(others) >= n:
+                    ids = tuple(f.id for s in (sequence, *others[:n]) for f in [shown[s].one("sequence")] if f)
+                    images = (image, *(shown[s] for s in others[:n]))
+                    states = tuple(SEQUENCES[s] for s in (sequence, *others[:n]))
+                    asked = {"sequence": SEQUENCES[sequence]}
+                    yield Fact(TYPE_A, images, findings=ids, asked=asked, states=states, which=True)
+
+
+def _enhanced(study: Study) -> dict[str, Image]:
+    """Contrast-enhanced T1 images of a study by slice."""
+    return {_slice(i): i for i in reversed(study.images) if _value(i, "sequence") == "CT1"}
+
+
+def _changes(patients: list[Patient]) -> Iterator[Fact]:
+    for patient in patients:
+        for before, after in zip(patient.studies, patient.studies[1:], strict=False):
+            rating, extent = after.one("rano"), after.one("resection")
+            first, second = _enhanced(before), _enhanced(after)
+            for place in sorted(first.keys() & second.keys()):
+                pair = (first[place], second[place])
+                states = tuple(_state(i) for i in pair) if all(map(_state, pair)) else ()
+                if _value(before, "rano") == "Pre-Op" and extent and extent.value in RESECTION:
+                    yield Fact(TYPE_B, pair, extent.value, RESECTION, (extent.id,), states=states)
+                elif rating and rating.value in RANO and _value(before, "rano") != "Pre-Op":
+                    yield Fact(TYPE_C, pair, rating.value, tuple(RANO), (rating.id,), states=states)
+
+
+def facts(patients: list[Patient]) -> Iterator[Fact]:
+    """What types A to C can ask of these patients; B and C compare consecutive visits in contrast-enhanced T1."""
+    yield from _sequences(patients)
+    yield from _changes(patients)
+
+
+def singles(patients: list[Patient]) -> Iterator[Fact]:
+    """What the types compare, image by image: the sequence and, where a phantom's truth states it, the tumor's size."""
+    for image in (i for p in patients for i in p.images()):
+        if (sequence := image.one("sequence")) and sequence.value in SEQUENCES:
+            yield Fact(SEQUENCE, (image,), sequence.value, tuple(SEQUENCES), (sequence.id,))
+            if sequence.value == "CT1" and _state(image):
+                yield Fact(SIZE, (image,), _value(image, "truth:lesion_size"), tuple(SIZES))

@@ -1,0 +1,1 @@
+"""MS-CXR-T: adapter, download, phantom and questions."""

@@ -1,0 +1,130 @@
+"""Questions about pairs of chest radiographs (MS-CXR-T): has a finding improved, worsened, or not changed?
+
+The closed form is the release's `vqa`, the open one its `conv`; each of the five findings is a task of its own.
+"""
+
+from collections.abc import Iterator
+
+from medmim.questions.cohort import Image, Patient
+from medmim.questions.templates import Fact, Template
+
+SPLITS = ("train", "benchmark")
+FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
+CHANGES = ("improving", "stable", "worsening")
+SEVERITIES = ("mild", "moderate", "severe")
+
+PAIRS = {
+    finding: Template(
+        task=f"ms_cxr_t_vqa_{finding}",
+        open_task=f"ms_cxr_t_conv_{finding}",
+        ability="comparison",
+        wordings=(
+            "Two chest X-rays of one patient are shown, the earlier first. How has the {finding} changed?",
+            "How does the {finding} in the second X-ray compare with the first?",
+            "What has become of the {finding} since the first X-ray?",
+            "Compare the two X-rays. Which word describes the {finding}?",
+            "The second X-ray is a follow-up. What is the course of the {finding}?",
+            "From the first to the second image, how did the {finding} develop?",
+            "Which change of the {finding} do the two X-rays show?",
+        ),
+        further=(
+            "How would you describe the course of the {finding} across these two X-rays?",
+            "Relative to the earlier X-ray, what is the state of the {finding}?",
+            "What happened to the {finding} between the two examinations?",
+            "Judged against the earlier X-ray, how is the {finding} on the later one?",
+            "Is there a change in the {finding}? Choose the word that fits.",
+            "The images are in order of time. How does the {finding} develop?",
+            "Taking the first image as the baseline, how is the {finding} in the second?",
+            "Which term would a follow-up report use for the {finding}?",
+            "Assess the interval change of the {finding}.",
+            "How is the {finding} on the current X-ray compared with the prior one?",
+            "Look at the {finding} in both images. What is its trend?",
+            "What does the comparison of both radiographs say about the {finding}?",
+            "At follow-up, how is the patient's {finding}?",
+            "How has this patient's {finding} developed?",
+            "Which word sums up the change of the {finding} since the prior radiograph?",
+        ),
+        styles=(
+            {"improving": "improving", "stable": "stable", "worsening": "worsening"},
+            {"improving": "improved", "stable": "unchanged", "worsening": "worse"},
+        ),
+        open_wordings=(
+            "Describe how the {finding} changed between the two X-rays.",
+            "What can you say about the {finding} in the follow-up X-ray?",
+            "Is the {finding} better or worse than before?",
+            "Report the change of the {finding} from the first to the second image.",
+            "Tell me about the course of the {finding}.",
+            "Did the {finding} change since the earlier X-ray?",
+        ),
+        open_further=(
+            "Describe the interval change of the {finding}.",
+            "How does the {finding} compare with the prior X-ray?",
+            "State how the {finding} has developed since the first image.",
+            "What does the follow-up show with regard to the {finding}?",
+            "Assess the {finding} at follow-up against the baseline.",
+            "Compare the {finding} in the two X-rays.",
+            "Summarize what happened to the {finding} between the examinations.",
+            "Write one sentence on the course of the {finding}.",
+            "Explain how the {finding} differs between the earlier and the later X-ray.",
+            "How has the patient's {finding} evolved?",
+            "Judge the progress of the {finding} from these radiographs.",
+            "Give the trend of the {finding} across both images.",
+            "In the report of the second X-ray, what would you say about the {finding}?",
+            "With the first X-ray as reference, comment on the {finding}.",
+            "Please evaluate the change in the {finding} over time.",
+        ),
+        open_answers=(
+            "The {finding} is {gold}.",
+            "Compared with the first X-ray, the {finding} is {gold}.",
+            "In the second X-ray the {finding} is {gold}.",
+        ),
+    )
+    for finding in FINDINGS
+}
+SEVERITY = {
+    finding: Template(
+        task=f"pretrain_ms_cxr_t_{finding}",
+        ability="single",
+        wordings=("How severe is the {finding}?", "What is the degree of the {finding}?", "Grade the {finding} in this X-ray."),
+    )
+    for finding in FINDINGS
+}
+WHICH = Template(
+    task="pretrain_ms_cxr_t_finding",
+    ability="single",
+    most=5,
+    wordings=("Which finding does this X-ray show?", "What is seen in this chest X-ray?", "Name the finding in this X-ray."),
+    styles=({f: f.replace("_", " ") for f in FINDINGS},),
+)
+
+
+def _severity(image: Image, finding: str) -> str:
+    found = image.one(f"truth:severity:{finding}")
+    return found.value if found and found.value in SEVERITIES else ""
+
+
+def facts(patients: list[Patient]) -> Iterator[Fact]:
+    """Every labelled pair: the previous image, then the current one, and what the source says of one finding."""
+    for patient in patients:
+        images = {i.image_id: i for i in patient.images()}
+        for image in patient.images():
+            for finding, template in PAIRS.items():
+                name = finding.replace("_", " ")
+                labels, befores = (image.facts.get(f"{what}:{finding}", []) for what in ("progression", "previous"))
+                for label, before in zip(labels, befores, strict=True):  # the adapter states both of each pair, in order
+                    if label.value in CHANGES and before.value in images:
+                        pair = (images[before.value], image)
+                        grades = [_severity(i, finding) for i in pair]
+                        states = tuple(f"{g} {name}" for g in grades) if all(grades) else ()
+                        yield Fact(template, pair, label.value, CHANGES, (label.id, before.id), {"finding": name}, states)
+
+
+def singles(patients: list[Patient]) -> Iterator[Fact]:
+    """What the pairs compare, image by image, where a phantom's truth states it: which finding, and how severe."""
+    for image in (i for p in patients for i in p.images()):
+        seen = [f for f in FINDINGS if _severity(image, f)]
+        for finding in seen:
+            asked = {"finding": finding.replace("_", " ")}
+            yield Fact(SEVERITY[finding], (image,), _severity(image, finding), SEVERITIES, asked=asked)
+        if len(seen) == 1:
+            yield Fact(WHICH, (image,), seen[0], FINDINGS)

@@ -1,0 +1,1 @@
+"""ODIR-5K: adapter, download, phantom and questions."""

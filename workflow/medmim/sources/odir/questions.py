@@ -1,0 +1,262 @@
+"""The held-out set odir: what the left and the right fundus of one person show."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from medmim.questions.balance import fair
+from medmim.questions.cohort import Image, Patient, position
+from medmim.questions.templates import PLACES, Fact, Template
+
+SPLITS = ("benchmark",)
+ARTEFACTS = re.compile(r"lens dust|low image quality|optic disk photographically invisible|image offset|no fundus image")
+"""Keywords that say how the photograph came out, not what the eye has."""
+
+EACH = Template(
+    task="odir",
+    form="each",
+    ability="coreference",
+    set="odir",
+    wordings=(
+        "What is the diagnosis of the {eye} eye, image {n}?",
+        "Both eyes of one person are shown. What does image {n}, the {eye} eye, show?",
+        "Which diagnosis fits the {eye} fundus in image {n}?",
+        "Look at image {n}, the {eye} fundus. What is the diagnosis?",
+        "How do you diagnose the {eye} eye in image {n}?",
+        "Name what is seen in the {eye} fundus, image {n}.",
+    ),
+    further=(
+        "Image {n} shows the {eye} eye of this person. Which diagnosis was made?",
+        "Which diagnosis describes the fundus in image {n}?",
+        "Read the {eye} fundus, image {n}. What do you diagnose?",
+        "Of the two fundus photographs, consider image {n}, the {eye} eye. What is its diagnosis?",
+        "What is to be seen in the {eye} eye, image {n}?",
+        "How would an ophthalmologist label image {n}, the {eye} fundus?",
+        "Choose the diagnosis of image {n}.",
+        "Which label fits the {eye} eye shown in image {n}?",
+        "Examine image {n}. Which diagnosis of the {eye} eye does it support?",
+        "Decide on a diagnosis for the {eye} eye, which is image {n}.",
+        "What finding characterizes the {eye} fundus in image {n}?",
+        "The {eye} eye is image {n}. Which of the diagnoses applies to it?",
+        "Inspect disc, vessels and macula of image {n}. What is the diagnosis of this {eye} eye?",
+        "For the {eye} eye, image {n}, which diagnosis was recorded?",
+        "Two fundus photographs, one person: what is seen in image {n}, the {eye} eye?",
+    ),
+    open_wordings=(
+        "Describe the {eye} fundus in image {n}.",
+        "What do you find in image {n}, the {eye} eye?",
+        "State the diagnosis of image {n}.",
+        "Tell me what the {eye} eye has.",
+        "Report on the {eye} fundus.",
+        "Say what image {n} shows.",
+    ),
+    open_further=(
+        "Give the diagnosis of the {eye} eye in image {n}.",
+        "Assess image {n}, the {eye} fundus.",
+        "What is your diagnosis of image {n}?",
+        "Examine the {eye} fundus in image {n} and report what it shows.",
+        "Read image {n} as an ophthalmologist would.",
+        "What does the fundus in image {n} show?",
+        "Explain what you see in the {eye} eye, image {n}.",
+        "Write the finding for the {eye} eye, image {n}.",
+        "Look at the {eye} eye in image {n}. What is the diagnosis?",
+        "State the diagnosis of the {eye} fundus in image {n}.",
+        "How would you label the fundus in image {n}?",
+        "Diagnose the {eye} eye, shown in image {n}.",
+        "Identify the condition of the {eye} eye in image {n}.",
+        "Which condition is seen in image {n}, the {eye} eye?",
+        "Put the diagnosis of image {n} into words.",
+    ),
+    open_answers=("The {eye} eye shows {gold}.", "Image {n} shows {gold}."),
+)
+BOTH = Template(
+    task="odir",
+    form="both",
+    ability="comparison",
+    set="odir",
+    wordings=(
+        "What are the diagnoses of the left and the right eye?",
+        "Image 1 is the left eye, image 2 the right. Which diagnoses fit?",
+        "Diagnose both fundus images of this person.",
+        "Which pair of diagnoses describes the two eyes?",
+        "Compare both eyes. Which line is right?",
+        "Give the diagnosis of each fundus image.",
+    ),
+    further=(
+        "The left fundus comes first, then the right. What are their diagnoses?",
+        "Which line gives the diagnoses of left and right eye correctly?",
+        "Read the two fundus photographs. What does each eye show?",
+        "Assign a diagnosis to each of the two eyes.",
+        "What would an ophthalmologist diagnose in the left and in the right eye?",
+        "For both eyes of this person, which diagnoses were recorded?",
+        "Choose the pair of diagnoses that matches images 1 and 2.",
+        "How are the left eye and the right eye to be labelled?",
+        "Consider each eye by itself. Which combination of diagnoses is right?",
+        "Which combination describes image 1, the left eye, and image 2, the right eye?",
+        "Two eyes of one person are shown. What is found in each?",
+        "Decide for each fundus image what it shows.",
+        "Which of these statements about the two eyes is true?",
+        "Look at both fundi. Which diagnoses belong to left and right?",
+        "What do the left and the right fundus show, in this order?",
+    ),
+    open_wordings=(
+        "Compare the two eyes of this person.",
+        "Do both eyes have the same diagnosis?",
+        "Describe what the left and the right fundus show.",
+        "How do the diagnoses of the two eyes differ?",
+        "Report on both fundus images.",
+        "Tell me what each eye has.",
+    ),
+    open_further=(
+        "State the diagnosis of each eye.",
+        "What is the diagnosis of the left eye, and what of the right?",
+        "Give the findings of both eyes.",
+        "Describe images 1 and 2, the left and the right eye.",
+        "Assess both eyes of this person and compare them.",
+        "Are the two eyes alike? Say what each of them shows.",
+        "Read both fundus photographs and report.",
+        "Which diagnoses do you make, left and right?",
+        "Explain what is found in each of the two eyes.",
+        "Write a short report on both fundus photographs.",
+        "Label each of the two fundus images.",
+        "Summarize the state of the left and the right fundus.",
+        "Examine both eyes. What do you diagnose?",
+        "Diagnose the left eye and the right eye.",
+        "Set the left fundus against the right: what does each show?",
+    ),
+)
+WHERE = Template(
+    task="odir",
+    form="where",
+    ability="comparison",
+    set="odir",
+    wordings=(
+        "Which fundus image shows {diagnosis}?",
+        "In which of the two eyes do you see {diagnosis}?",
+        "Where is {diagnosis} found?",
+        "Look for {diagnosis} in both eyes. Where is it?",
+        "Which image fits the diagnosis {diagnosis}?",
+        "One person, two eyes. Which shows {diagnosis}?",
+    ),
+    further=(
+        "Which of the fundus images has the diagnosis {diagnosis}?",
+        "Where in this pair of eyes is {diagnosis} seen?",
+        "The label {diagnosis} is to be placed. Where does it belong?",
+        "Check each eye for {diagnosis}. Where is it present?",
+        "To which of the two fundus photographs does {diagnosis} apply?",
+        "Left eye first, right eye second: where do you diagnose {diagnosis}?",
+        "Where in this pair of photographs is {diagnosis} the right diagnosis?",
+        "Decide where {diagnosis} is present.",
+        "In this person's eyes, where is {diagnosis} to be found?",
+        "The diagnosis in question is {diagnosis}. Which of the photographs show it?",
+        "Consider both fundi: where would you record {diagnosis}?",
+        "Where does an ophthalmologist see {diagnosis} here?",
+        "For which of the images is {diagnosis} the right label?",
+        "Tell where among these two fundus images {diagnosis} occurs.",
+        "Examine the left and the right fundus for {diagnosis}. Where is it?",
+    ),
+    styles=tuple({**p, "3": "both images", "4": "neither image"} for p in PLACES),
+    open_wordings=(
+        "Say where {diagnosis} is seen.",
+        "Is {diagnosis} present in either eye?",
+        "Tell me which eye has {diagnosis}.",
+        "Point out {diagnosis}.",
+        "Locate {diagnosis} in these images.",
+        "Name the eye or eyes with {diagnosis}.",
+    ),
+    open_further=(
+        "State in which eye or eyes {diagnosis} is seen.",
+        "Where do you find {diagnosis}?",
+        "Check both fundus images for {diagnosis} and report.",
+        "Which eye would you label {diagnosis}, if any?",
+        "Report where {diagnosis} occurs.",
+        "Does either fundus show {diagnosis}? Say where.",
+        "Determine the location of {diagnosis} in this pair of eyes.",
+        "Examine the pair of eyes for {diagnosis}. What do you find?",
+        "To which image does the label {diagnosis} belong, if to any?",
+        "Describe where {diagnosis} is present.",
+        "Give the image or images that show {diagnosis}.",
+        "Explain in which fundus you see {diagnosis}, if in any.",
+        "Is there {diagnosis} in one eye, in both or in none?",
+        "Compare both eyes as to {diagnosis}.",
+        "Look at both fundi and say where {diagnosis} is.",
+    ),
+    open_answers=("It is seen in {gold}.", "Seen in {gold}."),
+)
+
+
+def diagnoses(keywords: str) -> tuple[str, ...]:
+    """The diagnoses in an eye's keywords, which are parted by ASCII or full-width commas; artefacts left out."""
+    found = (k.strip().lower() for k in re.split(r"[,，;；]", keywords))
+    return tuple(dict.fromkeys(k for k in found if k and not ARTEFACTS.search(k)))
+
+
+def _pairs(patients: list[Patient]) -> Iterator[tuple[Image, Image]]:
+    for patient in patients:
+        left, right = ([i for i in patient.images() if i.laterality == side and _words(i)] for side in ("L", "R"))
+        if left and right:
+            yield left[0], right[0]
+
+
+def _words(image: Image) -> str:
+    found = image.one("diagnosis")
+    return " and ".join(diagnoses(found.value)) if found else ""
+
+
+def facts(patients: list[Patient]) -> Iterator[Fact]:
+    """Of every person: each eye's diagnosis, both together, and in which eye each of the diagnoses is."""
+    pairs = list(_pairs(patients))
+    known = tuple(sorted({_words(i) for pair in pairs for i in pair}))
+    for pair in pairs:
+        for n, eye in enumerate(("left", "right")):
+            yield Fact(EACH, pair, _words(pair[n]), known, _ids(pair)[n : n + 1], {"eye": eye, "n": str(n + 1)})
+    yield from _both(pairs)
+    for diagnosis in sorted({d for words in known for d in words.split(" and ")}):
+        yield from _where(pairs, diagnosis)
+
+
+def _ids(pair: tuple[Image, Image]) -> tuple[str, ...]:
+    return tuple(f.id for i in pair for f in [i.one("diagnosis")] if f)
+
+
+def _both(pairs: list[tuple[Image, Image]]) -> Iterator[Fact]:
+    """Two diagnoses in all four ways: a person whose eyes differ, and with the same options one whose eyes are alike.
+
+    Both eyes mostly have one diagnosis, and mostly a common one. Asked of all, the options alone would tell.
+    """
+    alike: defaultdict[str, list[tuple[Image, Image]]] = defaultdict(list)
+    unlike = []
+    for pair in sorted(pairs, key=lambda pair: position(pair[0].image_id)):
+        left, right = map(_words, pair)
+        if left == right:
+            alike[left].append(pair)
+        else:
+            unlike.append(pair)
+    turn: Counter[tuple[str, ...]] = Counter()
+    for pair in unlike:
+        two = tuple(sorted(map(_words, pair)))
+        given = [words for words in (two if turn[two] % 2 else two[::-1]) if alike[words]]
+        if given:
+            turn[two] += 1
+            for asked in (pair, alike[given[0]].pop()):
+                gold, choices = _line(*map(_words, asked)), tuple(_line(a, b) for a in two for b in two)
+                yield Fact(BOTH, asked, gold, choices, _ids(asked))
+
+
+def _line(left: str, right: str) -> str:
+    return f"left {left}, right {right}"
+
+
+def _where(pairs: list[tuple[Image, Image]], diagnosis: str) -> Iterator[Fact]:
+    """Where a diagnosis is, of so many persons that each place is as likely: of all, a rare one would be in neither."""
+    golds = {(True, False): "1", (False, True): "2", (True, True): "3", (False, False): "4"}
+    pairs = sorted(pairs, key=lambda pair: position(pair[0].image_id, diagnosis))
+    found = [golds[diagnosis in _words(left).split(" and "), diagnosis in _words(right).split(" and ")] for left, right in pairs]
+    for pair, gold, keep in zip(pairs, found, fair(found, len(golds)), strict=True):
+        if keep:
+            yield Fact(WHERE, pair, gold, ("1", "2", "3", "4"), _ids(pair), {"diagnosis": diagnosis})
+
+
+def singles(patients: list[Patient]) -> Iterator[Fact]:
+    """None: a held-out source trains nothing."""
+    return iter(())

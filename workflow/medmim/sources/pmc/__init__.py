@@ -1,0 +1,1 @@
+"""PMC-15M: adapter, download, phantom and questions."""

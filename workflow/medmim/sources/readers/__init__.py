@@ -1,0 +1,1 @@
+"""Readers of file formats: DICOM, NIfTI, raster images, members of tars, tables."""

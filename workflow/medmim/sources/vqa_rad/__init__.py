@@ -1,0 +1,1 @@
+"""VQA-RAD: adapter, download, phantom and questions."""

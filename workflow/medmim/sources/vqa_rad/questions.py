@@ -1,0 +1,179 @@
+"""The held-out set rad: VQA-RAD's questions about one image each, joined into questions about two or three images.
+
+Closed: which answers are right for the images in turn (yes/no questions), or to which image an answer belongs.
+Open: the questions in turn, answered in turn.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import product
+
+from medmim.questions.cohort import Patient, Ring, position
+from medmim.questions.templates import PLACES, Fact, Template
+from medmim.questions.turns import Joined, Turn, evidence, numbered, turns
+
+SPLITS = ("benchmark",)
+OFTEN = 3
+"""A yes/no question asked this often is joined as often with one answer as with the other: its text alone would tell."""
+
+JOINED = Template(
+    task="vqa_rad",
+    form="joined",
+    ability="reasoning",
+    set="rad",
+    most=3,
+    wordings=(
+        "{questions} Which answers are right?",
+        "Each image has its own question. {questions} Choose the right answers.",
+        "Answer for every image. {questions}",
+        "{questions} Which line answers all of them?",
+        "Look at the images in turn. {questions} Pick the answers.",
+        "Go through the images one by one. {questions}",
+    ),
+    further=(
+        "There is one question for each image. {questions} Which line answers them?",
+        "{questions} Choose the line with the right answers.",
+        "{questions} What are the answers, in the order of the images?",
+        "Read every image, then answer its question. {questions}",
+        "Take each question with its own image. {questions} Which answers hold?",
+        "{questions} Which combination of answers is correct?",
+        "Questions about these images: {questions} Which set of answers is right?",
+        "Answer each question from the image it names. {questions}",
+        "{questions} Decide for each image, then choose the line.",
+        "{questions:number} Which answers are right?",
+        "Each of these questions concerns one image only. {questions:number} Choose their answers.",
+        "{questions:number} Which line is true of all the images?",
+        "Examine the images one after the other. {questions:number}",
+        "{questions:number} Give the answers in order of the images.",
+        "A question is asked of each image. {questions:number} Which answers fit?",
+    ),
+)
+WHICH = Template(
+    task="vqa_rad",
+    form="which",
+    ability="coreference",
+    set="rad",
+    wordings=(
+        "The question is: {question} For which image is the answer {answer}?",
+        "{question} For one image the answer is {answer}. Which one?",
+        "Ask of each image: {question} Which image gets the answer {answer}?",
+        "To which image does the answer {answer} belong? The question: {question}",
+        "Find the image with the answer {answer} to this question: {question}",
+        "Only one image has the answer {answer} to: {question} Which image is it?",
+    ),
+    further=(
+        "Of each image it is asked: {question} Where is the answer {answer}?",
+        "{question} Which image has {answer} as its answer?",
+        "For one of these images, the answer to the following question is {answer}. Which image? {question}",
+        "The same question is put to all images: {question} Only one is answered by {answer}. Which?",
+        "Read the images with this question in mind: {question} Where does {answer} apply?",
+        "Consider this question for every image: {question} For which one would you answer {answer}?",
+        "{question} Pick the image for which {answer} is the right answer.",
+        "Which image makes {answer} the right answer to this question? {question}",
+        "Someone asked of one of these images: {question} The answer was {answer}. Which image was it?",
+        "Choose the image to which the answer {answer} belongs, given the question: {question}",
+        "Given the question: {question} Which of the images is answered by {answer}?",
+        "Answer for each image, then say where the answer is {answer}. {question}",
+        "Match the answer {answer} to an image. The question: {question}",
+        "{question} The answer {answer} holds for one image. Which is it?",
+        "Look at each image and ask: {question} Where is {answer} correct?",
+    ),
+    styles=PLACES,
+)
+OPEN = Template(
+    task="vqa_rad",
+    form="open",
+    ability="reasoning",
+    set="rad",
+    thin=True,
+    open_wordings=(
+        "Answer one question for each image. {questions}",
+        "{questions} Answer for every image.",
+        "Look at the images in turn and answer. {questions}",
+        "Each image has its own question. {questions}",
+        "Go through the images one by one. {questions}",
+        "{questions} Give the answers in order of the images.",
+    ),
+    open_further=(
+        "Answer every question from its own image. {questions}",
+        "{questions} Answer each in turn.",
+        "One question is asked of each image. {questions}",
+        "Read the images one after the other and answer. {questions}",
+        "For each image, answer the question put to it. {questions}",
+        "{questions:number} Answer in the order of the images.",
+        "Please answer, image by image. {questions:number}",
+        "Each image comes with a question. {questions:number}",
+        "{questions:nth} Give one answer for each image.",
+        "Take the images in order. {questions:nth}",
+        "Each question concerns one image only. {questions:nth}",
+        "{questions:for} Give a short answer for each.",
+        "Study the images, then answer. {questions:for}",
+        "{questions:in} Answer them all.",
+        "Here is a question about each image. {questions:in}",
+    ),
+)
+
+
+def _yes_no(turn: Turn) -> str:
+    answer = turn.answer.lower().rstrip(".")
+    return answer if answer in ("yes", "no") else ""
+
+
+def _joined(turn: Turn, ring: Ring[Turn], *salt: str) -> list[Turn]:
+    """The turn and one or two others of other images; empty where there are not enough."""
+    n = 1 + position(turn.key, *salt) % 2
+    others = ring.draw(n, {turn.image.patient_id}, lambda t: t.image.patient_id, turn.key, *salt)
+    return [turn, *others] if len(others) == n else []
+
+
+def _unbiased(closed: list[Turn]) -> list[Turn]:
+    """Yes/no questions without those that make yes or no the likelier answer to the same text."""
+    same: defaultdict[str, dict[str, list[Turn]]] = defaultdict(lambda: {"yes": [], "no": []})
+    for turn in sorted(closed, key=lambda t: position(t.key)):
+        same[turn.question.lower()][_yes_no(turn)].append(turn)
+    kept = []
+    for given in same.values():
+        yes, no = given.values()
+        n = min(len(yes), len(no)) if len(yes) + len(no) >= OFTEN else None
+        kept += yes[:n] + no[:n]
+    return kept
+
+
+def facts(patients: list[Patient]) -> Iterator[Fact]:
+    """Every turn once as the first of a joined question of its kind, and once as the answer asked for, where it can."""
+    every = [t for p in patients for i in p.images() for t in turns(i)]
+    closed = _unbiased([t for t in every if _yes_no(t)])
+    ring = Ring(closed, key=lambda t: t.key)
+    for turn in closed:
+        if joined := _joined(turn, ring):
+            choices = tuple(numbered(answers) for answers in product(("yes", "no"), repeat=len(joined)))
+            asked = {"questions": Joined(t.question for t in joined)}
+            gold = numbered(_yes_no(t) for t in joined)
+            yield Fact(JOINED, tuple(t.image for t in joined), gold, choices, evidence(joined), asked)
+    yield from _which(every)
+    ring = Ring(every, key=lambda t: t.key)
+    for turn in every:
+        if joined := _joined(turn, ring, "open"):
+            asked = {"questions": Joined(t.question for t in joined)}
+            images = tuple(t.image for t in joined)
+            yield Fact(OPEN, images, findings=evidence(joined), asked=asked, answer=numbered(t.answer for t in joined))
+
+
+def _which(every: list[Turn]) -> Iterator[Fact]:
+    """Images asked the same question, one of which has an answer that the others have not."""
+    same: defaultdict[str, list[Turn]] = defaultdict(list)
+    for turn in every:
+        same[turn.question.lower()].append(turn)
+    for asked in same.values():
+        rings = {
+            a: Ring([t for t in asked if t.answer.lower() != a], key=lambda t: t.key) for a in {t.answer.lower() for t in asked}
+        }
+        for turn in asked:
+            if shown := _joined(turn, rings[turn.answer.lower()], "which"):
+                words = {"question": turn.question, "answer": turn.answer.lower()}
+                yield Fact(WHICH, tuple(t.image for t in shown), findings=evidence(shown), asked=words, which=True)
+
+
+def singles(patients: list[Patient]) -> Iterator[Fact]:
+    """None: a held-out source trains nothing."""
+    return iter(())

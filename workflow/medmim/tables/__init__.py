@@ -1,0 +1,1 @@
+"""The contract between stages: columns, reading and writing of tables, the images table, data-use policies."""

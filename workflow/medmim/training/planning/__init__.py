@@ -1,0 +1,1 @@
+"""Planning a training: parameters, FLOPs, memory, GPU types."""

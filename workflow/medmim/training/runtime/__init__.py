@@ -1,0 +1,1 @@
+"""Running a training: processes, checkpoints, pre-emption, progress."""
