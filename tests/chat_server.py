@@ -26,35 +26,35 @@ class Answer:
     """The connection ends after so many bytes of the body; all of it is announced."""
 
 
-def completion(content: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:
+def make_completion(content: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:
     """A chat completion as vLLM and OpenAI send it."""
     first = message.pop("first", None)
     choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     if first is not None:
-        tops = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in first]
-        choice["logprobs"] = {"content": [{**tops[0], "top_logprobs": tops}]}
+        top_logprobs = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in first]
+        choice["logprobs"] = {"content": [{**top_logprobs[0], "top_logprobs": top_logprobs}]}
     return {
         "id": "chatcmpl-1", "object": "chat.completion", "created": int(time.time()), "model": "served-2026", "choices": [choice],
         "system_fingerprint": "fp_1", "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
     }  # fmt: skip
 
 
-def refusal(message: str, **told: Any) -> dict[str, Any]:
+def make_error_body(message: str, **fields: Any) -> dict[str, Any]:
     """The body of an error."""
-    return {"error": {"message": message, **told}}
+    return {"error": {"message": message, **fields}}
 
 
-def text_of(body: dict[str, Any]) -> str:
+def user_text(body: dict[str, Any]) -> str:
     """The user's words of a request."""
     content = body["messages"][-1]["content"]
     return content if isinstance(content, str) else "".join(p["text"] for p in content if p["type"] == "text")
 
 
 @dataclass
-class Asked:
+class ChatRequest:
     """A request that came."""
 
-    at: float
+    received_at: float
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
@@ -64,21 +64,21 @@ class ChatServer:
     """A server as a context. `answer` is called with a request and how often the same one came before; it may be replaced."""
 
     def __init__(self, answer: Callable[[dict[str, Any], int], Answer] | None = None) -> None:
-        self.answer = answer or (lambda body, before: Answer(body=completion("A")))
-        self.asked: list[Asked] = []
-        self.open, self.most_open = 0, 0
+        self.answer = answer or (lambda body, before: Answer(body=make_completion("A")))
+        self.requests: list[ChatRequest] = []
+        self.open_count, self.max_open_count = 0, 0
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
-        ours = self
+        chat_server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                ours.handle(self, self.rfile.read(int(self.headers["Content-Length"])))
+                chat_server.handle_request(self, self.rfile.read(int(self.headers["Content-Length"])))
 
             def do_GET(self) -> None:
-                ours.handle(self, b"null")
+                chat_server.handle_request(self, b"null")
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -87,23 +87,23 @@ class ChatServer:
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
-    def handle(self, connection: BaseHTTPRequestHandler, raw: bytes) -> None:
+    def handle_request(self, connection: BaseHTTPRequestHandler, raw: bytes) -> None:
         """Answer a chat completion."""
         body = json.loads(raw)
         with self._lock:
-            before = self._seen[raw.decode()]
+            repeat_count = self._seen[raw.decode()]
             self._seen[raw.decode()] += 1
             headers = {name.lower(): value for name, value in connection.headers.items()}
-            self.asked.append(Asked(time.monotonic(), connection.path, headers, body))
-            self.open += 1
-            self.most_open = max(self.open, self.most_open)
-        answer = self.answer(body, before)
+            self.requests.append(ChatRequest(time.monotonic(), connection.path, headers, body))
+            self.open_count += 1
+            self.max_open_count = max(self.open_count, self.max_open_count)
+        answer = self.answer(body, repeat_count)
         time.sleep(answer.delay)
         with self._lock:
-            self.open -= 1
-        self.reply(connection, answer)
+            self.open_count -= 1
+        self.send_reply(connection, answer)
 
-    def reply(self, connection: BaseHTTPRequestHandler, answer: Answer) -> None:
+    def send_reply(self, connection: BaseHTTPRequestHandler, answer: Answer) -> None:
         """Send an answer."""
         data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         try:
@@ -126,9 +126,9 @@ class ChatServer:
         self.server.server_close()
 
     @property
-    def texts(self) -> list[str]:
+    def user_texts(self) -> list[str]:
         """The user's words of every request, in order."""
-        return [text_of(a.body) for a in self.asked]
+        return [user_text(a.body) for a in self.requests]
 
 
 class BatchServer(ChatServer):
@@ -137,40 +137,40 @@ class BatchServer(ChatServer):
     `fault` is called with the method and path of each request but chat completions, and how often it came before.
     """
 
-    def __init__(self, answer: Callable[[dict[str, Any], int], Answer] | None = None, looks: int = 1) -> None:
+    def __init__(self, answer: Callable[[dict[str, Any], int], Answer] | None = None, polls_needed: int = 1) -> None:
         super().__init__(answer)
-        self.looks = looks
+        self.polls_needed = polls_needed
         self.fault: Callable[[str, int], Answer | None] = lambda call, before: None
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.status = "completed"
-        self.left_out: list[int] = []
+        self.unanswered_counts: list[int] = []
         """Requests at the end of each batch that are not answered before it expires."""
         self.calls: Counter[str] = Counter()
 
     @property
-    def lines(self) -> list[dict[str, Any]]:
+    def request_lines(self) -> list[dict[str, Any]]:
         """All requests that batches had, in order."""
         files = [self.files[batch["input_file_id"]] for batch in self.batches.values()]
         return [json.loads(line) for file in files for line in file.splitlines()]
 
-    def handle(self, connection: BaseHTTPRequestHandler, raw: bytes) -> None:
+    def handle_request(self, connection: BaseHTTPRequestHandler, raw: bytes) -> None:
         path = urlsplit(connection.path).path.removeprefix("/v1")
         if path == "/chat/completions":
-            return super().handle(connection, raw)
+            return super().handle_request(connection, raw)
         call = f"{connection.command} {re.sub('/(file|batch)-[a-z0-9-]+', '/ID', path)}"
         with self._lock:
-            before = self.calls[call]
+            repeat_count = self.calls[call]
             self.calls[call] += 1
-            fault = self.fault(call, before)
+            fault = self.fault(call, repeat_count)
             if fault is None or fault.status < 400:  # else nothing is done; a fault of a good answer loses just the answer
                 try:
-                    done = Answer(body=self.act(call, path, raw))
+                    answer = Answer(body=self.perform_call(call, path, raw))
                 except KeyError:
-                    done = Answer(404, refusal("no such batch or file"))
-        self.reply(connection, fault or done)
+                    answer = Answer(404, make_error_body("no such batch or file"))
+        self.send_reply(connection, fault or answer)
 
-    def act(self, call: str, path: str, raw: bytes) -> Any:
+    def perform_call(self, call: str, path: str, raw: bytes) -> Any:
         """Do what is asked, and say so."""
         match call:
             case "POST /files":
@@ -188,8 +188,14 @@ class BatchServer(ChatServer):
                     "status": "ok",
                 }
             case "POST /batches":
-                asked = json.loads(raw)
-                batch = {"id": f"batch-{len(self.batches)}", "object": "batch", "created_at": 1, "status": "in_progress", **asked}
+                request = json.loads(raw)
+                batch = {
+                    "id": f"batch-{len(self.batches)}",
+                    "object": "batch",
+                    "created_at": 1,
+                    "status": "in_progress",
+                    **request,
+                }
                 self.batches[batch["id"]] = batch | {"looks": 0}
                 return batch
             case "GET /batches":
@@ -197,26 +203,26 @@ class BatchServer(ChatServer):
             case "GET /batches/ID":
                 batch = self.batches[path.rsplit("/", 1)[1]]
                 batch["looks"] += 1
-                if batch["looks"] > self.looks and batch["status"] == "in_progress":
-                    self.end(batch)
+                if batch["looks"] > self.polls_needed and batch["status"] == "in_progress":
+                    self.finish_batch(batch)
                 return batch
             case _:
                 return self.files[path.split("/")[2]]
 
-    def end(self, batch: dict[str, Any]) -> None:
+    def finish_batch(self, batch: dict[str, Any]) -> None:
         """Answer a batch's requests."""
         out, errors = [], []
         lines = self.files[batch["input_file_id"]].splitlines()
-        left_out = self.left_out.pop(0) if self.left_out else 0
-        for line in lines[: len(lines) - left_out]:
-            asked = json.loads(line)
-            before = self._seen[json.dumps(asked["body"])]
-            self._seen[json.dumps(asked["body"])] += 1
-            answer = self.answer(asked["body"], before)
-            said = {"custom_id": asked["custom_id"], "response": {"status_code": answer.status, "body": answer.body}}
-            (out if answer.status == 200 else errors).append(json.dumps(said).encode())
-        for kind, found in (("output", out), ("error", errors)):
-            if found:
-                self.files[f"file-{batch['id']}-{kind}"] = b"\n".join(found)
+        unanswered = self.unanswered_counts.pop(0) if self.unanswered_counts else 0
+        for line in lines[: len(lines) - unanswered]:
+            request = json.loads(line)
+            repeat_count = self._seen[json.dumps(request["body"])]
+            self._seen[json.dumps(request["body"])] += 1
+            answer = self.answer(request["body"], repeat_count)
+            result = {"custom_id": request["custom_id"], "response": {"status_code": answer.status, "body": answer.body}}
+            (out if answer.status == 200 else errors).append(json.dumps(result).encode())
+        for kind, results in (("output", out), ("error", errors)):
+            if results:
+                self.files[f"file-{batch['id']}-{kind}"] = b"\n".join(results)
                 batch[f"{kind}_file_id"] = f"file-{batch['id']}-{kind}"
-        batch["status"] = "expired" if left_out else self.status
+        batch["status"] = "expired" if unanswered else self.status

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from medmim.provenance import cache
-from runs import MINI, ROOT, Snakemake, call_snakemake, finished
+from runs import MINI, ROOT, Snakemake, call_snakemake, prepare_finished_run
 
-os.environ.pop(cache.FOLDER, None)  # nobody's cache is used
-os.environ.pop(cache.LIMIT, None)
+os.environ.pop(cache.FOLDER_VARIABLE, None)  # nobody's cache is used
+os.environ.pop(cache.LIMIT_VARIABLE, None)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background, all of it would ignore what tests send
 
-LONGEST = ("test_demo.py", "test_mutations.py", "test_faults_slurm.py")
+SLOWEST_FILES = ("test_demo.py", "test_mutations.py", "test_faults_slurm.py")
 """Begun first: a worker has a file to itself, and the others would wait for it at the end."""
-RELEASE = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
+RELEASE_NAMES = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    items.sort(key=lambda item: SLOWEST_FILES.index(item.path.name) if item.path.name in SLOWEST_FILES else len(SLOWEST_FILES))
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def release_files() -> Path:
     """Folder with three of the authors' released files; the environment variable MEDMIM_RELEASE points elsewhere."""
     default = Path(__file__).resolve().parents[2] / "shared" / "medmim-release"
     folder = Path(os.environ.get("MEDMIM_RELEASE", default))
-    missing = [f"{name}.json" for name in RELEASE if not (folder / f"{name}.json").is_file()]
+    missing = [f"{name}.json" for name in RELEASE_NAMES if not (folder / f"{name}.json").is_file()]
     if missing:
         pytest.fail(
             f"{folder} lacks {', '.join(missing)}: these tests read the authors' released files. "
@@ -45,10 +45,10 @@ def snakemake() -> Snakemake:
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Working directory of a finished mini run; tests leave it as they found it."""
-    return finished(tmp_path_factory, MINI, "mini")
+    return prepare_finished_run(tmp_path_factory, MINI, "mini")
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Working directory of a finished demo run."""
-    return finished(tmp_path_factory, ROOT / "config/demo.yaml", "demo")
+    return prepare_finished_run(tmp_path_factory, ROOT / "config/demo.yaml", "demo")

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 from unittest import mock
 
-IMPORTED = [
+PRELOADED_MODULES = [
     "torch",
     "transformers.trainer",
     "transformers.models.llava.modeling_llava",
@@ -23,19 +23,19 @@ IMPORTED = [
     "pandas",
     "pyarrow.parquet",
 ]
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(IMPORTED)
+FORK_CONTEXT = multiprocessing.get_context("forkserver")
+FORK_CONTEXT.set_forkserver_preload(PRELOADED_MODULES)
 
 
 class Program:
     """A program of workflow/scripts, with what subprocess.Popen has of it."""
 
     def __init__(self, words: Sequence[object], *, env: Mapping[str, str], cwd: Path | None = None) -> None:
-        self._said = [Path(tempfile.mkstemp(prefix="said-")[1]) for _ in range(2)]
-        told = ([str(word) for word in words], dict(env), str(cwd or Path.cwd()), *map(str, self._said))
+        self._captured_paths = [Path(tempfile.mkstemp(prefix="said-")[1]) for _ in range(2)]
+        process_arguments = ([str(word) for word in words], dict(env), str(cwd or Path.cwd()), *map(str, self._captured_paths))
         with mock.patch.dict(os.environ, OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu"):  # as programs set them; for what is imported
             forkserver.ensure_running()
-        self._process = SERVER.Process(target=_become, args=told)
+        self._process = FORK_CONTEXT.Process(target=_run_as_program, args=process_arguments)
         self._process.start()
         assert self._process.pid
         self.pid = self._process.pid
@@ -56,8 +56,8 @@ class Program:
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         self.wait(timeout)
-        out, err = (path.read_text() for path in self._said)
-        self._forget()
+        out, err = (path.read_text() for path in self._captured_paths)
+        self._delete_captured()
         return out, err
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -72,14 +72,14 @@ class Program:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.kill()
         self._process.join()
-        self._forget()
+        self._delete_captured()
 
-    def _forget(self) -> None:
-        for path in self._said:
+    def _delete_captured(self) -> None:
+        for path in self._captured_paths:
             path.unlink(missing_ok=True)
 
 
-def _become(words: list[str], env: dict[str, str], cwd: str, out: str, err: str) -> None:
+def _run_as_program(words: list[str], env: dict[str, str], cwd: str, out: str, err: str) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     os.environ.clear()

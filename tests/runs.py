@@ -17,13 +17,13 @@ import pytest
 from filelock import FileLock
 
 from medmim.common import files
-from medmim.provenance.audit import UNTRACKED, audit
+from medmim.provenance.audit import UNTRACKED_NAMES, audit_run
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "tests/workflow/mini.yaml"
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
-CHECKOUT = (
+CHECKOUT_PATHS = (
     ".gitignore",
     "Snakefile",
     "workflow",
@@ -43,7 +43,7 @@ CHECKOUT = (
 
 def copy_checkout(target: Path) -> None:
     """The workflow as it stands, without what it was tested with."""
-    for name in CHECKOUT:
+    for name in CHECKOUT_PATHS:
         if (ROOT / name).is_dir() and not (ROOT / name).is_symlink():
             shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
@@ -52,7 +52,7 @@ def copy_checkout(target: Path) -> None:
 
 
 @cache
-def checkout() -> Path:
+def commit_checkout() -> Path:
     """A clean repository of the workflow as it stands: that of the tests may hold what is not committed, which audits name."""
     folder = Path(tempfile.mkdtemp(prefix="checkout-"))
     atexit.register(shutil.rmtree, folder)
@@ -63,13 +63,13 @@ def checkout() -> Path:
 
 
 def start_snakemake(
-    folder: Path, *arguments: str | Path, said: int | IO[bytes] = subprocess.PIPE, **environment: str
+    folder: Path, *arguments: str | Path, output: int | IO[bytes] = subprocess.PIPE, **environment: str
 ) -> "subprocess.Popen[str]":
     """Snakemake on our Snakefile with `folder` as the working directory, in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--snakefile", checkout() / "Snakefile", "--directory", folder, *arguments],
-        cwd=checkout(), env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, text=True, start_new_session=True,
-        stdout=said, stderr=said,
+        [sys.executable, "-m", "snakemake", "--snakefile", commit_checkout() / "Snakefile", "--directory", folder, *arguments],
+        cwd=commit_checkout(), env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, text=True, start_new_session=True,
+        stdout=output, stderr=output,
     )  # fmt: skip
 
 
@@ -77,40 +77,42 @@ def call_snakemake(folder: Path, *arguments: str | Path, ok: bool = True, **envi
     """Snakemake until it ends, with what it said."""
     run = start_snakemake(folder, *arguments, **environment)
     try:
-        said = run.communicate()
+        captured = run.communicate()
     except BaseException:  # the test is stopped, and so is what it started
         os.killpg(run.pid, signal.SIGKILL)
         raise
-    done = subprocess.CompletedProcess(run.args, run.returncode, *said)
-    assert (done.returncode == 0) is ok, done.stdout[-3000:] + done.stderr[-6000:]
-    return done
+    completed = subprocess.CompletedProcess(run.args, run.returncode, *captured)
+    assert (completed.returncode == 0) is ok, completed.stdout[-3000:] + completed.stderr[-6000:]
+    return completed
 
 
-def artifacts(folder: Path, run: Path = Path("results/mini")) -> dict[str, str]:
+def hash_artifacts(folder: Path, run: Path = Path("results/mini")) -> dict[str, str]:
     """Hash of every artifact of a run and of every file of the folders that artifacts stand for."""
-    found = (p for p in (folder / run).rglob("*") if p.is_file() and p.relative_to(folder / run).parts[0] not in UNTRACKED)
-    own = (p for p in found if not p.name.startswith(".") and not p.name.endswith(files.SIDECAR))
-    return {str(p.relative_to(folder / run)): files.sha256(p) for p in own}
+    run_files = (
+        p for p in (folder / run).rglob("*") if p.is_file() and p.relative_to(folder / run).parts[0] not in UNTRACKED_NAMES
+    )
+    artifact_paths = (p for p in run_files if not p.name.startswith(".") and not p.name.endswith(files.SIDECAR_SUFFIX))
+    return {str(p.relative_to(folder / run)): files.hash_file(p) for p in artifact_paths}
 
 
-def faults(folder: Path, expected: Iterable[Path] = ()) -> list[dict[str, str]]:
+def find_faults(folder: Path, expected: Iterable[Path] = ()) -> list[dict[str, str]]:
     """What the audit of the mini run in a working directory finds, code aside: that of the tests may not be committed."""
     with contextlib.chdir(folder):
-        found = audit(Path("results/mini"), expected)["faults"]
-    return [f for f in found if f["kind"] not in ("uncommitted code", "other code")]
+        audit_faults = audit_run(Path("results/mini"), expected)["faults"]
+    return [f for f in audit_faults if f["kind"] not in ("uncommitted code", "other code")]
 
 
-def finished(tmp_path_factory: pytest.TempPathFactory, config: Path, name: str) -> Path:
+def prepare_finished_run(tmp_path_factory: pytest.TempPathFactory, config: Path, name: str) -> Path:
     """A working directory of one's own with a finished run, which is made once for all workers of pytest-xdist."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    made, folder = shared / f"{name}.made", tmp_path_factory.mktemp(name)
-    with FileLock(f"{made}.lock"):
-        if not made.exists():
+    shared_run, folder = shared / f"{name}.made", tmp_path_factory.mktemp(name)
+    with FileLock(f"{shared_run}.lock"):
+        if not shared_run.exists():
             call_snakemake(folder, "--configfile", config, "--cores", "2")
-            shutil.copytree(folder, f"{made}.partial", symlinks=True)
-            Path(f"{made}.partial").rename(made)
+            shutil.copytree(folder, f"{shared_run}.partial", symlinks=True)
+            Path(f"{shared_run}.partial").rename(shared_run)
             return folder
-    shutil.copytree(made, folder, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(shared_run, folder, symlinks=True, dirs_exist_ok=True)
     return folder

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
-CUT = "cut"
+TRUNCATED = "cut"
 """A fault: half of what was asked for, and the connection is closed."""
-WRONG = "wrong"
+CORRUPTED = "wrong"
 """A fault: as many bytes, the first of them another."""
 
 
@@ -48,21 +48,21 @@ class Site:
         self.pages: dict[str, Page] = {}
         self.faults: dict[str, deque[int | str]] = {}
         self.retry_after: str | None = None
-        self.seen: list[Request] = []
+        self.requests: list[Request] = []
         self.url = ""
 
-    def put(self, path: str, content: bytes = b"", **told: object) -> Page:
-        self.pages[path] = page = Page(content, **told)  # type: ignore[arg-type]
+    def add_page(self, path: str, content: bytes = b"", **page_fields: object) -> Page:
+        self.pages[path] = page = Page(content, **page_fields)  # type: ignore[arg-type]
         return page
 
-    def fail(self, path: str, *faults: int | str) -> None:
+    def add_faults(self, path: str, *faults: int | str) -> None:
         self.faults.setdefault(path, deque()).extend(faults)
 
-    def sent(self) -> int:
-        return sum(request.sent for request in self.seen)
+    def count_bytes_sent(self) -> int:
+        return sum(request.sent for request in self.requests)
 
-    def asked(self) -> Counter[str]:
-        return Counter(request.path for request in self.seen)
+    def count_requests(self) -> Counter[str]:
+        return Counter(request.path for request in self.requests)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -75,35 +75,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         request = Request(parts.path, dict(self.headers))
-        self.site.seen.append(request)
+        self.site.requests.append(request)
         page = self.site.pages.get(parts.path)
         queue = self.site.faults.get(parts.path)
         fault = queue.popleft() if queue else None
         content = page.answer(parse_qs(parts.query)) if page and page.answer else page.content if page else None
         if isinstance(fault, int):
-            self._end(request, fault, {"Retry-After": self.site.retry_after} if self.site.retry_after else {})
+            self._send_empty(request, fault, {"Retry-After": self.site.retry_after} if self.site.retry_after else {})
         elif page is None or content is None:
-            self._end(request, 404)
-        elif page.login and self.headers.get("Authorization") != _header(page.login):
-            self._end(request, 401, {"WWW-Authenticate": "Basic"})
+            self._send_empty(request, 404)
+        elif page.login and self.headers.get("Authorization") != _authorization_header(page.login):
+            self._send_empty(request, 401, {"WWW-Authenticate": "Basic"})
         elif page.moved:
-            self._end(request, 302, {"Location": page.moved})
+            self._send_empty(request, 302, {"Location": page.moved})
         else:
-            self._content(request, page, content, str(fault or ""))
+            self._send_content(request, page, content, str(fault or ""))
 
-    def _end(self, request: Request, status: int, headers: dict[str, str] | None = None) -> None:
+    def _send_empty(self, request: Request, status: int, headers: dict[str, str] | None = None) -> None:
         request.status = status
         self.send_response(status)
         for name, value in {**(headers or {}), "Content-Length": "0"}.items():
             self.send_header(name, value)
         self.end_headers()
 
-    def _content(self, request: Request, page: Page, content: bytes, fault: str) -> None:
+    def _send_content(self, request: Request, page: Page, content: bytes, fault: str) -> None:
         etag = f'"{hashlib.md5(content).hexdigest()}"'
         start, status = 0, 200
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if page.ranges else None
-        if asked and self.headers.get("If-Range", etag) == etag:
-            start, status = int(asked[1]), 206
+        range_match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if page.ranges else None
+        if range_match and self.headers.get("If-Range", etag) == etag:
+            start, status = int(range_match[1]), 206
             if start >= len(content):
                 request.status = 416
                 self.send_response(416)
@@ -111,7 +111,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-        body = content[start : int(asked[2]) + 1] if asked and asked[2] and status == 206 else content[start:]
+        body = content[start : int(range_match[2]) + 1] if range_match and range_match[2] and status == 206 else content[start:]
         request.status = status
         self.send_response(status)
         if page.etag:
@@ -122,24 +122,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in page.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if fault == WRONG:
+        if fault == CORRUPTED:
             body = bytes([body[0] ^ 1]) + body[1:]
-        if fault == CUT:
+        if fault == TRUNCATED:
             body = body[: max(1, len(body) // 2)]
             self.close_connection = True
         self.wfile.write(body)
         request.sent = len(body)
-        if fault == CUT:
+        if fault == TRUNCATED:
             self.wfile.flush()
             self.connection.close()
 
 
-def _header(login: str) -> str:
+def _authorization_header(login: str) -> str:
     return login if login.startswith("Bearer ") else "Basic " + base64.b64encode(login.encode()).decode()
 
 
 @contextmanager
-def serving(host: str = "127.0.0.1") -> Iterator[Site]:
+def serve_site(host: str = "127.0.0.1") -> Iterator[Site]:
     """A server while the context lasts."""
     site = Site()
     handler = type("Handler", (_Handler,), {"site": site})

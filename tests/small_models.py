@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medmim.common.files import INDEX, index
+from medmim.common.files import INDEX_NAME, index_files
 from medmim.models import tiny
 from medmim.models.families import registry
 from medmim.provenance.code_digest import WORKFLOW
@@ -18,14 +18,14 @@ from medmim.tables import images, table_io
 SIZES = [(70, 50), (40, 60), (56, 56), (30, 31), (80, 20)]
 
 
-def image_rows(count: int = 5) -> list[dict[str, object]]:
+def make_image_rows(count: int = 5) -> list[dict[str, object]]:
     """Rows of an images table: noise of several shapes, grey and RGB; the last is also named by the release."""
     rows = []
     for n in range(count):
         rng = np.random.default_rng([7, n])
         width, height = SIZES[n % len(SIZES)]
         pixels = rng.integers(0, 256, (height, width, 3) if n % 2 else (height, width), np.uint8)
-        image_id, png = images.encode(pixels)
+        image_id, png = images.encode_png(pixels)
         rows.append(
             dict.fromkeys(["view", "laterality", "release_path"], "")
             | dict(image_id=image_id, source="embed", patient_id=f"embed/{n}", study_id=f"embed/{n}", day=None, modality="MRI")
@@ -35,37 +35,39 @@ def image_rows(count: int = 5) -> list[dict[str, object]]:
     return rows
 
 
-def questions(ids: list[str]) -> list[dict[str, object]]:
+def make_questions(ids: list[str]) -> list[dict[str, object]]:
     """Closed and open questions about 0, 1, 2 and 3 of the images."""
     common = dict(split="train", ability="comparison", set="comparison", task="t", source="embed", generator="test/1")
     texts = ["Which image shows the larger lesion?", "In which image is the lesion on the left?"]
     rows = []
     for n in range(12):
-        shown = [ids[(n + k) % len(ids)] for k in range(n % 4)]
+        image_ids = [ids[(n + k) % len(ids)] for k in range(n % 4)]
         options = ["the first image", "the second image", "neither of the images"][: 2 + n % 2]
-        rows.append(question_row(text=texts[n % 2], options=options, answer=options[n % 2], image_ids=shown, **common))
+        rows.append(question_row(text=texts[n % 2], options=options, answer=options[n % 2], image_ids=image_ids, **common))
     rows.append(question_row(text="What is the change over time?", answer="The lesion is larger.", image_ids=ids[:2], **common))
     return rows
 
 
 def write_tables(folder: Path) -> tuple[Path, Path, list[dict[str, object]]]:
     """(qa file, images file, questions) written to a folder."""
-    rows = image_rows()
-    images.write(folder / "images.parquet", rows)
-    asked = questions([str(r["image_id"]) for r in rows])
-    table_io.write(folder / "qa.parquet", "qa", asked)
-    return folder / "qa.parquet", folder / "images.parquet", asked
+    rows = make_image_rows()
+    images.write_images(folder / "images.parquet", rows)
+    qa_rows = make_questions([str(r["image_id"]) for r in rows])
+    table_io.write_table(folder / "qa.parquet", "qa", qa_rows)
+    return folder / "qa.parquet", folder / "images.parquet", qa_rows
 
 
-def dialogues(asked: list[dict[str, object]]) -> list[tuple[str, str]]:
-    return [(prompt_text(q["question"], q["options"]), target_text(q["options"], q["answer_index"], q["answer"])) for q in asked]
+def make_dialogues(qa_rows: list[dict[str, object]]) -> list[tuple[str, str]]:
+    return [
+        (prompt_text(q["question"], q["options"]), target_text(q["options"], q["answer_index"], q["answer"])) for q in qa_rows
+    ]
 
 
 def write_model(folder: Path, family: str, *, weights: bool = True) -> Path:
     """A tiny base with random weights and its index; path of files.parquet."""
-    found = registry.family(family)
-    tokenizer = tiny.tokenizer(found, dialogues(questions(["a", "b", "c"])))
-    config = tiny.config(found, tokenizer, vision_width=32, vision_layers=1, language_width=32, language_layers=2)
+    model_family = registry.get_family(family)
+    tokenizer = tiny.build_tokenizer(model_family, make_dialogues(make_questions(["a", "b", "c"])))
+    config = tiny.build_config(model_family, tokenizer, vision_width=32, vision_layers=1, language_width=32, language_layers=2)
     tokenizer.save_pretrained(str(folder))
     if weights:
         import torch
@@ -76,11 +78,11 @@ def write_model(folder: Path, family: str, *, weights: bool = True) -> Path:
         LlavaForConditionalGeneration(config).save_pretrained(str(folder))
     else:
         config.save_pretrained(str(folder))
-    table_io.write(folder / INDEX, "files", index(folder))
-    return folder / INDEX
+    table_io.write_table(folder / INDEX_NAME, "files", index_files(folder))
+    return folder / INDEX_NAME
 
 
-def run(monkeypatch, program: str, **options: object) -> None:
+def run_program(monkeypatch, program: str, **options: object) -> None:
     """Run a program of workflow/scripts in this process; `cfg` is a dict. Raises SystemExit where it fails."""
     script = WORKFLOW / "scripts" / program
     argv = [str(script)]

@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from medmim.download import transfer
-from medmim.download.http import Http
-from medmim.download.transfer import Patience
+from medmim.download.http import HttpClient
+from medmim.download.transfer import RetryPolicy
 
 ROUNDS = 7
 SIZE = 500_000_000
@@ -39,15 +39,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.connection.sendfile(file)
 
 
-def serve(path: str, told: Connection) -> None:
+def serve_file(path: str, connection: Connection) -> None:
     """A server of one file, in a process of its own, that copies nothing."""
     _Handler.path_of_file = path
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        told.send(server.server_address[1])
+        connection.send(server.server_address[1])
         server.serve_forever()
 
 
-def timed(run: Callable[[], object]) -> float:
+def time_call(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -58,22 +58,22 @@ def main() -> None:
         root, file = Path(folder), Path(folder, "file")
         file.write_bytes(os.urandom(SIZE))
         ours, theirs = multiprocessing.Pipe()
-        server = multiprocessing.Process(target=serve, args=(str(file), theirs), daemon=True)
+        server = multiprocessing.Process(target=serve_file, args=(str(file), theirs), daemon=True)
         server.start()
         base = f"http://127.0.0.1:{ours.recv()}"
-        remote = Http(base).file("ours", f"{base}/file")
+        remote = HttpClient(base).make_remote("ours", f"{base}/file")
 
-        def fetch() -> None:
-            transfer.fetch(root, remote, Patience())
+        def run_fetch() -> None:
+            transfer.fetch_file(root, remote, RetryPolicy())
 
-        def curl(then: str = "") -> None:
+        def run_curl(then: str = "") -> None:
             subprocess.run(
                 ["sh", "-c", f"curl --silent --output '{root}/curl' {base}/file {then}"], check=True, stdout=subprocess.DEVNULL
             )
 
         runs = []
         for _ in range(ROUNDS):  # in turn: on a shared machine only the ratio of what ran side by side says something
-            runs.append((timed(fetch), timed(curl), timed(lambda: curl(f"&& sha256sum '{root}/curl'"))))
+            runs.append((time_call(run_fetch), time_call(run_curl), time_call(lambda: run_curl(f"&& sha256sum '{root}/curl'"))))
         server.terminate()
     medians = [statistics.median(column) for column in zip(*runs, strict=True)]
     ratios = [statistics.median(run[i] / run[0] for run in runs) for i in (1, 2)]

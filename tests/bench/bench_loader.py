@@ -23,14 +23,14 @@ import numpy as np
 
 from medmim.tables import table_io
 from medmim.training.data import pixel_table
-from medmim.training.data.dataset import Shards
+from medmim.training.data.dataset import ShardDataset
 
 SIDE, IMAGES, TOKENS, ROUNDS = 336, 2, 60, 3
-Read = tuple[np.ndarray, list[np.ndarray]]
+LoadedSample = tuple[np.ndarray, list[np.ndarray]]
 """Token ids; images, uint8, SIDE x SIDE x 3."""
 
 
-def made(count: int) -> list[Read]:
+def make_samples(count: int) -> list[LoadedSample]:
     rng = np.random.default_rng(0)
     shape = (SIDE, SIDE, 3)
     return [
@@ -38,7 +38,7 @@ def made(count: int) -> list[Read]:
     ]
 
 
-def touched(sample: Read) -> int:
+def sum_bytes(sample: LoadedSample) -> int:
     """A sum of every byte, which says that all loaders gave the same."""
     return int(sample[0].sum()) + sum(int(image.reshape(-1).view(np.uint64).sum() % 2**32) for image in sample[1])
 
@@ -48,30 +48,30 @@ class Loader(ABC):
 
     needs = ""
 
-    def __init__(self, folder: Path, samples: list[Read]) -> None:
+    def __init__(self, folder: Path, samples: list[LoadedSample]) -> None:
         self.folder, self.count = folder, len(samples)
         folder.mkdir()
-        self.write(samples)
+        self.write_samples(samples)
 
     @abstractmethod
-    def write(self, samples: list[Read]) -> None:
+    def write_samples(self, samples: list[LoadedSample]) -> None:
         """In the library's own format."""
 
     @abstractmethod
-    def open(self) -> Any:
+    def open_dataset(self) -> Any:
         """What is kept open for a training."""
 
     @abstractmethod
-    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+    def iterate_samples(self, opened: Any, at: int = 0) -> Iterator[LoadedSample]:
         """The samples of a pass from the `at`th on."""
 
-    def order(self, at: int) -> list[int]:
+    def shuffled_indices(self, at: int) -> list[int]:
         """For those that leave the order to us."""
         return np.random.default_rng(1).permutation(self.count)[at:].tolist()
 
 
 class Ours(Loader):
-    def write(self, samples: list[Read]) -> None:
+    def write_samples(self, samples: list[LoadedSample]) -> None:
         rows, images = [], []
         for n, (ids, shown) in enumerate(samples):
             names = [f"{n:06}-{k}" for k in range(len(shown))]
@@ -80,14 +80,14 @@ class Ours(Loader):
                 for name, image in zip(names, shown, strict=True)
             ]
             rows.append({"qa_id": str(n), "input_ids": ids, "labels": ids, "image_ids": names, "length": len(ids)})
-        table_io.write(self.folder / "samples.parquet", "samples", rows)
-        pixel_table.write(self.folder / "pixels.parquet", images)
+        table_io.write_table(self.folder / "samples.parquet", "samples", rows)
+        pixel_table.write_pixels(self.folder / "pixels.parquet", images)
 
-    def open(self) -> Shards:
-        return Shards(self.folder / "samples.parquet", self.folder / "pixels.parquet")
+    def open_dataset(self) -> ShardDataset:
+        return ShardDataset(self.folder / "samples.parquet", self.folder / "pixels.parquet")
 
-    def epoch(self, opened: Shards, at: int = 0) -> Iterator[Read]:
-        for index in self.order(at):
+    def iterate_samples(self, opened: ShardDataset, at: int = 0) -> Iterator[LoadedSample]:
+        for index in self.shuffled_indices(at):
             sample = opened[index]
             yield sample.input_ids, sample.pixels
 
@@ -95,7 +95,7 @@ class Ours(Loader):
 class Streaming(Loader):
     needs = "streaming"
 
-    def write(self, samples: list[Read]) -> None:
+    def write_samples(self, samples: list[LoadedSample]) -> None:
         from streaming import MDSWriter
 
         columns = {"ids": "ndarray:int64", **{f"image{k}": "ndarray:uint8" for k in range(IMAGES)}}
@@ -103,12 +103,12 @@ class Streaming(Loader):
             for ids, images in samples:
                 out.write({"ids": ids, **{f"image{k}": image for k, image in enumerate(images)}})
 
-    def open(self) -> Any:
+    def open_dataset(self) -> Any:
         from streaming import StreamingDataset
 
         return StreamingDataset(local=str(self.folder / "mds"), shuffle=True, shuffle_seed=1, batch_size=1)
 
-    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+    def iterate_samples(self, opened: Any, at: int = 0) -> Iterator[LoadedSample]:
         if at:
             opened.load_state_dict(opened.state_dict(at, from_beginning=True))
         for row in opened:
@@ -118,7 +118,7 @@ class Streaming(Loader):
 class Webdataset(Loader):
     needs = "webdataset"
 
-    def write(self, samples: list[Read]) -> None:
+    def write_samples(self, samples: list[LoadedSample]) -> None:
         import webdataset
 
         with webdataset.TarWriter(str(self.folder / "samples.tar")) as out:
@@ -126,12 +126,12 @@ class Webdataset(Loader):
                 parts = {f"image{k}.bin": image.tobytes() for k, image in enumerate(images)}
                 out.write({"__key__": f"{n:06}", "ids.bin": ids.tobytes(), **parts})
 
-    def open(self) -> Any:
+    def open_dataset(self) -> Any:
         import webdataset
 
         return webdataset.WebDataset(str(self.folder / "samples.tar"), shardshuffle=False).shuffle(1000, seed=1)
 
-    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+    def iterate_samples(self, opened: Any, at: int = 0) -> Iterator[LoadedSample]:
         for row in islice(opened, at, None):  # it can't go to a sample: those before are read and thrown away
             images = [np.frombuffer(row[f"image{k}.bin"], np.uint8).reshape(SIDE, SIDE, 3) for k in range(IMAGES)]
             yield np.frombuffer(row["ids.bin"], np.int64), images
@@ -140,7 +140,7 @@ class Webdataset(Loader):
 class Litdata(Loader):
     needs = "litdata"
 
-    def write(self, samples: list[Read]) -> None:
+    def write_samples(self, samples: list[LoadedSample]) -> None:
         from litdata.streaming.writer import BinaryWriter
 
         writer = BinaryWriter(str(self.folder / "lit"), chunk_bytes="64MB")
@@ -150,12 +150,12 @@ class Litdata(Loader):
         writer.done()
         writer.merge()
 
-    def open(self) -> Any:
+    def open_dataset(self) -> Any:
         from litdata import StreamingDataset
 
         return StreamingDataset(str(self.folder / "lit"), shuffle=True, seed=1, drop_last=False)
 
-    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
+    def iterate_samples(self, opened: Any, at: int = 0) -> Iterator[LoadedSample]:
         if at:
             opened.load_state_dict(opened.state_dict(at, 0, 1))
         for row in opened:
@@ -165,7 +165,7 @@ class Litdata(Loader):
 class Arrow(Loader):
     needs = "datasets"
 
-    def write(self, samples: list[Read]) -> None:
+    def write_samples(self, samples: list[LoadedSample]) -> None:
         import pyarrow as pa
         from datasets import Dataset
 
@@ -174,13 +174,13 @@ class Arrow(Loader):
             columns[f"image{k}"] = pa.array([images[k].tobytes() for _, images in samples], pa.large_binary())
         Dataset(pa.table(columns)).save_to_disk(str(self.folder / "arrow"))
 
-    def open(self) -> Any:
+    def open_dataset(self) -> Any:
         from datasets import load_from_disk
 
         return load_from_disk(str(self.folder / "arrow"), keep_in_memory=False)
 
-    def epoch(self, opened: Any, at: int = 0) -> Iterator[Read]:
-        for index in self.order(at):
+    def iterate_samples(self, opened: Any, at: int = 0) -> Iterator[LoadedSample]:
+        for index in self.shuffled_indices(at):
             row = opened[index]
             images = [np.frombuffer(row[f"image{k}"], np.uint8).reshape(SIDE, SIDE, 3) for k in range(IMAGES)]
             yield np.frombuffer(row["ids"], np.int64), images
@@ -189,7 +189,7 @@ class Arrow(Loader):
 LOADERS = {"ours": Ours, "mosaicml-streaming": Streaming, "litdata": Litdata, "webdataset": Webdataset, "datasets": Arrow}
 
 
-def best(run: Callable[[], Any]) -> float:
+def best_seconds(run: Callable[[], Any]) -> float:
     """Seconds of the fastest of ROUNDS."""
     seconds = []
     for _ in range(ROUNDS):
@@ -201,9 +201,9 @@ def best(run: Callable[[], Any]) -> float:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 600
-    samples = made(count)
-    wanted = sum(touched(s) for s in samples)
-    found: dict[str, dict[str, float]] = {}
+    samples = make_samples(count)
+    expected_sum = sum(sum_bytes(s) for s in samples)
+    results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in LOADERS.items():
             if kind.needs and find_spec(kind.needs) is None:
@@ -211,27 +211,29 @@ def main() -> None:
                 continue
             loader = kind(Path(folder, name), samples)
             opened = loader.open()
-            assert sum(touched(s) for s in loader.epoch(opened)) == wanted, (
+            assert sum(sum_bytes(s) for s in loader.epoch(opened)) == expected_sum, (
                 f"{name} gives other samples"
             )  # and warms the page cache
-            epoch = best(lambda loader=loader, opened=opened: [None for _ in loader.epoch(opened)])
-            batched = best(lambda loader=loader, opened=opened: [len(np.stack(images)) for _, images in loader.epoch(opened)])
-            resume = best(lambda loader=loader: next(loader.epoch(loader.open(), count // 2)))
-            found[name] = {
+            epoch = best_seconds(lambda loader=loader, opened=opened: [None for _ in loader.epoch(opened)])
+            batched = best_seconds(
+                lambda loader=loader, opened=opened: [len(np.stack(images)) for _, images in loader.epoch(opened)]
+            )
+            resume = best_seconds(lambda loader=loader: next(loader.epoch(loader.open(), count // 2)))
+            results[name] = {
                 "samples_per_second": count / epoch,
                 "batched_samples_per_second": count / batched,
                 "resume_ms": 1e3 * resume,
             }
-    ours = found["ours"]
+    ours = results["ours"]
     print(f"{count} samples of {IMAGES} images, {SIDE} x {SIDE} x 3, best of {ROUNDS}")
     print(f"{'':<20}{'samples/s':>12}{'ours / theirs':>15}{'in a batch':>12}{'ours / theirs':>15}{'resume at half':>16}")
-    for name, one in found.items():
-        alone, batched = (ours[key] / one[key] for key in ("samples_per_second", "batched_samples_per_second"))
+    for name, speeds in results.items():
+        alone, batched = (ours[key] / speeds[key] for key in ("samples_per_second", "batched_samples_per_second"))
         print(
-            f"{name:<20}{one['samples_per_second']:>12,.0f}{alone:>15.1f}{one['batched_samples_per_second']:>12,.0f}{batched:>15.1f}"
-            f"{one['resume_ms']:>13,.1f} ms"
+            f"{name:<20}{speeds['samples_per_second']:>12,.0f}{alone:>15.1f}{speeds['batched_samples_per_second']:>12,.0f}{batched:>15.1f}"
+            f"{speeds['resume_ms']:>13,.1f} ms"
         )
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

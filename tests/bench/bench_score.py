@@ -18,10 +18,10 @@ import numpy as np
 from scipy import stats
 
 from medmim.config.conditions import CONDITIONS
-from medmim.questions.conditions import asked
+from medmim.questions.conditions import apply_condition
 from medmim.questions.prompt import LETTERS
 from medmim.scoring import bootstrap
-from medmim.scoring.reply_parser import read
+from medmim.scoring.reply_parser import parse_reply
 from medmim.tables import table_io
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
@@ -53,13 +53,13 @@ RESAMPLES = 10_000
 TUNED = dict(zip(MODELS[1::2], MODELS[::2], strict=True))
 
 
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+def time_call(run: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = run()
     return time.perf_counter() - start, result
 
 
-def benchmark(rng: np.random.Generator, split: str) -> list[dict[str, Any]]:
+def make_questions(rng: np.random.Generator, split: str) -> list[dict[str, Any]]:
     """Questions; half of the patients of the comparison set are in both splits, as in the release, and no others."""
     rows = []
     for name, (count, opened, patients, each) in SETS.items():
@@ -84,10 +84,10 @@ def benchmark(rng: np.random.Generator, split: str) -> list[dict[str, Any]]:
     return rows
 
 
-def replies(rng: np.random.Generator, qa: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
+def make_replies(rng: np.random.Generator, qa: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
     rows = []
     for condition in CONDITIONS:
-        for one in asked(qa, condition):
+        for one in apply_condition(qa, condition):
             options = one.options or TEXTS
             pick, other = (int(i) for i in rng.permutation(len(options))[:2])
             reply = str(rng.choice(REPLIES)).format(L=LETTERS[pick], t=options[pick], u=options[other])
@@ -102,41 +102,43 @@ def replies(rng: np.random.Generator, qa: list[dict[str, Any]], model: str) -> l
     return rows
 
 
-def program(name: str, cfg: dict[str, Any], *arguments: str | Path | Sequence[Path]) -> float:
+def run_program(name: str, cfg: dict[str, Any], *arguments: str | Path | Sequence[Path]) -> float:
     """Seconds that a program takes."""
     words = [str(w) for a in arguments for w in (a if isinstance(a, list | tuple) else [a])]
     env = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1"}
     call = [sys.executable, str(SCRIPTS / name), "--cfg", json.dumps(cfg), *words]
-    return timed(lambda: subprocess.run(call, env=env, check=True, capture_output=True))[0]
+    return time_call(lambda: subprocess.run(call, env=env, check=True, capture_output=True))[0]
 
 
-def workflow(folder: Path, rng: np.random.Generator) -> None:
+def run_workflow(folder: Path, rng: np.random.Generator) -> None:
     """The jobs of scoring, two at a time."""
-    qa = benchmark(rng, "benchmark")
-    table_io.write(folder / "qa.parquet", "qa", qa)
-    table_io.write(folder / "train.parquet", "qa", benchmark(rng, "train"))
+    qa = make_questions(rng, "benchmark")
+    table_io.write_table(folder / "qa.parquet", "qa", qa)
+    table_io.write_table(folder / "train.parquet", "qa", make_questions(rng, "train"))
     for model in MODELS:
-        table_io.write(folder / f"{model}.predictions.parquet", "predictions", replies(rng, qa, model))
-    count = len(table_io.read(folder / f"{MODELS[0]}.predictions.parquet", "predictions"))
+        table_io.write_table(folder / f"{model}.predictions.parquet", "predictions", make_replies(rng, qa, model))
+    count = len(table_io.read_table(folder / f"{MODELS[0]}.predictions.parquet", "predictions"))
     answers = [folder / f"{model}.answers.parquet" for model in MODELS]
 
-    def score(model: str) -> float:
-        given, made = folder / f"{model}.predictions.parquet", folder / f"{model}.answers.parquet"
+    def score_model(model: str) -> float:
+        predictions_path, answers_path = folder / f"{model}.predictions.parquet", folder / f"{model}.answers.parquet"
         cfg = {"conditions": list(CONDITIONS)}
-        return program("score.py", cfg, "--qa", folder / "qa.parquet", "--predictions", given, "--answers", made)
+        return run_program(
+            "score.py", cfg, "--qa", folder / "qa.parquet", "--predictions", predictions_path, "--answers", answers_path
+        )
 
     with ThreadPoolExecutor(2) as two:
-        scored, each = timed(lambda: list(two.map(score, MODELS)))
+        scored, each = time_call(lambda: list(two.map(score_model, MODELS)))
     print(f"score: {len(MODELS)} models x {count} replies to {len(qa)} questions in {scored:.1f} s, {np.mean(each):.1f} s a job")
     board, compared = folder / "leaderboard.parquet", folder / "comparisons.parquet"
-    ranked = program(
+    ranked = run_program(
         "leaderboard.py", {"seed": 1, "resamples": RESAMPLES, "pairs": TUNED}, "--qa", folder / "qa.parquet",
         "--train", folder / "train.parquet", "--answers", answers, "--leaderboard", board, "--comparisons", compared,
     )  # fmt: skip
-    cells, pairs = (len(table_io.read(path, path.stem)) for path in (board, compared))
+    cells, pairs = (len(table_io.read_table(path, path.stem)) for path in (board, compared))
     print(f"leaderboard: {cells} cells, {pairs} comparisons, {RESAMPLES} resamples in {ranked:.1f} s")
     models = {name: {"hub": "bench/made-up", "base": TUNED.get(name)} for name in MODELS}
-    printed = program(
+    printed = run_program(
         "print_leaderboard.py", {"models": models, "min_open_ranked": 50, "precision": "bf16", "versions": {}},
         "--leaderboard", board, "--qa", folder / "qa.parquet",
         "--predictions", [folder / f"{model}.predictions.parquet" for model in MODELS],
@@ -149,20 +151,20 @@ def workflow(folder: Path, rng: np.random.Generator) -> None:
 def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        workflow(Path(folder), rng)
+        run_workflow(Path(folder), rng)
 
-    qa = benchmark(rng, "benchmark")
+    qa = make_questions(rng, "benchmark")
     closed = {q["qa_id"]: q["options"] for q in qa if q["kind"] == "closed"}
-    pairs = [(row["reply"], closed[row["qa_id"]]) for row in replies(rng, qa, "model") if row["qa_id"] in closed][:20_000]
-    seconds, _ = timed(lambda: [read(reply, options) for reply, options in pairs])
+    pairs = [(row["reply"], closed[row["qa_id"]]) for row in make_replies(rng, qa, "model") if row["qa_id"] in closed][:20_000]
+    seconds, _ = time_call(lambda: [parse_reply(reply, options) for reply, options in pairs])
     print(f"extraction: {len(pairs)} replies in {seconds:.2f} s, {seconds / len(pairs) * 1e6:.0f} us each")
 
-    design = bootstrap.Design.of([q["patient_ids"] for q in qa if q["set"] == "reasoning"])
+    design = bootstrap.Design.from_patients([q["patient_ids"] for q in qa if q["set"] == "reasoning"])
     values = rng.random((design.n_questions, 64))
-    ours, _ = timed(lambda: bootstrap.resample(values, design, RESAMPLES, rng).interval())
+    ours, _ = time_call(lambda: bootstrap.resample_means(values, design, RESAMPLES, rng).confidence_interval())
     counts = np.bincount(design.unit)
 
-    def loop() -> None:
+    def run_scipy() -> None:
         for column in range(4):
             stats.bootstrap(
                 (np.bincount(design.unit, values[design.question, column]), counts),
@@ -170,7 +172,7 @@ def main() -> None:
                 paired=True, vectorized=True, n_resamples=RESAMPLES, method="BCa", rng=rng,
             )  # fmt: skip
 
-    scipys, _ = timed(loop)
+    scipys, _ = time_call(run_scipy)
     print(
         f"bootstrap of 64 columns, {design.n_units} patients: {ours:.2f} s; scipy column by column {scipys * 16:.1f} s (4 timed)"
     )

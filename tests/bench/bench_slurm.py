@@ -15,16 +15,16 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/slurm"))
-from cluster import Cluster, call, until  # noqa: E402
+from cluster import Cluster, run_client, wait_until  # noqa: E402
 
 COMMAND = "date > {output}"
 SNAKEFILE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "LIBRARY")
-from medmim import slurm
+from medmim.snakemake_hooks import slurm
 
-slurm.install(workflow, Path("results"))
+slurm.patch_executor(workflow, Path("results"))
 N = int(config["count"])
 rule all:
     input: expand("{i}.txt", i=range(N))
@@ -36,19 +36,19 @@ rule job:
 PROFILES = {"our profile": ["profiles/slurm"], "asked after 1 s": ["profiles/slurm", "tests/slurm/profile"]}
 
 
-def plain(folder: Path, count: int, chain: bool) -> float:
+def time_sbatch(folder: Path, count: int, chain: bool) -> float:
     """Seconds until all are done, by sbatch and squeue."""
     start, jobs = time.perf_counter(), []
     for i in range(count):
         after = [f"--dependency=afterok:{jobs[-1]}"] if chain and jobs else []
         wrap = COMMAND.format(output=folder / f"{i}.txt")
-        jobs.append(call("sbatch", "--parsable", "--mem=1000", f"--output={folder}/%j", *after, f"--wrap={wrap}").strip())
-    until(lambda: not call("squeue", "--noheader", "--states=PENDING,RUNNING,COMPLETING"), "jobs to end", 600)
+        jobs.append(run_client("sbatch", "--parsable", "--mem=1000", f"--output={folder}/%j", *after, f"--wrap={wrap}").strip())
+    wait_until(lambda: not run_client("squeue", "--noheader", "--states=PENDING,RUNNING,COMPLETING"), "jobs to end", 600)
     assert len(list(folder.glob("*.txt"))) == count
     return time.perf_counter() - start
 
 
-def snakemake(folder: Path, count: int, chain: bool, profiles: list[str]) -> float:
+def time_snakemake(folder: Path, count: int, chain: bool, profiles: list[str]) -> float:
     """The same through Snakemake, less what it takes with nothing to do."""
     (folder / "Snakefile").write_text(SNAKEFILE.replace("COMMAND", COMMAND).replace("LIBRARY", str(ROOT / "workflow")))
     values = {}
@@ -59,14 +59,14 @@ def snakemake(folder: Path, count: int, chain: bool, profiles: list[str]) -> flo
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
     words = [sys.executable, "-m", "snakemake", "--directory", folder, "--snakefile", folder / "Snakefile", "--profile", folder,
              "--set-resources", "job:mem_mb=1000", "--config", f"count={count}", f"chain={int(chain)}"]  # fmt: skip
-    took = []
+    run_seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        took.append(time.perf_counter() - start)
-    return took[0] - took[1]
+        completed = subprocess.run(words, capture_output=True, text=True, check=False)
+        if completed.returncode:
+            sys.exit(completed.stderr)
+        run_seconds.append(time.perf_counter() - start)
+    return run_seconds[0] - run_seconds[1]
 
 
 def main() -> None:
@@ -74,9 +74,9 @@ def main() -> None:
     with Cluster(), tempfile.TemporaryDirectory() as top:
         for chain in (True, False):
             each = f"{count} jobs, {'one after the other' if chain else 'all at once'}"
-            ways = {"sbatch": lambda folder, chain=chain: plain(folder, count, chain)}
+            ways = {"sbatch": lambda folder, chain=chain: time_sbatch(folder, count, chain)}
             for name, profiles in PROFILES.items():
-                ways[f"snakemake, {name}"] = lambda folder, chain=chain, p=profiles: snakemake(folder, count, chain, p)
+                ways[f"snakemake, {name}"] = lambda folder, chain=chain, p=profiles: time_snakemake(folder, count, chain, p)
             rounds: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(1 if chain else 3):
                 for name, way in ways.items():  # in turn: on a shared machine only what ran side by side compares

@@ -32,31 +32,31 @@ from transformers import (
 )  # fmt: skip
 
 from medmim.config.training import Tuning
-from medmim.models.collate import at_labels, collate
+from medmim.models.collate import collate_samples, restrict_loss_to_labels
 from medmim.models.families import registry
-from medmim.models.families.base import IGNORE, Layout, Sample, image_tokens
+from medmim.models.families.base import IGNORE_INDEX, Layout, Sample, count_image_tokens
 from medmim.models.weights import DTYPES
 from medmim.tables import images, table_io
 from medmim.tables.images import ImageStore
 from medmim.training.data import build_shards, packing, pixel_table
-from medmim.training.data.dataset import Shards
-from medmim.training.finetune import _Batches, _Collator, _Trainer, adapt, size
-from medmim.training.runtime.progress import cumulated
-from medmim.training.runtime.throughput import Meter, told
+from medmim.training.data.dataset import ShardDataset
+from medmim.training.finetune import _BatchCollator, _BatchDataset, _MeteredTrainer, count_elements, make_trainable
+from medmim.training.runtime.progress import cumulate_tokens
+from medmim.training.runtime.throughput import ThroughputMeter, format_measurements
 
 # Text tokens of the demo's samples and of the paper's, by quantile, beside two images in 5 of 6 samples and three in the others.
 TEXT = {"demo": ([0, 0.5, 0.9, 0.99, 1], [42, 60, 75, 110, 122]), "paper": ([0, 1], [60, 200])}
 ANSWER = 7
 
 
-def tiny(family: str) -> LlavaConfig:
+def build_tiny_config(family: str) -> LlavaConfig:
     """The demo's sizes."""
     tower = dict(hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=8, image_size=56, patch_size=14)
     text = dict(vocab_size=1000, hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=8)
-    return config(family, tower, text | {"num_key_value_heads": 8})
+    return build_config(family, tower, text | {"num_key_value_heads": 8})
 
 
-def full(family: str) -> LlavaConfig:
+def build_full_config(family: str) -> LlavaConfig:
     """The real models' sizes."""
     mantis = family == "mantis"
     layers, heads, wide, side = (27, 16, 1152, 384) if mantis else (24, 16, 1024, 336)
@@ -64,12 +64,12 @@ def full(family: str) -> LlavaConfig:
         hidden_size=wide, intermediate_size=4304 if mantis else 4096, num_hidden_layers=layers, num_attention_heads=heads
     )
     text = dict(vocab_size=128258 if mantis else 32064, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32)
-    return config(
+    return build_config(
         family, tower | {"image_size": side, "patch_size": 14}, text | {"num_attention_heads": 32, "num_key_value_heads": 8}
     )
 
 
-def config(family: str, tower: dict[str, Any], text: dict[str, Any]) -> LlavaConfig:
+def build_config(family: str, tower: dict[str, Any], text: dict[str, Any]) -> LlavaConfig:
     positions = {"max_position_embeddings": 8192, "tie_word_embeddings": False}
     if family == "mantis":
         vision, language = SiglipVisionConfig(**tower, vision_use_head=False), LlamaConfig(**text, **positions)
@@ -81,59 +81,67 @@ def config(family: str, tower: dict[str, Any], text: dict[str, Any]) -> LlavaCon
     )  # fmt: skip
 
 
-def layout(family: str, made: LlavaConfig) -> Layout:
-    last = made.text_config.vocab_size - 1
-    return Layout(registry.family(family), None, made.vision_config.image_size, image_tokens(made), last - 1, last, ())
+def build_layout(family: str, model_config: LlavaConfig) -> Layout:
+    last = model_config.text_config.vocab_size - 1
+    return Layout(
+        registry.get_family(family),
+        None,
+        model_config.vision_config.image_size,
+        count_image_tokens(model_config),
+        last - 1,
+        last,
+        (),
+    )
 
 
-def samples(lay: Layout, kind: str, count: int) -> list[Sample]:
+def make_samples(lay: Layout, kind: str, count: int) -> list[Sample]:
     """Random ids and noise, as long as real samples."""
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (lay.image_size, lay.image_size, 3), np.uint8)
-    found = []
+    random_samples = []
     for _ in range(count):
         shown = 3 if rng.random() < 1 / 6 else 2
         ids = rng.integers(3, 300, shown + int(np.interp(rng.random(), *TEXT[kind])))
-        ids[1 : 1 + shown] = lay.image_token
-        labels = np.where(np.arange(len(ids)) >= len(ids) - ANSWER, ids, IGNORE)
-        found.append(Sample(ids, labels, [picture] * shown))
-    return found
+        ids[1 : 1 + shown] = lay.image_token_id
+        labels = np.where(np.arange(len(ids)) >= len(ids) - ANSWER, ids, IGNORE_INDEX)
+        random_samples.append(Sample(ids, labels, [picture] * shown))
+    return random_samples
 
 
-class Padded:
+class PaddedCollator:
     """The stock collator's work: a rectangle, and a loss over all its positions."""
 
     def __init__(self, lay: Layout) -> None:
         self.layout = lay
 
-    def __call__(self, given: list[Sample]) -> dict[str, torch.Tensor]:
-        return collate(self.layout, given)
+    def __call__(self, batch: list[Sample]) -> dict[str, torch.Tensor]:
+        return collate_samples(self.layout, batch)
 
 
-def steps(family: str, made: LlavaConfig, kind: str, *, gpu: bool, count: int, ways: dict[str, int]) -> None:
+def measure_steps(family: str, model_config: LlavaConfig, kind: str, *, gpu: bool, count: int, ways: dict[str, int]) -> None:
     """`count` steps of 16 samples each way: 0 is packed, else the samples of a padded batch. Real tokens a second."""
-    lay = layout(family, made)
-    data = samples(lay, kind, 16 * count)
-    lengths = np.array([lay.length(s.input_ids.tolist()) for s in data])
+    lay = build_layout(family, model_config)
+    data = make_samples(lay, kind, 16 * count)
+    lengths = np.array([lay.count_tokens(s.input_ids.tolist()) for s in data])
     rank, precision, budget, kernel = (128, "bf16", 8192, "cuda") if gpu else (16, "fp32", 1536, "cpu")
     rates: dict[str, float] = {}
     for way, batch in ways.items():
         torch.manual_seed(0)
         with torch.device(kernel):
             torch.set_default_dtype(DTYPES[precision])
-            base = LlavaForConditionalGeneration(deepcopy(made))
+            base = LlavaForConditionalGeneration(deepcopy(model_config))
             torch.set_default_dtype(torch.float32)
-        weights = sum(size(p) for p in (*base.model.language_model.parameters(), *base.lm_head.parameters()))
+        weights = sum(count_elements(p) for p in (*base.model.language_model.parameters(), *base.lm_head.parameters()))
         tuning = Tuning(lora_rank=rank, lora_alpha=rank, precision=precision, packing=not batch, batch=batch or 1)
-        planned = list(np.arange(len(data)).reshape(-1, batch)) if batch else packing.packs(lengths, 0, 0, budget)
+        planned = list(np.arange(len(data)).reshape(-1, batch)) if batch else packing.pack_epoch(lengths, 0, 0, budget)
         each = len(planned) // count
         planned = planned[: each * count]
         tokens = cells = np.array([lengths[b].sum() for b in planned])
         if batch:
             cells = np.array([len(b) * lengths[b].max() for b in planned])
-        seen = cumulated(tokens, each)
+        seen = cumulate_tokens(tokens, each)
         name = torch.cuda.get_device_name() if gpu else ""
-        meter = Meter(seen, cumulated(cells, each), parameters=weights, gpus=int(gpu), gpu=name)
+        meter = ThroughputMeter(seen, cumulate_tokens(cells, each), parameters=weights, gpus=int(gpu), gpu=name)
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder, per_device_train_batch_size=batch or 1, gradient_accumulation_steps=each, max_steps=count, bf16=gpu,
@@ -141,20 +149,20 @@ def steps(family: str, made: LlavaConfig, kind: str, *, gpu: bool, count: int, w
                 remove_unused_columns=False, label_names=["labels"], activation_checkpointing=gpu,
                 dataloader_num_workers=2 * gpu, train_sampling_strategy="sequential",
             )  # fmt: skip
-            common = {"model": adapt(base, tuning, "base"), "args": arguments}
+            common = {"model": make_trainable(base, tuning, "base"), "args": arguments}
             if batch:
-                trainer = Trainer(**common, train_dataset=data, data_collator=Padded(lay))
+                trainer = Trainer(**common, train_dataset=data, data_collator=PaddedCollator(lay))
             else:
-                ours = {"train_dataset": _Batches(data, planned), "data_collator": _Collator(lay, True)}
-                trainer = _Trainer(projector_learning_rate=None, meter=meter, **common, **ours)
+                ours = {"train_dataset": _BatchDataset(data, planned), "data_collator": _BatchCollator(lay, True)}
+                trainer = _MeteredTrainer(projector_learning_rate=None, meter=meter, **common, **ours)
             meter.start(0)
-            used = timed(trainer.train)
-        measured = meter.step(count)
+            used = time_call(trainer.train)
+        measured = meter.measure_step(count)
         rates[way] = measured["tokens_per_second"] if gpu else seen[-1] / used
         del base, trainer, common
         if gpu:
             torch.cuda.empty_cache()
-        print(f"{family}, {way}: {rates[way]:,.0f} tokens/s" + (f"; {told(measured)}" if gpu else ""), flush=True)
+        print(f"{family}, {way}: {rates[way]:,.0f} tokens/s" + (f"; {format_measurements(measured)}" if gpu else ""), flush=True)
     for way, other in list(rates.items())[1:]:
         print(f"  packed is {rates['packed'] / other:.2f} times as fast as {way}")
 
@@ -164,14 +172,14 @@ def bench_train() -> None:
     for family in ("mantis", "llava-med"):
         ways = {"packed": 0, "Trainer, padded to 16": 16, "Trainer, one at a time": 1}
         with contextlib.redirect_stdout(io.StringIO()):  # what is imported and set up once is nobody's
-            steps(family, tiny(family), "demo", gpu=False, count=2, ways=ways)
-        steps(family, tiny(family), "demo", gpu=False, count=40, ways=ways)
+            measure_steps(family, build_tiny_config(family), "demo", gpu=False, count=2, ways=ways)
+        measure_steps(family, build_tiny_config(family), "demo", gpu=False, count=40, ways=ways)
 
 
 def bench_full() -> None:
     for family in ("mantis", "llava-med"):
         ways = {"packed": 0, "Trainer, padded to 4": 4, "Trainer, one at a time": 1}
-        steps(family, full(family), "paper", gpu=True, count=8, ways=ways)
+        measure_steps(family, build_full_config(family), "paper", gpu=True, count=8, ways=ways)
 
 
 def bench_shards() -> None:
@@ -182,41 +190,42 @@ def bench_shards() -> None:
         for n in range(96):
             coarse = Image.fromarray(rng.integers(0, 256, (96, 96), np.uint8)).resize((768, 640))
             noisy = np.clip(np.asarray(coarse, np.int16) + rng.integers(-4, 5, (640, 768)), 0, 255).astype(np.uint8)
-            image_id, png = images.encode(noisy)
+            image_id, png = images.encode_png(noisy)
             pngs.append(png)
-            made = dict.fromkeys(["view", "laterality", "release_path", "modality"], "") | {
+            image_row = dict.fromkeys(["view", "laterality", "release_path", "modality"], "") | {
                 "day": None,
                 "origin_sha256": "0" * 64,
             }
-            made |= {"source": "embed", "patient_id": f"embed/{n}", "study_id": f"embed/{n}", "origin_file": f"{n}"}
-            rows.append(made | {"image_id": image_id, "width": 768, "height": 640, "bytes": png})
-        images.write(Path(folder) / "images.parquet", rows)
+            image_row |= {"source": "embed", "patient_id": f"embed/{n}", "study_id": f"embed/{n}", "origin_file": f"{n}"}
+            rows.append(image_row | {"image_id": image_id, "width": 768, "height": 640, "bytes": png})
+        images.write_images(Path(folder) / "images.parquet", rows)
         store = ImageStore([Path(folder) / "images.parquet"])
-        asked = [{"image_ids": [row["image_id"]]} for row in rows]
+        question_rows = [{"image_ids": [row["image_id"]]} for row in rows]
         for family in ("mantis", "llava-med"):
-            lay = layout(family, full(family))
+            lay = build_layout(family, build_full_config(family))
 
-            def pillow(lay: Layout = lay) -> None:
+            def run_pillow(lay: Layout = lay) -> None:
                 for png in pngs:
-                    resized(lay.family.name, Image.open(io.BytesIO(png)), lay.image_size)
+                    resize_image(lay.family.name, Image.open(io.BytesIO(png)), lay.image_size)
 
-            def ours(lay: Layout = lay) -> None:
-                pixel_table.write(Path(folder) / "pixels.parquet", build_shards.pixels(asked, lay, store))
+            def run_stage(lay: Layout = lay) -> None:
+                pixel_table.write_pixels(Path(folder) / "pixels.parquet", build_shards.render_pixels(question_rows, lay, store))
 
-            ratios = [timed(pillow) / timed(ours) for _ in range(3)]
+            ratios = [time_call(run_pillow) / time_call(run_stage) for _ in range(3)]
             print(
-                f"{family}: shards at {np.median(ratios):.2f} of Pillow's rate, {len(pngs) / timed(pillow):.0f} images/s a core"
+                f"{family}: shards at {np.median(ratios):.2f} of Pillow's rate, {len(pngs) / time_call(run_pillow):.0f} "
+                "images/s a core"
             )
 
 
-def resized(family: str, image: Image.Image, side: int) -> np.ndarray:
+def resize_image(family: str, image: Image.Image, side: int) -> np.ndarray:
     """What Pillow does of itself for a family."""
     if family == "llava-med":
-        return registry.family(family).pixels(image, side)
+        return registry.get_family(family).preprocess_image(image, side)
     return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
 
 
-def timed(run: Callable[[], object]) -> float:
+def time_call(run: Callable[[], object]) -> float:
     begin = time.process_time()
     run()
     return time.process_time() - begin
@@ -232,20 +241,20 @@ def bench_head() -> None:
         )
 
 
-def head(where_labels_are: bool) -> None:
+def measure_head(where_labels_are: bool) -> None:
     torch.set_num_threads(1)
-    made = tiny("mantis")
-    made.text_config.vocab_size = 128258
-    made.image_token_index = 128256
-    lay = layout("mantis", made)
-    model = LlavaForConditionalGeneration(made).requires_grad_(False)
+    model_config = build_tiny_config("mantis")
+    model_config.text_config.vocab_size = 128258
+    model_config.image_token_index = 128256
+    lay = build_layout("mantis", model_config)
+    model = LlavaForConditionalGeneration(model_config).requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(True)
     picture = np.zeros((lay.image_size, lay.image_size, 3), np.uint8)
-    batch = collate(
-        lay, [Sample(np.r_[lay.image_token, np.full(112, 5)], np.r_[np.full(106, IGNORE), np.full(7, 5)], [picture])] * 8
+    batch = collate_samples(
+        lay, [Sample(np.r_[lay.image_token_id, np.full(112, 5)], np.r_[np.full(106, IGNORE_INDEX), np.full(7, 5)], [picture])] * 8
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    used = timed(lambda: model(**(at_labels(batch) if where_labels_are else batch)).loss.backward())
+    used = time_call(lambda: model(**(restrict_loss_to_labels(batch) if where_labels_are else batch)).loss.backward())
     print(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3:,.0f} MB more at the peak, {used:.2f} s")
 
 
@@ -257,20 +266,20 @@ def bench_loader() -> None:
             paths = [Path(folder) / f"{name}.parquet" for name in ("samples", "pixels")]
             noise = rng.integers(0, 256, (1200, side, side, 3), np.uint8)
             written = ({"image_id": str(n), "height": side, "width": side, "pixels": p.tobytes()} for n, p in enumerate(noise))
-            pixel_table.write(paths[1], written)
+            pixel_table.write_pixels(paths[1], written)
             text = {"input_ids": [1] * 120, "labels": [1] * 120, "length": 120}
             shown = rng.integers(0, len(noise), (20_000, 2))
-            table_io.write(
+            table_io.write_table(
                 paths[0], "samples", [{"qa_id": str(n), "image_ids": [str(a), str(b)], **text} for n, (a, b) in enumerate(shown)]
             )
-            data = Shards(*paths)
+            data = ShardDataset(*paths)
             order = rng.permutation(len(data)).tolist()
             out = np.empty((2, side, side, 3), np.uint8)
             some = order[:2000]
             shown = shown.tolist()
-            views = rate(lambda i, data=data: data[i], order)
-            copied = rate(lambda i, data=data, out=out: np.stack(data[i].pixels, out=out), some)
-            memory = rate(lambda i, of=shown, noise=noise, out=out: np.stack([noise[j] for j in of[i]], out=out), some)
+            views = measure_rate(lambda i, data=data: data[i], order)
+            copied = measure_rate(lambda i, data=data, out=out: np.stack(data[i].pixels, out=out), some)
+            memory = measure_rate(lambda i, of=shown, noise=noise, out=out: np.stack([noise[j] for j in of[i]], out=out), some)
         needed = 0.45 * 989e12 / (4 * 8.03e9 * 1650)
         print(f"{side} px: {views:,.0f} samples/s as views, {copied:,.0f} copied, {memory:,.0f} copied from memory")
         print(
@@ -278,15 +287,15 @@ def bench_loader() -> None:
         )
 
 
-def rate(use: Callable[[int], object], indices: list[int]) -> float:
-    return len(indices) / timed(lambda: [use(i) is None for i in indices])
+def measure_rate(use: Callable[[int], object], indices: list[int]) -> float:
+    return len(indices) / time_call(lambda: [use(i) is None for i in indices])
 
 
 BENCHES = {"train": bench_train, "shards": bench_shards, "head": bench_head, "loader": bench_loader}
 
 if __name__ == "__main__":
     if sys.argv[1:] and sys.argv[1].startswith("head-"):
-        head(sys.argv[1] == "head-labels")
+        measure_head(sys.argv[1] == "head-labels")
     else:
         for name in sys.argv[1:] or BENCHES:
             (BENCHES | {"full": bench_full})[name]()

@@ -38,115 +38,117 @@ CONFIGURATION = Path("/etc/slurm")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "sbatch", "srun", "squeue", "unshare")
 PACKAGES = "slurmctld slurmd slurm-client munge slurmdbd mariadb-server"
 NODES = ("c1", "c2", "g1")
-HEAD = "head"
+HEAD_NODE = "head"
 CPUS, MEMORY_MB, GPUS = 32, 512_000, 2  # claimed: jobs that ask for what real ones need find room
-PREFIX = "medmim-cluster-"
-BOUND = re.compile(rf" (\S*/{PREFIX}\w+)/hosts\.(\w+) /etc/hosts ")  # in a member's mountinfo
+FOLDER_PREFIX = "medmim-cluster-"
+HOSTS_MOUNT = re.compile(rf" (\S*/{FOLDER_PREFIX}\w+)/hosts\.(\w+) /etc/hosts ")  # in a member's mountinfo
 NEW_MOUNTS = 0x20000  # CLONE_NEWNS
-PATIENCE, PAUSE = 300.0, 0.02  # seconds; long, for machines that have much else to do
+TIMEOUT_SECONDS, POLL_SECONDS = 300.0, 0.02  # seconds; long, for machines that have much else to do
 
 
 class ClusterError(Exception):
     """The cluster does not do what it should."""
 
 
-def until(condition: Callable[[], T], what: str | Callable[[], str], seconds: float = PATIENCE) -> T:
+def wait_until(condition: Callable[[], T], description: str | Callable[[], str], seconds: float = TIMEOUT_SECONDS) -> T:
     """Wait for a condition; returns its value. `what` is said where it does not come."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            raise ClusterError(f"waited {seconds:.0f} s in vain for {what if isinstance(what, str) else what()}")
-        time.sleep(PAUSE)
+            raise ClusterError(
+                f"waited {seconds:.0f} s in vain for {description if isinstance(description, str) else description()}"
+            )
+        time.sleep(POLL_SECONDS)
     return value
 
 
-def call(*command: str, seconds: float = 10, ok: bool = True) -> str:
+def run_client(*command: str, seconds: float = 10, ok: bool = True) -> str:
     """What one of SLURM's programs says; without a controller it would wait for ever."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         if ok:
             raise ClusterError(f"{shlex.join(command)}: no answer in {seconds:.0f} s") from None
         return ""
-    if ok and done.returncode:
-        raise ClusterError(f"{shlex.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+    if ok and completed.returncode:
+        raise ClusterError(f"{shlex.join(command)}: {completed.stderr.strip() or completed.stdout.strip()}")
+    return completed.stdout
 
 
-def members() -> list[tuple[int, Path, str]]:
+def list_processes() -> list[tuple[int, Path, str]]:
     """Every process of any cluster here, with the folder of its cluster and its node."""
-    found = []
+    processes = []
     for process in (p for p in Path("/proc").iterdir() if p.name.isdigit()):
         try:
-            bound = BOUND.search((process / "mountinfo").read_text())
+            mount = HOSTS_MOUNT.search((process / "mountinfo").read_text())
         except OSError:  # gone
             continue
-        if bound:
-            found.append((int(process.name), Path(tempfile.gettempdir(), Path(bound[1]).name), bound[2]))
-    return found
+        if mount:
+            processes.append((int(process.name), Path(tempfile.gettempdir(), Path(mount[1]).name), mount[2]))
+    return processes
 
 
-def of(folder: Path, *nodes: str) -> set[int]:
+def find_cluster_processes(folder: Path, *nodes: str) -> set[int]:
     """Processes of a cluster, or of some of its nodes."""
-    return {process for process, own, node in members() if own == folder and node in (nodes or (HEAD, *NODES))}
+    return {process for process, own, node in list_processes() if own == folder and node in (nodes or (HEAD_NODE, *NODES))}
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def lock_clusters() -> Iterator[None]:
     """Let one test session at a time make or remove the folder of a cluster."""
-    with Path(tempfile.gettempdir(), f"{PREFIX.rstrip('-')}.lock").open("w") as lock:
+    with Path(tempfile.gettempdir(), f"{FOLDER_PREFIX.rstrip('-')}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def end_abandoned() -> None:
     """End the clusters of test sessions that were killed: nobody holds their locks."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         with (folder / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            _kill(lambda folder=folder: of(folder))
+            _kill_processes(lambda folder=folder: find_cluster_processes(folder))
             shutil.rmtree(folder)
 
 
-def _kill(processes: Callable[[], set[int]]) -> None:
+def _kill_processes(processes: Callable[[], set[int]]) -> None:
     """End processes and those they start meanwhile."""
 
-    def gone() -> bool:
-        left = {p for p in processes() if not _zombie(p)}
-        for process in left:
+    def are_gone() -> bool:
+        remaining = {p for p in processes() if not _is_zombie(p)}
+        for process in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        return not left
+        return not remaining
 
-    until(gone, "processes to end")
+    wait_until(are_gone, "processes to end")
 
 
-def status(process: int) -> dict[str, str]:
+def process_status(process: int) -> dict[str, str]:
     """What the kernel tells of a process."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _zombie(process: int) -> bool:
+def _is_zombie(process: int) -> bool:
     try:
-        return status(process)["State"].startswith("Z")
+        return process_status(process)["State"].startswith("Z")
     except OSError:  # gone
         return True
 
 
-def free_ports(count: int) -> list[int]:
+def find_free_ports(count: int) -> list[int]:
     """Ports that nothing listens on, nor will by chance: the kernel gives out others, while a daemon of ours is down too."""
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     never_given = [port for port in range(1024, 65536) if not low <= port <= high]
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.SystemRandom().sample(never_given, 10 * count):
         with contextlib.suppress(OSError):  # in use
             socket.create_server(("127.0.0.1", port)).close()
-            found.append(port)
-    return found[:count]
+            ports.append(port)
+    return ports[:count]
 
 
 class Cluster:
@@ -155,7 +157,7 @@ class Cluster:
     def __init__(self, *, database: bool = False, min_job_age: int = 300) -> None:
         self.database, self.min_job_age = database, min_job_age
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._shown = False
+        self._is_mounted = False
 
     def __enter__(self) -> "Cluster":
         try:
@@ -175,43 +177,43 @@ class Cluster:
             raise ClusterError(f"no {', '.join(missing)} here: apt-get install --no-install-recommends {PACKAGES}")
         if os.geteuid():
             raise ClusterError("only root can start the cluster: it and its nodes are namespaces")
-        with alone():
+        with lock_clusters():
             end_abandoned()
-            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
             self._lock = (self.folder / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._configure()
-        self._show()
-        self._daemon("munged", HEAD, "munged", "--foreground", f"--key-file={self.folder}/munge/key",
-                     f"--socket={self._socket}", f"--pid-file={self.folder}/munge/pid",
+        self._write_configuration()
+        self._mount_configuration()
+        self._start_daemon("munged", HEAD_NODE, "munged", "--foreground", f"--key-file={self.folder}/munge/key",
+                     f"--socket={self._munge_socket}", f"--pid-file={self.folder}/munge/pid",
                      f"--log-file={self.folder}/log/munged.log", f"--seed-file={self.folder}/munge/seed")  # fmt: skip
-        until(self._socket.exists, lambda: f"munged; {self.said('munged')}")
+        wait_until(self._munge_socket.exists, lambda: f"munged; {self.read_logs('munged')}")
         if self.database:
             self._start_database()
-        self._daemon("slurmctld", HEAD, "slurmctld", "-D", "-i")
+        self._start_daemon("slurmctld", HEAD_NODE, "slurmctld", "-D", "-i")
         for node in NODES:
-            self._daemon(node, node, "slurmd", "-D", "-N", node)
+            self._start_daemon(node, node, "slurmd", "-D", "-N", node)
         self.wait_for_nodes(*NODES)
 
     def stop(self) -> None:
         """End every process of the cluster and leave nothing of it on this machine."""
         if not hasattr(self, "folder"):
             return
-        _kill(lambda: of(self.folder))
+        _kill_processes(lambda: find_cluster_processes(self.folder))
         for daemon in self._daemons.values():
             daemon.wait()
-        if self._shown:
+        if self._is_mounted:
             subprocess.run(["umount", CONFIGURATION], check=True)
-        with alone():
+        with lock_clusters():
             shutil.rmtree(self.folder)
             self._lock.close()
         del self.folder
 
     @property
-    def _socket(self) -> Path:
+    def _munge_socket(self) -> Path:
         return self.folder / "munge/socket"
 
-    def _daemon(self, name: str, node: str, *command: str) -> None:
+    def _start_daemon(self, name: str, node: str, *command: str) -> None:
         """Start a daemon on a node: slave mounts, so that a disk mounted for a test is there too."""
         hosts = self.folder / f"hosts.{node}"
         script = f"hostname {node} && mount --bind {hosts} /etc/hosts && exec {shlex.join(command)}"
@@ -221,31 +223,31 @@ class Cluster:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=self.folder,
             )  # fmt: skip
 
-    def said(self, *names: str) -> str:
+    def read_logs(self, *names: str) -> str:
         """The end of daemons' logs, for messages."""
         logs = [p for name in names or ("",) for p in sorted((self.folder / "log").glob(f"{name}*"))]
         return "\n".join(f"{p.name}:\n" + "\n".join(p.read_text(errors="replace").splitlines()[-8:]) for p in logs)
 
-    def _configure(self) -> None:
+    def _write_configuration(self) -> None:
         self.folder.chmod(0o755)  # jobs and munge look into it
         for name in ("etc", "log", "munge", "state", "dev", "database", *(f"spool/{n}" for n in NODES)):
             (self.folder / name).mkdir(parents=True)
         key = self.folder / "munge/key"
         key.touch(0o600)
         key.write_bytes(os.urandom(1024))
-        known = "".join(f"127.0.0.1 {name}\n" for name in ("localhost", HEAD, *NODES))
-        for name in (HEAD, *NODES):
+        known = "".join(f"127.0.0.1 {name}\n" for name in ("localhost", HEAD_NODE, *NODES))
+        for name in (HEAD_NODE, *NODES):
             (self.folder / f"hosts.{name}").write_text(known)
         for number in range(GPUS):
             subprocess.run(["mknod", "-m", "666", self.folder / f"dev/nvidia{number}", "c", "1", "3"], check=True)  # as /dev/null
-        control, database, store, *ports = free_ports(3 + len(NODES))
+        control, database, store, *ports = find_free_ports(3 + len(NODES))
         self._store_port = store
         accounting = "AccountingStorageType=accounting_storage/none"
         if self.database:
             accounting = f"""AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={database}
-AccountingStoragePass={self._socket}
+AccountingStoragePass={self._munge_socket}
 AccountingStorageTRES=gres/gpu
 AccountingStoreFlags=job_comment"""
         nodes = "\n".join(
@@ -254,13 +256,13 @@ AccountingStoreFlags=job_comment"""
             for name, port in zip(NODES, ports, strict=True)
         )
         (self.folder / "etc/slurm.conf").write_text(f"""ClusterName=test
-SlurmctldHost={HEAD}(127.0.0.1)
+SlurmctldHost={HEAD_NODE}(127.0.0.1)
 SlurmctldPort={control}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={self._socket},cred_expire=5
+AuthInfo=socket={self._munge_socket},cred_expire=5
 StateSaveLocation={self.folder}/state
 SlurmdSpoolDir={self.folder}/spool/%n
 SlurmctldPidFile={self.folder}/slurmctld.pid
@@ -307,7 +309,7 @@ DbdAddr=127.0.0.1
 DbdPort={database}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={self._socket}
+AuthInfo=socket={self._munge_socket}
 PidFile={self.folder}/slurmdbd.pid
 LogFile={self.folder}/log/slurmdbd.log
 StorageType=accounting_storage/mysql
@@ -318,7 +320,7 @@ StoragePass=slurm
 StorageLoc=slurm
 """)
 
-    def _show(self) -> None:
+    def _mount_configuration(self) -> None:
         """Let this process and what it starts find the cluster's configuration."""
         CONFIGURATION.mkdir(exist_ok=True)
         libc = ctypes.CDLL(None, use_errno=True)
@@ -327,21 +329,22 @@ StorageLoc=slurm
         for kind in ("rslave", "rshared"):  # what is mounted outside is seen here, what is mounted here on the nodes too
             subprocess.run(["mount", f"--make-{kind}", "/"], check=True)
         subprocess.run(["mount", "--bind", self.folder / "etc", CONFIGURATION], check=True)
-        self._shown = True
+        self._is_mounted = True
 
     def _start_database(self) -> None:
         data, sock = self.folder / "database", self.folder / "mariadb.socket"
-        call("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db", seconds=60)
-        self._daemon("mariadbd", HEAD, "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={sock}",
+        run_client("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db", seconds=60)
+        self._start_daemon("mariadbd", HEAD_NODE, "mariadbd", "--no-defaults", "--user=root",
+                             f"--datadir={data}", f"--socket={sock}",
                      "--bind-address=127.0.0.1", f"--port={self._store_port}", "--innodb-buffer-pool-size=64M",
                      "--innodb-lock-wait-timeout=900", "--max-allowed-packet=16M")  # fmt: skip
         client = ("mariadb", "--no-defaults", "-S", str(sock), "-e")
-        until(lambda: call(*client, "select 1", ok=False), "mariadbd")
-        call(*client, "create database slurm; grant all on slurm.* to slurm@'127.0.0.1' identified by 'slurm'; "
+        wait_until(lambda: run_client(*client, "select 1", ok=False), "mariadbd")
+        run_client(*client, "create database slurm; grant all on slurm.* to slurm@'127.0.0.1' identified by 'slurm'; "
              "grant all on slurm.* to slurm@localhost identified by 'slurm'")  # fmt: skip
-        self._daemon("slurmdbd", HEAD, "slurmdbd", "-D")
-        until(lambda: call("sacctmgr", "-n", "show", "stats", ok=False), "slurmdbd")
-        call("sacctmgr", "-i", "add", "cluster", "test")
+        self._start_daemon("slurmdbd", HEAD_NODE, "slurmdbd", "-D")
+        wait_until(lambda: run_client("sacctmgr", "-n", "show", "stats", ok=False), "slurmdbd")
+        run_client("sacctmgr", "-i", "add", "cluster", "test")
 
     # Faults
 
@@ -350,11 +353,11 @@ StorageLoc=slurm
         if orphans:
             self._daemons[node].kill()
         else:
-            _kill(lambda: of(self.folder, node))
+            _kill_processes(lambda: find_cluster_processes(self.folder, node))
         self._daemons[node].wait()
 
     def start_node(self, node: str) -> None:
-        self._daemon(node, node, "slurmd", "-D", "-N", node)
+        self._start_daemon(node, node, "slurmd", "-D", "-N", node)
         self.wait_for_nodes(node)
 
     def stop_controller(self, *, crash: bool = False) -> None:
@@ -365,65 +368,67 @@ StorageLoc=slurm
 
     def start_controller(self) -> None:
         """Start it again with what it knew."""
-        self._daemon("slurmctld", HEAD, "slurmctld", "-D")
-        until(lambda: "UP" in call("scontrol", "ping", ok=False), "slurmctld")
+        self._start_daemon("slurmctld", HEAD_NODE, "slurmctld", "-D")
+        wait_until(lambda: "UP" in run_client("scontrol", "ping", ok=False), "slurmctld")
 
-    def drain(self, node: str) -> None:
+    def drain_node(self, node: str) -> None:
         """Let the node start no job more."""
-        call("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
+        run_client("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
 
-    def resume(self, node: str) -> None:
-        call("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    def resume_node(self, node: str) -> None:
+        run_client("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
     # What there is
 
     def wait_for_nodes(self, *nodes: str) -> None:
-        def up() -> bool:
+        def are_up() -> bool:
             ours = {name: self._daemons[name] for name in (*nodes, "slurmctld")}
             if dead := [name for name, daemon in ours.items() if daemon.poll() is not None]:
                 raise ClusterError(f"{', '.join(dead)} ended")
-            listed = call("sinfo", "-h", "-N", "-o", "%N %t", seconds=5, ok=False).splitlines()
+            listed = run_client("sinfo", "-h", "-N", "-o", "%N %t", seconds=5, ok=False).splitlines()
             return set(nodes) <= {line.split()[0] for line in listed if line.split()[1] in ("idle", "mix", "alloc")}
 
         try:
-            until(up, f"the nodes {', '.join(nodes)}")
+            wait_until(are_up, f"the nodes {', '.join(nodes)}")
         except ClusterError as error:
-            raise ClusterError(f"{error}\n{self.said()}") from None
+            raise ClusterError(f"{error}\n{self.read_logs()}") from None
 
     def node_state(self, node: str) -> str:
-        return re.findall(r"\bState=(\S+)", call("scontrol", "show", "node", node))[0]
+        return re.findall(r"\bState=(\S+)", run_client("scontrol", "show", "node", node))[0]
 
-    def jobs(self) -> dict[str, dict[str, str]]:
+    def list_jobs(self) -> dict[str, dict[str, str]]:
         """What the controller knows of every job, by its id."""
-        lines = call("scontrol", "--oneliner", "show", "jobs", seconds=20).splitlines()
-        found = [dict(re.findall(r"(\S+?)=(.*?)(?= \S+=|$)", line)) for line in lines]
-        return {job["JobId"]: job for job in found if "JobId" in job}
+        lines = run_client("scontrol", "--oneliner", "show", "jobs", seconds=20).splitlines()
+        jobs = [dict(re.findall(r"(\S+?)=(.*?)(?= \S+=|$)", line)) for line in lines]
+        return {job["JobId"]: job for job in jobs if "JobId" in job}
 
-    def state(self, job: str) -> str:
-        return self.jobs()[job]["JobState"]
+    def job_state(self, job: str) -> str:
+        return self.list_jobs()[job]["JobState"]
 
-    def processes(self, program: str) -> list[int]:
+    def find_processes(self, program: str) -> list[int]:
         """Processes on the nodes that run a program of ours."""
-        found = []
-        for process in sorted(of(self.folder, *NODES)):
+        processes = []
+        for process in sorted(find_cluster_processes(self.folder, *NODES)):
             with contextlib.suppress(OSError):  # gone
                 words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
                 if any(word.endswith(f"/{program}") for word in words[:4]):
-                    found.append(process)
-        return found
+                    processes.append(process)
+        return processes
 
-    def halt(self, program: str, when: Callable[[], object] = lambda: True) -> int:
+    def halt_program(self, program: str, condition: Callable[[], object] = lambda: True) -> int:
         """Wait for a program to run, and for `when`, and halt it as a slow disk would until SIGCONT; its process."""
-        until(when, lambda: f"{program} to get to where it is halted; {self.said('slurmctld')}")
-        [process] = until(lambda: self.processes(program), lambda: f"{program} on a node; {self.said('slurmctld')}")
+        wait_until(condition, lambda: f"{program} to get to where it is halted; {self.read_logs('slurmctld')}")
+        [process] = wait_until(
+            lambda: self.find_processes(program), lambda: f"{program} on a node; {self.read_logs('slurmctld')}"
+        )
         os.kill(process, signal.SIGSTOP)
         return process
 
-    def on(self, node: str, *command: str) -> str:
+    def run_on_node(self, node: str, *command: str) -> str:
         """What a command says that runs on a node, outside any job."""
-        return call("nsenter", "--target", str(self._daemons[node].pid), "--mount", "--uts", "--", *command)
+        return run_client("nsenter", "--target", str(self._daemons[node].pid), "--mount", "--uts", "--", *command)
 
-    def settle(self) -> None:
+    def reset_nodes(self) -> None:
         """Back to a cluster with all nodes up, on which nothing runs."""
         if self._daemons["slurmctld"].poll() is not None:
             self.start_controller()
@@ -431,10 +436,10 @@ StorageLoc=slurm
             if self._daemons[node].poll() is not None:
                 self.start_node(node)
             elif "DRAIN" in self.node_state(node):
-                self.resume(node)
-        call("scancel", "--full", f"--user={os.geteuid()}", seconds=20)
-        done = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
-        until(lambda: all(job["JobState"] in done for job in self.jobs().values()), "jobs to end")
+                self.resume_node(node)
+        run_client("scancel", "--full", f"--user={os.geteuid()}", seconds=20)
+        final_states = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+        wait_until(lambda: all(job["JobState"] in final_states for job in self.list_jobs().values()), "jobs to end")
 
 
 def main() -> int:

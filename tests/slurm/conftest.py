@@ -15,4 +15,4 @@ def running() -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(running: Cluster) -> Iterator[Cluster]:
     yield running
-    running.settle()
+    running.reset_nodes()

@@ -7,48 +7,50 @@ import signal
 import subprocess
 from pathlib import Path
 
-from cluster import PATIENCE, until
+from cluster import TIMEOUT_SECONDS, wait_until
 
 from medmim.common import files
 from runs import MINI, start_snakemake
 
-RUN = Path("results/mini")
-FAST = Path(__file__).with_name("profile")
+RUN_PATH = Path("results/mini")
+FAST_PROFILE = Path(__file__).with_name("profile")
 
 
-class Submitted:
+class SnakemakeRun:
     """Snakemake with our SLURM profile in the background; without a cache, so that what is missing runs."""
 
     def __init__(
         self, folder: Path, *arguments: str | Path, config: Path = MINI, fast: bool = True, site: Path | None = None
     ) -> None:
         self.log = folder / "said"
-        profiles = ["slurm", *([FAST] if fast else []), *([site] if site else [])]
+        profiles = ["slurm", *([FAST_PROFILE] if fast else []), *([site] if site else [])]
         words = [word for profile in profiles for word in ("--profile", profile)]
         with self.log.open("ab") as log:
-            self._before = log.tell()
-            self.process = start_snakemake(folder, *arguments, *words, "--configfile", config, said=log, MEDMIM_CACHE="")
+            self._log_offset = log.tell()
+            self.process = start_snakemake(folder, *arguments, *words, "--configfile", config, output=log, MEDMIM_CACHE="")
 
     @property
-    def said(self) -> str:
-        return self.log.read_bytes()[self._before :].decode()
+    def output(self) -> str:
+        return self.log.read_bytes()[self._log_offset :].decode()
 
-    def hear(self, what: str) -> None:
+    def wait_for_output(self, text: str) -> None:
         """Wait until it says something."""
-        until(lambda: what in self.said or self.process.poll() is not None, lambda: f"Snakemake to say {what!r}:\n{self.said}")
-        assert what in self.said, self.said
+        wait_until(
+            lambda: text in self.output or self.process.poll() is not None, lambda: f"Snakemake to say {text!r}:\n{self.output}"
+        )
+        assert text in self.output, self.output
 
-    def end(self, *, ok: bool = True, seconds: float = PATIENCE) -> str:
+    def wait_for_end(self, *, ok: bool = True, seconds: float = TIMEOUT_SECONDS) -> str:
         """Wait for its end, as it should be; what it said."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"Snakemake did not end in {seconds:.0f} s:\n{self.said}") from None
-        assert (self.process.returncode == 0) is ok, self.said
-        return self.said
+            raise AssertionError(f"Snakemake did not end in {seconds:.0f} s:\n{self.output}") from None
+        assert (self.process.returncode == 0) is ok, self.output
+        return self.output
 
-    def send(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def kill(self) -> None:
@@ -56,26 +58,32 @@ class Submitted:
         self.process.wait()
 
 
-def unlock(folder: Path) -> None:
-    Submitted(folder, "--unlock").end()
+def unlock_folder(folder: Path) -> None:
+    SnakemakeRun(folder, "--unlock").wait_for_end()
 
 
-def without(done: Path, folder: Path, *lost: str) -> Path:
+def copy_run_without(finished_run: Path, folder: Path, *removed_names: str) -> Path:
     """A working directory like that of a finished run, but for some artifacts."""
-    shutil.copytree(done / RUN, folder / RUN, symlinks=True, ignore=shutil.ignore_patterns("logs", "checkpoints"))
-    for name in lost:
-        (folder / RUN / name).unlink()
-        (folder / RUN / f"{name}{files.SIDECAR}").unlink()
+    shutil.copytree(
+        finished_run / RUN_PATH, folder / RUN_PATH, symlinks=True, ignore=shutil.ignore_patterns("logs", "checkpoints")
+    )
+    for name in removed_names:
+        (folder / RUN_PATH / name).unlink()
+        (folder / RUN_PATH / f"{name}{files.SIDECAR_SUFFIX}").unlink()
     return folder
 
 
-def unfinished(folder: Path) -> list[Path]:
+def find_unfinished(folder: Path) -> list[Path]:
     """What is half written, or was left by a run of a job that did not end."""
-    return [p for p in (folder / RUN).rglob("*") if ".partial" in p.name]
+    return [p for p in (folder / RUN_PATH).rglob("*") if ".partial" in p.name]
 
 
-def outcomes(folder: Path, rule: str) -> list[str]:
+def list_outcomes(folder: Path, rule: str) -> list[str]:
     """How each run of a rule's program in this folder ended, in the order of their starts; "killed" where it could not say."""
-    lines = [json.loads(line) for path in (folder / RUN / "logs").glob(f"{rule}.*.jsonl") for line in path.open()]
-    ended = {line["run"]: line["outcome"] for line in lines if line["event"] == "end"}
-    return [ended.get(line["run"], "killed") for line in sorted(lines, key=lambda line: line["at"]) if line["event"] == "start"]
+    lines = [json.loads(line) for path in (folder / RUN_PATH / "logs").glob(f"{rule}.*.jsonl") for line in path.open()]
+    outcome_by_run = {line["run"]: line["outcome"] for line in lines if line["event"] == "end"}
+    return [
+        outcome_by_run.get(line["run"], "killed")
+        for line in sorted(lines, key=lambda line: line["at"])
+        if line["event"] == "start"
+    ]

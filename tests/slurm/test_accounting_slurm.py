@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, call, until
-from submit import RUN, Submitted, outcomes, without
+from cluster import Cluster, run_client, wait_until
+from submit import RUN_PATH, SnakemakeRun, copy_run_without, list_outcomes
 
-from runs import artifacts
+from runs import hash_artifacts
 
 LOST = ("predictions/mantis.parquet", "predictions/llava-med.parquet")
 
@@ -22,31 +22,31 @@ def running() -> Iterator[Cluster]:
 
 def test_jobs_that_squeue_has_forgotten_are_asked_of_sacct(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
     """One that was cancelled, which sacct writes as CANCELLED by 0, and one that completed."""
-    folder = without(mini, tmp_path, *LOST)
-    run = Submitted(folder, *(f"{RUN}/{name}" for name in LOST), "--retries", "1")
-    until(lambda: len(cluster.processes("predict.py")) == 2, "both jobs")
-    processes = cluster.processes("predict.py")
+    folder = copy_run_without(mini, tmp_path, *LOST)
+    run = SnakemakeRun(folder, *(f"{RUN_PATH}/{name}" for name in LOST), "--retries", "1")
+    wait_until(lambda: len(cluster.find_processes("predict.py")) == 2, "both jobs")
+    processes = cluster.find_processes("predict.py")
     for process in processes:
         os.kill(process, signal.SIGSTOP)
-    run.send(signal.SIGSTOP)
-    cancelled, other = (job["JobId"] for job in cluster.jobs().values() if job["JobState"] == "RUNNING")
-    call("scancel", cancelled)
-    until(lambda: call("sacct", "-nX", "-j", cancelled, "-o", "State%30").strip() == "CANCELLED by 0", "sacct to know")
-    for process in cluster.processes("predict.py"):
+    run.send_signal(signal.SIGSTOP)
+    cancelled, other = (job["JobId"] for job in cluster.list_jobs().values() if job["JobState"] == "RUNNING")
+    run_client("scancel", cancelled)
+    wait_until(lambda: run_client("sacct", "-nX", "-j", cancelled, "-o", "State%30").strip() == "CANCELLED by 0", "sacct to know")
+    for process in cluster.find_processes("predict.py"):
         os.kill(process, signal.SIGCONT)
-    until(lambda: not {cancelled, other} & cluster.jobs().keys(), "squeue to forget")
-    run.send(signal.SIGCONT)
-    said = run.end()
+    wait_until(lambda: not {cancelled, other} & cluster.list_jobs().keys(), "squeue to forget")
+    run.send_signal(signal.SIGCONT)
+    said = run.wait_for_end()
     assert f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in said and f"'{other}' failed" not in said
     assert "Falling back" not in said
-    assert outcomes(folder, "predict").count("done") == 2
-    assert artifacts(folder) == artifacts(mini)
+    assert list_outcomes(folder, "predict").count("done") == 2
+    assert hash_artifacts(folder) == hash_artifacts(mini)
 
 
 def test_sacct_as_the_status_command_of_a_site(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
-    folder = without(mini, tmp_path, LOST[0])
-    run = Submitted(folder, f"{RUN}/{LOST[0]}", "--slurm-status-command", "sacct", "--retries", "1")
-    cluster.halt("predict.py")
-    call("scancel", *cluster.jobs())
-    assert "SLURM status is: 'CANCELLED'" in run.end()
-    assert artifacts(folder) == artifacts(mini)
+    folder = copy_run_without(mini, tmp_path, LOST[0])
+    run = SnakemakeRun(folder, f"{RUN_PATH}/{LOST[0]}", "--slurm-status-command", "sacct", "--retries", "1")
+    cluster.halt_program("predict.py")
+    run_client("scancel", *cluster.list_jobs())
+    assert "SLURM status is: 'CANCELLED'" in run.wait_for_end()
+    assert hash_artifacts(folder) == hash_artifacts(mini)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from cluster import Cluster
-from submit import Submitted
+from submit import SnakemakeRun
 
 from medmim.provenance import job_record
 from medmim.tables import table_io
-from runs import ROOT, artifacts
+from runs import ROOT, hash_artifacts
 
 DEMO = ROOT / "config/demo.yaml"
 RUN = Path("results/demo")
@@ -19,7 +19,7 @@ PAIRS = {"med-mantis": "mantis", "mim-llava-med": "llava-med"}
 
 @pytest.fixture(scope="module")
 def board(demo: Path) -> pd.DataFrame:
-    board = table_io.frame(demo / "results/demo/leaderboard.parquet", "leaderboard")
+    board = table_io.read_frame(demo / "results/demo/leaderboard.parquet", "leaderboard")
     return board[board.part == "all"]
 
 
@@ -73,29 +73,29 @@ def test_every_stage_said_what_it_made(demo: Path) -> None:
 @pytest.fixture(scope="module")
 def submitted(running: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("submitted")
-    Submitted(folder, config=DEMO, fast=False).end(seconds=3000)
+    SnakemakeRun(folder, config=DEMO, fast=False).wait_for_end(seconds=3000)
     yield folder
 
 
 def test_every_artifact_has_the_same_bytes_as_on_one_machine(submitted: Path, demo: Path) -> None:
-    here, there = artifacts(demo, RUN), artifacts(submitted, RUN)
+    here, there = hash_artifacts(demo, RUN), hash_artifacts(submitted, RUN)
     assert len(here) > 60 and here.keys() >= {"leaderboard.parquet", "report.html", "models/med-mantis/adapter_model.safetensors"}
     assert [name for name in here if there.get(name) != here[name]] == [] and there.keys() == here.keys()
 
 
 def test_all_of_it_ran_on_the_nodes(submitted: Path, running: Cluster) -> None:
-    jobs = running.jobs().values()
+    jobs = running.list_jobs().values()
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
     assert {job["NodeList"] for job in jobs} == {"c1", "c2"}
-    hosts = {job_record.read(path)["machine"]["host"] for path in job_record.sidecars(submitted / RUN)}
+    hosts = {job_record.read_record(path)["machine"]["host"] for path in job_record.find_sidecars(submitted / RUN)}
     assert hosts == {"c1", "c2"}
 
 
 def test_a_second_call_has_nothing_to_do(cluster: Cluster, submitted: Path) -> None:
-    before = len(cluster.jobs())
-    assert "Nothing to be done" in Submitted(submitted, config=DEMO, fast=False).end()
-    assert len(cluster.jobs()) == before
+    before = len(cluster.list_jobs())
+    assert "Nothing to be done" in SnakemakeRun(submitted, config=DEMO, fast=False).wait_for_end()
+    assert len(cluster.list_jobs()) == before
 
 
 def test_its_audit_finds_no_fault(cluster: Cluster, submitted: Path) -> None:
-    assert "agree with their provenance" in Submitted(submitted, "audit", config=DEMO, fast=False).end()
+    assert "agree with their provenance" in SnakemakeRun(submitted, "audit", config=DEMO, fast=False).wait_for_end()

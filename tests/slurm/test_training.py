@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Cluster, call, status, until
-from submit import RUN, Submitted, unfinished, without
+from cluster import Cluster, process_status, run_client, wait_until
+from submit import RUN_PATH, SnakemakeRun, copy_run_without, find_unfinished
 
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
@@ -42,7 +42,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words += ["--cfg", json.dumps({"family": "llava-med", "system": "", "max_length": 512, "max_rejected": 0})]
     for part in ("samples", "pixels", "rejected"):
         words += [f"--{part}", str(folder / f"{part}.parquet")]
-    call(*words, "--images", str(images), seconds=120)
+    run_client(*words, "--images", str(images), seconds=120)
     return folder
 
 
@@ -64,7 +64,7 @@ class Training:
         out.mkdir(parents=True, exist_ok=True)
         step = shlex.join(["srun", "--kill-on-bad-exit=1", *command(prepared, out, **tuning)])
         step += f' --log {shlex.quote(str(out))}/log"$SLURM_RESTART_COUNT"'
-        self.job = call(
+        self.job = run_client(
             "sbatch", "--parsable", "--partition=spot", "--requeue", "--mem=4000", "--open-mode=append", f"--output={out}/said",
             "--export=ALL,OMP_NUM_THREADS=1,MEDMIM_CACHE=,PYTHONPATH=" + str(WORKFLOW), *options, f"--wrap=exec {step}",
         ).strip()  # fmt: skip
@@ -78,7 +78,7 @@ class Training:
     @property
     def known(self) -> dict[str, str]:
         """What the controller knows of the job."""
-        return self.cluster.jobs()[self.job]
+        return self.cluster.list_jobs()[self.job]
 
     def runs(self) -> list[int]:
         """The first process of each run that has begun to write checkpoints, oldest first."""
@@ -87,16 +87,16 @@ class Training:
 
     def halt(self) -> int:
         """Wait for the first checkpoint and halt the training; its process."""
-        until(lambda: list(self.out.glob("checkpoints/*/*/*/whole.json")), "a checkpoint")
+        wait_until(lambda: list(self.out.glob("checkpoints/*/*/*/whole.json")), "a checkpoint")
         [process] = self.runs()
         os.kill(process, signal.SIGSTOP)
-        until(lambda: status(process)["State"].startswith("T"), f"process {process} to halt")
+        wait_until(lambda: process_status(process)["State"].startswith("T"), f"process {process} to halt")
         return process
 
     def end(self, *states: str) -> str:
         """Wait until it has ended, as it should; what it said."""
         ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")
-        until(lambda: self.known["JobState"] in ends, lambda: f"job {self.job} to end; {self.cluster.said()}")
+        wait_until(lambda: self.known["JobState"] in ends, lambda: f"job {self.job} to end; {self.cluster.read_logs()}")
         assert self.known["JobState"] in (states or ("COMPLETED",)), (self.known, self.said[-3000:])
         return self.said
 
@@ -107,7 +107,7 @@ def same(a: Path, b: Path) -> bool:
 
 def told_to_stop(process: int) -> bool:
     """Whether SIGTERM waits for a halted process."""
-    told = status(process)
+    told = process_status(process)
     return bool((int(told["SigPnd"], 16) | int(told["ShdPnd"], 16)) >> (signal.SIGTERM - 1) & 1)
 
 
@@ -123,8 +123,8 @@ def test_taken_back_it_goes_on_elsewhere(cluster: Cluster, prepared: Path, undis
     training = Training(cluster, prepared, tmp_path / "out")
     process = training.halt()
     first = training.known["NodeList"]
-    call(*HOLD, f"--nodelist={first}")
-    until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
+    run_client(*HOLD, f"--nodelist={first}")
+    wait_until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
     said = training.end()
     assert training.known["NodeList"] != first
     step = said.split("told to stop (SIGTERM) at step ")[1].split()[0]
@@ -137,11 +137,13 @@ def test_taken_back_before_its_first_step_it_starts_elsewhere(
     cluster: Cluster, prepared: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     training = Training(cluster, prepared, tmp_path / "out")
-    until((training.out / "log").exists, "its log")
-    [process] = [p for p in cluster.processes("tune.py") if status(p)["Name"].startswith("python")]  # not srun, which names it
+    wait_until((training.out / "log").exists, "its log")
+    [process] = [
+        p for p in cluster.find_processes("tune.py") if process_status(p)["Name"].startswith("python")
+    ]  # not srun, which names it
     os.kill(process, signal.SIGSTOP)
-    call(*HOLD, f"--nodelist={training.known['NodeList']}")
-    until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
+    run_client(*HOLD, f"--nodelist={training.known['NodeList']}")
+    wait_until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
     said = training.end()
     assert "told to stop (SIGTERM) before training began" in said and "resumes" not in said and "Traceback" not in said
     assert f"SLURM job {training.job} is queued again" in said and same(undisturbed, training.out)
@@ -150,7 +152,7 @@ def test_taken_back_before_its_first_step_it_starts_elsewhere(
 def test_out_of_time_it_is_queued_again(cluster: Cluster, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     training = Training(cluster, prepared, tmp_path / "out", "--time=2", "--signal=TERM@20")  # or up to a minute before that
     process = training.halt()
-    until(lambda: told_to_stop(process), "the signal before the end of its time")
+    wait_until(lambda: told_to_stop(process), "the signal before the end of its time")
     os.kill(process, signal.SIGCONT)
     said = training.end()
     assert "told to stop (SIGTERM) at step" in said and "resumes from checkpoint-" in said
@@ -162,7 +164,7 @@ def test_cancelled_it_keeps_a_checkpoint_and_is_not_queued_again(
 ) -> None:
     training = Training(cluster, prepared, tmp_path / "out")
     training.halt()
-    call("scancel", training.job)
+    run_client("scancel", training.job)
     said = training.end("CANCELLED")
     assert "told to stop (SIGTERM) at step" in said and "is ending (COMPLETING): it is not queued again" in said
     assert training.known["Restarts"] == "0"
@@ -176,11 +178,11 @@ def test_its_node_is_lost_and_it_computes_on_there(cluster: Cluster, prepared: P
     lost = training.halt()
     first = training.known["NodeList"]
     cluster.kill_node(first, orphans=True)
-    until(lambda: len(training.runs()) == 2, lambda: f"a second run of job {training.job}; {cluster.said('slurmctld')}")
+    wait_until(lambda: len(training.runs()) == 2, lambda: f"a second run of job {training.job}; {cluster.read_logs('slurmctld')}")
     new = training.runs()[1]
     os.kill(new, signal.SIGSTOP)
     os.kill(lost, signal.SIGCONT)
-    until(lambda: not Path(f"/proc/{lost}").exists(), "the lost run to notice")
+    wait_until(lambda: not Path(f"/proc/{lost}").exists(), "the lost run to notice")
     os.kill(new, signal.SIGCONT)
     said = training.end()
     assert "another run of this training took over" in said and "resumes from checkpoint-" in said
@@ -192,7 +194,7 @@ def test_its_node_is_lost_and_it_computes_on_there(cluster: Cluster, prepared: P
 def pair(running: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of two processes on the node with the GPUs. The first start compiles DeepSpeed's communication operator."""
     training = Training(running, prepared, tmp_path_factory.mktemp("pair") / "out", "--partition=gpu", "--ntasks=2", **PAIR)
-    until(lambda: list(training.out.glob("checkpoints/*/*/*/whole.json")), "a checkpoint")
+    wait_until(lambda: list(training.out.glob("checkpoints/*/*/*/whole.json")), "a checkpoint")
     training.end()
     return training.out
 
@@ -200,7 +202,7 @@ def pair(running: Cluster, prepared: Path, tmp_path_factory: pytest.TempPathFact
 def test_two_processes_learn_what_one_learns(cluster: Cluster, prepared: Path, pair: Path, tmp_path: Path) -> None:
     alone = Training(cluster, prepared, tmp_path / "out", lora_dropout=0.0, accumulation=2)
     alone.end()
-    two, one = (table_io.frame(out / "loss.parquet", "loss") for out in (pair, alone.out))
+    two, one = (table_io.read_frame(out / "loss.parquet", "loss") for out in (pair, alone.out))
     assert two[["step", "tokens"]].equals(one[["step", "tokens"]])
     assert two.loss.tolist() == pytest.approx(one.loss.tolist(), rel=1e-5)  # over 60 steps
 
@@ -209,9 +211,9 @@ def test_two_nodes_are_taken_back_from_two_processes(cluster: Cluster, prepared:
     """Over two nodes as well as on one: the same bytes, also when interrupted."""
     training = Training(cluster, prepared, tmp_path / "out", "--nodes=2", "--ntasks=2", nodes=2, **PAIR)
     training.halt()
-    holder = call(*HOLD, "--nodelist=c2").strip()
-    until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
-    call("scancel", holder)
+    holder = run_client(*HOLD, "--nodelist=c2").strip()
+    wait_until(lambda: training.known["Restarts"] == "1", lambda: f"job {training.job} to be queued again; {training.said}")
+    run_client("scancel", holder)
     said = training.end()
     assert "resumes from checkpoint-" in said and "Traceback" not in said
     assert same(pair, training.out)
@@ -221,24 +223,24 @@ def test_two_nodes_are_taken_back_from_two_processes(cluster: Cluster, prepared:
 def test_snakemake_waits_for_a_training_that_is_taken_back(
     cluster: Cluster, mini: Path, tmp_path: Path, tuning: dict[str, object]
 ) -> None:
-    lost = without(mini, tmp_path, "models/med-mantis/files.parquet", "models/med-mantis.loss.parquet")
+    lost = copy_run_without(mini, tmp_path, "models/med-mantis/files.parquet", "models/med-mantis.loss.parquet")
     told = yaml.safe_load(MINI.read_text())
     told["models"]["med-mantis"]["tuning"] |= {"max_steps": 60, "checkpoint_steps": 5} | tuning
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(told, sort_keys=False))  # the order of sources is one of inputs
     spot = ["slurm_partition=spot", "runtime=30", "mem_mb=4000"]
-    run = Submitted(lost, RUN / "models/med-mantis/files.parquet", "--default-resources", *spot, config=config)
-    checkpoint = f"{RUN}/checkpoints/med-mantis/*/*/*/whole.json"
-    until(lambda: list(lost.glob(checkpoint)) or run.process.poll() is not None, lambda: f"a checkpoint; {run.said}")
+    run = SnakemakeRun(lost, RUN_PATH / "models/med-mantis/files.parquet", "--default-resources", *spot, config=config)
+    checkpoint = f"{RUN_PATH}/checkpoints/med-mantis/*/*/*/whole.json"
+    wait_until(lambda: list(lost.glob(checkpoint)) or run.process.poll() is not None, lambda: f"a checkpoint; {run.output}")
     [folder] = {path.parent.parent for path in lost.glob(checkpoint)}
     node, process, _ = folder.name.split("-")
     os.kill(int(process), signal.SIGSTOP)
-    [job] = [name for name, known in cluster.jobs().items() if known["JobState"] == "RUNNING"]
-    holder = call(*HOLD, f"--nodelist={node}").strip()
-    until(lambda: cluster.jobs()[job]["Restarts"] == "1", lambda: f"job {job} to be queued again; {run.said}")
-    call("scancel", holder)
-    said = run.end()
-    log = (lost / RUN / "logs/tune.med-mantis.log").read_text()
-    assert "resumes from checkpoint-" in log and cluster.state(job) == "COMPLETED" and said.count("rule tune:") == 1
-    assert not (lost / RUN / "checkpoints/med-mantis").exists()
-    assert unfinished(lost) == [] and (lost / RUN / "models/med-mantis/files.parquet").exists()
+    [job] = [name for name, known in cluster.list_jobs().items() if known["JobState"] == "RUNNING"]
+    holder = run_client(*HOLD, f"--nodelist={node}").strip()
+    wait_until(lambda: cluster.list_jobs()[job]["Restarts"] == "1", lambda: f"job {job} to be queued again; {run.output}")
+    run_client("scancel", holder)
+    said = run.wait_for_end()
+    log = (lost / RUN_PATH / "logs/tune.med-mantis.log").read_text()
+    assert "resumes from checkpoint-" in log and cluster.job_state(job) == "COMPLETED" and said.count("rule tune:") == 1
+    assert not (lost / RUN_PATH / "checkpoints/med-mantis").exists()
+    assert find_unfinished(lost) == [] and (lost / RUN_PATH / "models/med-mantis/files.parquet").exists()

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 
 from medmim.questions.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
-from medmim.questions.generate import questions
+from medmim.questions.generate import generate_questions
 from medmim.questions.row import Row
 
 HELD_IN = ("embed", "lumiere", "ms_cxr_t")
 SOURCES = (*HELD_IN, "pmc", "vqa_rad", "odir")
-CFG = {"seed": 7, "benchmark_fraction": 0.25, "open_fraction": 0.1}
+DEFAULT_CFG = {"seed": 7, "benchmark_fraction": 0.25, "open_fraction": 0.1}
 COURSES = ("NNNN", "ANNN", "BBBB", "PPPP", "APSM", "NPSM", "PSMK", "SMKK", "MKKK")
 
 
-class Made:
+class SourceTables:
     """Collects the rows of one source's tables."""
 
     def __init__(self, source: str) -> None:
@@ -22,7 +22,7 @@ class Made:
         self.findings: list[dict[str, object]] = []
         self.truth: list[dict[str, str]] = []
 
-    def image(self, patient: object, study: object, name: str, day: int | None = None, **columns: str) -> str:
+    def add_image(self, patient: object, study: object, name: str, day: int | None = None, **columns: str) -> str:
         image_id = f"image-{self.source}-{name}"
         row = dict.fromkeys(IMAGE_COLUMNS, "") | {
             "image_id": image_id, "patient_id": f"{self.source}/{patient}", "study_id": f"{self.source}/{study}", "day": day,
@@ -31,7 +31,7 @@ class Made:
         self.images.append(row | columns)
         return image_id
 
-    def state(self, patient: object, study: object, image_id: str, **facts: str) -> None:
+    def add_findings(self, patient: object, study: object, image_id: str, **facts: str) -> None:
         for name, value in facts.items():
             row = {
                 "finding_id": f"{self.source}/{len(self.findings)}", "patient_id": f"{self.source}/{patient}",
@@ -39,31 +39,31 @@ class Made:
             }  # fmt: skip
             self.findings.append(row)
 
-    def true(self, name: str, **values: str) -> None:
+    def add_truth(self, name: str, **values: str) -> None:
         self.truth += [{"path": f"{name}.png", "name": n, "value": v} for n, v in values.items()]
 
-    def frames(self) -> dict[str, pd.DataFrame]:
+    def to_frames(self) -> dict[str, pd.DataFrame]:
         return {
             "images": pd.DataFrame(self.images, columns=[*IMAGE_COLUMNS, "origin_file"]),
             "findings": pd.DataFrame(self.findings, columns=FINDING_COLUMNS),
         }
 
-    def ask(self, **cfg: object) -> list[Row]:
+    def generate_questions(self, **cfg: object) -> list[Row]:
         truth = pd.DataFrame(self.truth, columns=["path", "name", "value"]) if self.truth else None
-        return questions(self.source, **self.frames(), **{**CFG, "truth": truth, **cfg})  # type: ignore[arg-type]
+        return generate_questions(self.source, **self.to_frames(), **{**DEFAULT_CFG, "truth": truth, **cfg})  # type: ignore[arg-type]
 
 
-def _embed(made: Made, n: int, rng: np.random.Generator) -> None:
+def _fill_embed(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:
     for p in range(n):
         courses = {side: COURSES[rng.integers(len(COURSES))] for side in "LR"}
         for visit in range(4):
             for side, view in [(s, v) for s in "LR" for v in ("CC", "MLO")]:
                 study = f"{p}-{visit}"
-                image = made.image(p, study, f"{study}-{side}{view}", 365 * visit, view=view, laterality=side)
-                made.state(p, study, image, view=view, laterality=side, birads=courses[side][visit])
+                image = source_tables.add_image(p, study, f"{study}-{side}{view}", 365 * visit, view=view, laterality=side)
+                source_tables.add_findings(p, study, image, view=view, laterality=side, birads=courses[side][visit])
 
 
-def _lumiere(made: Made, n: int, rng: np.random.Generator) -> None:
+def _fill_lumiere(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:
     for p in range(n):
         size = int(rng.integers(2))
         stages = [("Pre-Op", 3), ("Post-Op", size)]
@@ -74,59 +74,68 @@ def _lumiere(made: Made, n: int, rng: np.random.Generator) -> None:
         for week, (rano, size_now) in enumerate(stages):
             study = f"Patient-{p:03d}/week-{week:03d}"
             for sequence in ("T1", "CT1", "T2", "FLAIR"):
-                image = made.image(p, study, f"slice_3/{p}-{week}-{sequence}", 7 * week, view=sequence)
-                made.state(p, study, image, sequence=sequence)
+                image = source_tables.add_image(p, study, f"slice_3/{p}-{week}-{sequence}", 7 * week, view=sequence)
+                source_tables.add_findings(p, study, image, sequence=sequence)
                 size_word = ("none", "small", "medium", "large")[size_now]
-                made.true(f"slice_3/{p}-{week}-{sequence}", lesion_size=size_word, lesion_side="L")
-            made.state(p, study, "", rano=rano)
+                source_tables.add_truth(f"slice_3/{p}-{week}-{sequence}", lesion_size=size_word, lesion_side="L")
+            source_tables.add_findings(p, study, "", rano=rano)
             if rano == "Post-Op":
-                made.state(p, study, "", resection="partial resection" if size_now else "complete resection")
+                source_tables.add_findings(p, study, "", resection="partial resection" if size_now else "complete resection")
 
 
-def _ms_cxr_t(made: Made, n: int, rng: np.random.Generator) -> None:
+def _fill_ms_cxr_t(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:
     findings = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
     grades = ("mild", "moderate", "severe")
     for p in range(n):
         finding = findings[p % 5]
         before, after = rng.integers(3, size=2)
-        ids = [made.image(p, f"s{p}-{k}", f"{p}-{k}") for k in range(2)]
+        ids = [source_tables.add_image(p, f"s{p}-{k}", f"{p}-{k}") for k in range(2)]
         change = "stable" if before == after else "worsening" if after > before else "improving"
-        made.state(p, f"s{p}-1", ids[1], **{f"progression:{finding}": change, f"previous:{finding}": ids[0]})
+        source_tables.add_findings(p, f"s{p}-1", ids[1], **{f"progression:{finding}": change, f"previous:{finding}": ids[0]})
         for k, grade in enumerate((before, after)):
-            made.true(f"{p}-{k}", **{f"severity:{finding}": grades[grade]})
+            source_tables.add_truth(f"{p}-{k}", **{f"severity:{finding}": grades[grade]})
 
 
-def _pmc(made: Made, n: int, rng: np.random.Generator) -> None:
+def _fill_pmc(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:
     for p in range(n):
-        image = made.image(p, p, str(p))
-        made.state(p, p, image, domain=("mri", "ct_scan")[p % 2])
+        image = source_tables.add_image(p, p, str(p))
+        source_tables.add_findings(p, p, image, domain=("mri", "ct_scan")[p % 2])
         for turn in range(3):
             answer = f"Answer {rng.integers(9)} of {{figure}} {p}."  # braces are text, not fields of a template
-            made.state(p, p, image, **{f"qa:{turn}:question": f"What is part {turn}?\n<image>", f"qa:{turn}:answer": answer})
+            source_tables.add_findings(
+                p, p, image, **{f"qa:{turn}:question": f"What is part {turn}?\n<image>", f"qa:{turn}:answer": answer}
+            )
 
 
-def _vqa_rad(made: Made, n: int, rng: np.random.Generator) -> None:
-    asked = ("Is there a mass?", "Is the heart large?", "Is this an image?", "What plane is this?")
+def _fill_vqa_rad(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:
+    question_texts = ("Is there a mass?", "Is the heart large?", "Is this an image?", "What plane is this?")
     for p in range(n):
-        image = made.image(p, p, f"synpic{p}")
+        image = source_tables.add_image(p, p, f"synpic{p}")
         yes = ["yes" if rng.random() < 0.5 else "No" for _ in range(2)]
         for k, answer in enumerate([*yes, "Yes", ("axial", "coronal")[int(rng.integers(2))]]):
             kind = "CLOSED" if k < 3 else "OPEN"
-            turn = {"question": asked[k], "answer": answer, "answer_type": kind}
-            made.state(p, p, image, **{f"qa:{10 * p + k}:{what}": value for what, value in turn.items()})
+            turn = {"question": question_texts[k], "answer": answer, "answer_type": kind}
+            source_tables.add_findings(p, p, image, **{f"qa:{10 * p + k}:{what}": value for what, value in turn.items()})
 
 
-def _odir(made: Made, n: int, rng: np.random.Generator) -> None:
-    known = ("normal fundus", "glaucoma", "cataract，lens dust", "drusen, mild retinopathy", "myopia")
+def _fill_odir(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:
+    diagnoses = ("normal fundus", "glaucoma", "cataract，lens dust", "drusen, mild retinopathy", "myopia")
     for p in range(n):
         for side in "LR":
-            image = made.image(p, p, f"{p}_{side}", laterality=side)
-            made.state(p, p, image, diagnosis=known[rng.choice(5, p=[0.5, 0.2, 0.1, 0.1, 0.1])])
+            image = source_tables.add_image(p, p, f"{p}_{side}", laterality=side)
+            source_tables.add_findings(p, p, image, diagnosis=diagnoses[rng.choice(5, p=[0.5, 0.2, 0.1, 0.1, 0.1])])
 
 
-def made(source: str, patients: int = 60) -> Made:
+def make_source_tables(source: str, patients: int = 60) -> SourceTables:
     """The tables of one source; the same for the same number of patients."""
-    tables = Made(source)
-    build = {"embed": _embed, "lumiere": _lumiere, "ms_cxr_t": _ms_cxr_t, "pmc": _pmc, "vqa_rad": _vqa_rad, "odir": _odir}
-    build[source](tables, patients, np.random.default_rng([1, *source.encode()]))
-    return tables
+    source_tables = SourceTables(source)
+    fillers = {
+        "embed": _fill_embed,
+        "lumiere": _fill_lumiere,
+        "ms_cxr_t": _fill_ms_cxr_t,
+        "pmc": _fill_pmc,
+        "vqa_rad": _fill_vqa_rad,
+        "odir": _fill_odir,
+    }
+    fillers[source](source_tables, patients, np.random.default_rng([1, *source.encode()]))
+    return source_tables

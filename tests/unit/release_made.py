@@ -20,12 +20,12 @@ BENCHMARK = "Med_MIM_benchmark_Held_in_Temporal.json"
 TRAIN = "Med_MIM_train_inherent_Temporal.json"
 
 
-def chest(patient: int, *studies: int) -> list[str]:
+def make_chest_paths(patient: int, *studies: int) -> list[str]:
     """Paths of one chest X-ray per study."""
     return [f"p10/p{patient}/s{study}/image-{study}.png" for study in studies]
 
 
-def record(
+def make_record(
     number: int = 1,
     *,
     images: Sequence[str] | None = None,
@@ -35,50 +35,50 @@ def record(
     placeholders: int | None = None,
 ) -> dict[str, Any]:
     """A record in the authors' form; open where `options` is empty."""
-    images = chest(number, 1, 2) if images is None else list(images)
+    images = make_chest_paths(number, 1, 2) if images is None else list(images)
     lines = "".join(f"\n{letter}: {option}" for letter, option in zip("ABCDEFG", options, strict=False))
-    shown = "<image>" * (len(images) if placeholders is None else placeholders)
+    placeholder_text = "<image>" * (len(images) if placeholders is None else placeholders)
     return {
         "id": f"made-{number}",
         "images": list(images),
         "conversation": [
-            {"role": "user", "content": shown + text + lines + "\n" * bool(options)},
+            {"role": "user", "content": placeholder_text + text + lines + "\n" * bool(options)},
             {"role": "assistant", "content": answer},
         ],
         "source": "MS_CXR_T_vqa_edema",
     }
 
 
-def write(path: Path, records: Any) -> Path:
+def write_records(path: Path, records: Any) -> Path:
     """Write records as the authors do: indented by four."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(records, indent=4, ensure_ascii=False), encoding="utf-8")
     return path
 
 
-def index(folder: Path) -> Path:
+def index_folder(folder: Path) -> Path:
     """Index a folder's files, in the folder."""
-    table_io.write(folder / files.INDEX, "files", files.index(folder))
-    return folder / files.INDEX
+    table_io.write_table(folder / files.INDEX_NAME, "files", files.index_files(folder))
+    return folder / files.INDEX_NAME
 
 
 @dataclass
-class Done:
+class ProgramResult:
     """How a program ended, and what it wrote to stderr."""
 
     returncode: int
     stderr: str
 
 
-def run(program: str, *arguments: object) -> Done:
+def run_program(program: str, *arguments: object) -> ProgramResult:
     """Run a program of workflow/scripts in this process: a tenth of the time that a new one takes to import."""
     script = str(WORKFLOW / "scripts" / program)
-    said, handlers, code = io.StringIO(), logging.root.handlers[:], 0
-    with mock.patch.object(sys, "argv", [script, *map(str, arguments)]), contextlib.redirect_stderr(said):
+    stderr, handlers, returncode = io.StringIO(), logging.root.handlers[:], 0
+    with mock.patch.object(sys, "argv", [script, *map(str, arguments)]), contextlib.redirect_stderr(stderr):
         try:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as end:
-            code = int(end.code or 0)
+            returncode = int(end.code or 0)
         finally:
             logging.root.handlers[:] = handlers
-    return Done(code, said.getvalue())
+    return ProgramResult(returncode, stderr.getvalue())

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from medmim.common.files import described
+from medmim.common.files import file_record
 from medmim.tables import images, table_io
 
 SETS = {
@@ -39,11 +39,11 @@ MODELS: dict[str, dict[str, Any]] = {
         "tuning": {"lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.1},
     },
 }
-RIGHT = {"mantis": 0.3, "med-mantis": 0.8, "llava-med": 0.25, "mim-llava-med": 0.7}
+ACCURACIES = {"mantis": 0.3, "med-mantis": 0.8, "llava-med": 0.25, "mim-llava-med": 0.7}
 CFG = {"title": "A made-up run", "examples": 3, "synthetic": True, "models": MODELS, "resamples": 1000}
 
 
-def question(set_: str, number: int, kind: str, split: str) -> dict[str, Any]:
+def make_question(set_: str, number: int, kind: str, split: str) -> dict[str, Any]:
     ability, task = SETS[set_]
     options = ["improving", "stable", "worsening"] if kind == "closed" else []
     index = number % 3
@@ -67,15 +67,15 @@ def question(set_: str, number: int, kind: str, split: str) -> dict[str, Any]:
     }
 
 
-def _pixels(number: int) -> np.ndarray:
+def _make_pixels(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 255, (24, 20), np.uint8)
 
 
-ENCODED = [images.encode(_pixels(n)) for n in range(4)]
+ENCODED = [images.encode_png(_make_pixels(n)) for n in range(4)]
 IDS = [image_id for image_id, _ in ENCODED]
 
 
-def image_rows() -> list[dict[str, Any]]:
+def make_image_rows() -> list[dict[str, Any]]:
     return [
         {
             "image_id": image_id,
@@ -97,60 +97,62 @@ def image_rows() -> list[dict[str, Any]]:
     ]
 
 
-def cell(model: str, set_: str, metric: str, value: float, **other: Any) -> dict[str, Any]:
+def make_cell(model: str, set_: str, metric: str, value: float, **other: Any) -> dict[str, Any]:
     row = {"model": model, "set": set_, "kind": "closed", "condition": "plain", "metric": metric, "value": value}
     row |= {"ability": set_ if set_ in ("temporal", "reasoning", "comparison", "coreference", "held_in") else "held_out"}
     return row | {"part": "all", "ci_low": value - 0.051, "ci_high": value + 0.049, "n": 12, "n_patients": 6} | other
 
 
-def leaderboard(*, opened: bool = True) -> list[dict[str, Any]]:
+def make_leaderboard(*, has_open_questions: bool = True) -> list[dict[str, Any]]:
     rows = []
     for s in [*SETS, "held_in", "held_out"]:
         for model, settings in MODELS.items():
-            value = RIGHT[model] + 0.001 * len(s)
+            value = ACCURACIES[model] + 0.001 * len(s)
             rows += [
-                cell(model, s, "accuracy", value),
-                cell(model, s, "accuracy", 0.31, condition="blind"),
-                cell(model, s, "unparsed_rate", 0.0125, ci_low=0.0, ci_high=0.03),
-                cell(model, s, "refused_rate", 0.0, ci_low=0.0, ci_high=0.0),
-                cell(model, s, "accuracy_minus_blind", value - 0.31),
+                make_cell(model, s, "accuracy", value),
+                make_cell(model, s, "accuracy", 0.31, condition="blind"),
+                make_cell(model, s, "unparsed_rate", 0.0125, ci_low=0.0, ci_high=0.03),
+                make_cell(model, s, "refused_rate", 0.0, ci_low=0.0, ci_high=0.0),
+                make_cell(model, s, "accuracy_minus_blind", value - 0.31),
             ]
             rows += [
-                cell(model, s, "accuracy", value - 0.02, part="clean", n=9, n_patients=5),
-                cell(model, s, "accuracy", 0.28, condition="rotated"),
-                cell(model, s, "circular_accuracy", 0.11, condition="rotated"),
-                cell(model, s, "accuracy_minus_rotated", value - 0.28),
-                cell(model, s, "recall_A", 0.42, n=7),
+                make_cell(model, s, "accuracy", value - 0.02, part="clean", n=9, n_patients=5),
+                make_cell(model, s, "accuracy", 0.28, condition="rotated"),
+                make_cell(model, s, "circular_accuracy", 0.11, condition="rotated"),
+                make_cell(model, s, "accuracy_minus_rotated", value - 0.28),
+                make_cell(model, s, "recall_A", 0.42, n=7),
             ]
             if "base" in settings:
-                rows.append(cell(model, s, "accuracy_minus_base", value - RIGHT[settings["base"]]))
-            if opened and s not in ("held_in", "held_out"):
-                rows += [cell(model, s, m, 0.4, kind="open", n=120 if s == "rad" else 4) for m in ("token_f1", "token_recall")]
-        rows.append(cell("chance", s, "accuracy", 1 / 3, ci_low=None, ci_high=None))
-        rows.append(cell("majority", s, "accuracy", 0.35))
+                rows.append(make_cell(model, s, "accuracy_minus_base", value - ACCURACIES[settings["base"]]))
+            if has_open_questions and s not in ("held_in", "held_out"):
+                rows += [
+                    make_cell(model, s, m, 0.4, kind="open", n=120 if s == "rad" else 4) for m in ("token_f1", "token_recall")
+                ]
+        rows.append(make_cell("chance", s, "accuracy", 1 / 3, ci_low=None, ci_high=None))
+        rows.append(make_cell("majority", s, "accuracy", 0.35))
     return rows
 
 
-def comparison(model: str, other: str, set_: str, **changed: Any) -> dict[str, Any]:
+def make_comparison(model: str, other: str, set_: str, **changed: Any) -> dict[str, Any]:
     row = {"set": set_, "part": "all", "model": model, "other": other, "relation": "", "value": 0.1, "ci_low": 0.02}
     row |= {"ci_high": 0.18, "p": 0.012, "p_holm": 0.0004, "p_mcnemar": None, "p_mcnemar_holm": None}
     return row | {"only_model": 5, "only_other": 2, "n": 12, "n_patients": 6} | changed
 
 
-def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None = None) -> dict[str, Any]:
+def write_run(folder: Path, *, has_open_questions: bool = True, replies: dict[str, str] | None = None) -> dict[str, Any]:
     """Write the run; returns the options of report.py. `replies`: replies of the models to their first questions."""
-    kinds = ["closed"] * 12 + (["open"] * 4 if opened else [])
-    benchmark = [question(s, n, kind, "benchmark") for s in SETS for n, kind in enumerate(kinds)]
-    train = [question(s, n, kind, "train") for s in list(SETS)[:4] for n, kind in enumerate(kinds * 2)]
+    kinds = ["closed"] * 12 + (["open"] * 4 if has_open_questions else [])
+    benchmark = [make_question(s, n, kind, "benchmark") for s in SETS for n, kind in enumerate(kinds)]
+    train = [make_question(s, n, kind, "train") for s in list(SETS)[:4] for n, kind in enumerate(kinds * 2)]
     for i, row in enumerate(train):
         row["qa_id"] += f"-{i}"
-    table_io.write(folder / "qa" / "train.parquet", "qa", train)
-    table_io.write(folder / "qa" / "benchmark.parquet", "qa", benchmark)
-    table_io.write(folder / "images" / "lumiere.images.parquet", "images", image_rows())
-    table_io.write(folder / "leaderboard.parquet", "leaderboard", leaderboard(opened=opened))
+    table_io.write_table(folder / "qa" / "train.parquet", "qa", train)
+    table_io.write_table(folder / "qa" / "benchmark.parquet", "qa", benchmark)
+    table_io.write_table(folder / "images" / "lumiere.images.parquet", "images", make_image_rows())
+    table_io.write_table(folder / "leaderboard.parquet", "leaderboard", make_leaderboard(has_open_questions=has_open_questions))
     pairs = [("med-mantis", "mantis", {"relation": "base"}), ("llava-med", "mantis", {"p_mcnemar": 0.04, "p_mcnemar_holm": 0.08})]
-    compared = [comparison(a, b, s, **more) for s in [*SETS, "held_in", "held_out"] for a, b, more in pairs]
-    table_io.write(folder / "comparisons.parquet", "comparisons", compared)
+    comparison_rows = [make_comparison(a, b, s, **more) for s in [*SETS, "held_in", "held_out"] for a, b, more in pairs]
+    table_io.write_table(folder / "comparisons.parquet", "comparisons", comparison_rows)
     options: dict[str, Any] = {
         "leaderboard": folder / "leaderboard.parquet",
         "comparisons": folder / "comparisons.parquet",
@@ -170,7 +172,7 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
             predictions = []
             for row in benchmark:
                 closed = row["kind"] == "closed"
-                right = bool(rng.random() < (RIGHT[model] if condition == "plain" else 0.31))
+                right = bool(rng.random() < (ACCURACIES[model] if condition == "plain" else 0.31))
                 index = row["answer_index"] if right or not closed else (row["answer_index"] + 1) % 3
                 reply = f"{'ABC'[index]}: {row['options'][index]}" if closed else "a lesion"
                 if replies and condition == "plain" and model in replies and row["qa_id"] == benchmark[0]["qa_id"]:
@@ -188,18 +190,18 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
                         "failure": "",
                     }
                 )
-                judged = {"accuracy": float(right)} if closed else {"exact_match": 0.0, "token_f1": 0.5, "token_recall": 1 / 3}
+                scores = {"accuracy": float(right)} if closed else {"exact_match": 0.0, "token_f1": 0.5, "token_recall": 1 / 3}
                 answers += [
                     {k: row[k] for k in ("qa_id", "set", "ability", "kind")}
                     | {"model": model, "condition": condition, "cluster": row["patient_ids"][0], "metric": metric, "value": value}
                     | {"rotation": 0, "option": index if closed else None}
                     | ({"status": "ok", "read": "ABC"[index]} if closed else {"status": "", "read": ""})
-                    for metric, value in judged.items()
+                    for metric, value in scores.items()
                 ]
             path = folder / "predictions" / f"{model}.{condition}.parquet"
-            table_io.write(path, "predictions", predictions)
+            table_io.write_table(path, "predictions", predictions)
             options["predictions"].append(path)
-        table_io.write(folder / "scores" / f"{model}.parquet", "answers", answers)
+        table_io.write_table(folder / "scores" / f"{model}.parquet", "answers", answers)
         options["answers"].append(folder / "scores" / f"{model}.parquet")
         path = folder / "models" / f"{model}.loss.parquet"
         stages = ["tune"] if "base" in MODELS[model] else ["vision", "language"]
@@ -208,7 +210,7 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
             for stage in stages
             for step in range(10, 101, 10)
         ]
-        table_io.write(path, "loss", history)
+        table_io.write_table(path, "loss", history)
         options["loss"].append(path)
     faults = {
         "records": 16,
@@ -224,13 +226,13 @@ def write(folder: Path, *, opened: bool = True, replies: dict[str, str] | None =
     return options
 
 
-def inputs(options: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def describe_inputs(options: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """The files read, by option and in the order of report.py, as a job describes them."""
     paths = {name: value if isinstance(value, list) else [value] for name, value in options.items()}
-    return {name: [described(path) for path in found if path] for name, found in paths.items()}
+    return {name: [file_record(path) for path in option_paths if path] for name, option_paths in paths.items()}
 
 
-def argv(options: dict[str, Any], report: Path, cfg: dict[str, Any]) -> list[str]:
+def build_argv(options: dict[str, Any], report: Path, cfg: dict[str, Any]) -> list[str]:
     """Command line of report.py."""
     words = ["--report", str(report), "--cfg", json.dumps(cfg)]
     for name, value in options.items():

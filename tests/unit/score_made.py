@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def question(name: str, set_: str, options: list[str], gold: str, patients: list[str], **changed: Any) -> dict[str, Any]:
+def make_question(name: str, set_: str, options: list[str], gold: str, patients: list[str], **changed: Any) -> dict[str, Any]:
     """A qa row: closed with options, open without."""
     return {
         "qa_id": name,
@@ -24,7 +24,7 @@ def question(name: str, set_: str, options: list[str], gold: str, patients: list
     } | changed
 
 
-def prediction(
+def make_prediction(
     name: str, model: str, condition: str, reply: str, logprobs: list[float] | None = None, **changed: Any
 ) -> dict[str, Any]:
     """A predictions row."""

@@ -42,7 +42,7 @@ CONTEXTS = {
         "input": f"{BIOSCHEMAS}/ComputationalWorkflow#input",
         "output": f"{BIOSCHEMAS}/ComputationalWorkflow#output",
     },
-    ro_crate.TERMS: {term: f"https://w3id.org/ro/terms/workflow-run#{term}" for term in RUN.split()},
+    ro_crate.TERMS_URL: {term: f"https://w3id.org/ro/terms/workflow-run#{term}" for term in RUN.split()},
 }
 ADVICE = {
     # What the profiles advise and a run cannot tell: who started it, who publishes it, and where its code is on the web.
@@ -77,12 +77,12 @@ def run(mini: Path, tmp_path_factory: pytest.TempPathFactory, snakemake) -> Path
 def written(folder: Path) -> bytes:
     """The crate of a working directory's run, written anew."""
     with chdir(folder):
-        ro_crate.write(Path("results/mini"))
-    return (folder / "results/mini" / ro_crate.METADATA).read_bytes()
+        ro_crate.write_crate(Path("results/mini"))
+    return (folder / "results/mini" / ro_crate.METADATA_FILE).read_bytes()
 
 
 def entities(folder: Path) -> dict[str, Entity]:
-    graph = json.loads((folder / "results/mini" / ro_crate.METADATA).read_text())["@graph"]
+    graph = json.loads((folder / "results/mini" / ro_crate.METADATA_FILE).read_text())["@graph"]
     found = {entity["@id"]: entity for entity in graph}
     assert len(found) == len(graph)
     return found
@@ -98,7 +98,7 @@ def references(value: Any) -> set[str]:
 
 
 def records(folder: Path) -> list[job_record.Record]:
-    return [job_record.read(path) for path in job_record.sidecars(folder / "results/mini")]
+    return [job_record.read_record(path) for path in job_record.find_sidecars(folder / "results/mini")]
 
 
 def below(path: str) -> str:
@@ -133,7 +133,7 @@ def test_the_crate_is_valid_and_follows_all_advice_it_can(run: Path, issues: Iss
 
 
 def test_the_validator_sees_every_term(run: Path) -> None:
-    told = json.loads((run / "results/mini" / ro_crate.METADATA).read_text())
+    told = json.loads((run / "results/mini" / ro_crate.METADATA_FILE).read_text())
     assert told["@context"] == list(CONTEXTS)
     used = {key for e in told["@graph"] for key in [*e, *kinds(e)]} - {"@id", "@type"}
     assert used <= {term for terms in CONTEXTS.values() for term in terms}
@@ -152,7 +152,7 @@ def test_the_validator_sees_every_term(run: Path) -> None:
 def test_a_crate_that_lacks_something_is_rejected(
     run: Path, tmp_path: Path, issues: Issues, kind: str, key: str, message: str
 ) -> None:
-    path = copied(run, tmp_path) / "results/mini" / ro_crate.METADATA
+    path = copied(run, tmp_path) / "results/mini" / ro_crate.METADATA_FILE
     told = json.loads(path.read_text())
     entity = next(e for e in told["@graph"] if kind in kinds(e) and key in e)
     del entity[key]
@@ -168,13 +168,13 @@ def test_a_crate_without_one_of_its_files_is_rejected(run: Path, tmp_path: Path,
 
 def test_every_artifact_is_told_with_its_hash(run: Path) -> None:
     found = entities(run)
-    outputs = {below(e["path"]): e for record in records(run) for e in job_record.outputs(record)}
+    outputs = {below(e["path"]): e for record in records(run) for e in job_record.output_files(record)}
     assert len(outputs) > 60
     for path, entry in outputs.items():
         assert (found[path]["sha256"], found[path]["contentSize"]) == (entry["sha256"], str(entry["bytes"]))
-        assert found[path]["sha256"] == files.sha256(run / "results/mini" / path)
+        assert found[path]["sha256"] == files.hash_file(run / "results/mini" / path)
     for path in (path for path, entity in found.items() if "File" in kinds(entity)):
-        assert path in outputs or path.startswith(f"{ro_crate.CODE}/")
+        assert path in outputs or path.startswith(f"{ro_crate.CODE_FOLDER}/")
 
 
 def test_every_job_is_told_with_what_it_read_made_and_was_told(run: Path) -> None:
@@ -183,7 +183,7 @@ def test_every_job_is_told_with_what_it_read_made_and_was_told(run: Path) -> Non
 
     def place(entry: Entity) -> str:
         path = below(entry["path"])
-        return path.removesuffix(files.INDEX) if Path(path).name == files.INDEX else path
+        return path.removesuffix(files.INDEX_NAME) if Path(path).name == files.INDEX_NAME else path
 
     jobs = {record["key"]: record for record in records(run)}
     actions = {e["identifier"]: e for e in found.values() if "CreateAction" in kinds(e) and "identifier" in e}
@@ -191,10 +191,10 @@ def test_every_job_is_told_with_what_it_read_made_and_was_told(run: Path) -> Non
     for key, record in jobs.items():
         action = actions[key]
         objects = references(action.get("object", []))
-        assert {o for o in objects if not o.startswith("#")} == {place(e) for e in job_record.inputs(record)}
-        assert references(action["result"]) == {place(e) for e in job_record.outputs(record)}
+        assert {o for o in objects if not o.startswith("#")} == {place(e) for e in job_record.input_files(record)}
+        assert references(action["result"]) == {place(e) for e in job_record.output_files(record)}
         values = {found[o]["name"]: found[o]["value"] for o in objects if o.startswith("#value/")}
-        assert values == dict(ro_crate._flat(record["cfg"] | record["options"]))
+        assert values == dict(ro_crate._flatten_settings(record["cfg"] | record["options"]))
         assert all(references(found[o]["exampleOfWork"]) <= found.keys() for o in objects)
         assert (action["startTime"], action["endTime"]) == (record["start"], record["end"])
         tool = found[action["instrument"]["@id"]]
@@ -212,23 +212,23 @@ def test_all_that_is_referred_to_is_there(run: Path) -> None:
 
 
 def test_the_workflow_is_in_the_crate(run: Path) -> None:
-    code = run / "results/mini" / ro_crate.CODE
+    code = run / "results/mini" / ro_crate.CODE_FOLDER
     told = {p.relative_to(code) for p in code.rglob("*") if p.is_file()}
     assert told == {Path("Snakefile"), *(p.relative_to(ROOT) for p in ROOT.glob("workflow/rules/*.smk"))}
     assert all((code / p).read_bytes() == (ROOT / p).read_bytes() for p in told)
 
 
 def test_two_crates_of_one_run_are_the_same_bytes(run: Path) -> None:
-    first = (run / "results/mini" / ro_crate.METADATA).read_bytes()
+    first = (run / "results/mini" / ro_crate.METADATA_FILE).read_bytes()
     assert written(run) == first
     assert not list((run / "results/mini").glob("*.partial-*"))
 
 
 def edited(run: Path, folder: Path, name: str, **changes: Any) -> job_record.Record:
     """A copy of the run with other fields in the record of one artifact."""
-    path = job_record.sidecar(copied(run, folder) / "results/mini" / name)
-    record = job_record.read(path) | changes
-    job_record.write(path, record)
+    path = job_record.sidecar_path(copied(run, folder) / "results/mini" / name)
+    record = job_record.read_record(path) | changes
+    job_record.write_record(path, record)
     return record
 
 
@@ -245,7 +245,7 @@ def test_restored_jobs_say_so(run: Path, tmp_path: Path) -> None:
 
 def test_the_crate_tells_nothing_of_the_machine(run: Path, tmp_path: Path, issues: Issues) -> None:
     """A user's file outside the run is told by its content; folders, host and login are not told at all."""
-    record = job_record.read(job_record.sidecar(run / "results/mini/report.html"))
+    record = job_record.read_record(job_record.sidecar_path(run / "results/mini/report.html"))
     paper = {"path": "/secret/folder/paper.csv", "bytes": 12, "sha256": "ab" * 32}
     record = edited(
         run, tmp_path, "report.html",
@@ -267,11 +267,11 @@ def test_the_crate_tells_nothing_of_the_machine(run: Path, tmp_path: Path, issue
 
 def test_a_run_that_is_not_finished_has_no_crate(run: Path, tmp_path: Path) -> None:
     results = copied(run, tmp_path) / "results/mini"
-    (results / ro_crate.METADATA).unlink()
-    job_record.sidecar(results / "leaderboard.parquet").unlink()
+    (results / ro_crate.METADATA_FILE).unlink()
+    job_record.sidecar_path(results / "leaderboard.parquet").unlink()
     with pytest.raises(UserError, match=r"leaderboard\.parquet was not made: run the workflow first"):
         written(tmp_path)
-    assert not (results / ro_crate.METADATA).exists()
+    assert not (results / ro_crate.METADATA_FILE).exists()
 
 
 def test_an_artifact_that_is_gone_is_named(run: Path, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_an_artifact_that_is_gone_is_named(run: Path, tmp_path: Path) -> None:
 
 
 def test_an_altered_sidecar_is_refused(run: Path, tmp_path: Path) -> None:
-    path = job_record.sidecar(copied(run, tmp_path) / "results/mini/report.html")
+    path = job_record.sidecar_path(copied(run, tmp_path) / "results/mini/report.html")
     text = path.read_text()
     path.unlink()
     path.write_text(text + " ")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import owners_made
-from servers import Site, serving
+from servers import Site, serve_site
 
 SOURCES = ("embed", "ms_cxr_t", "odir")
 SECRETS = {"physionet": "NetrcSecret4711", "aws": "AwsSecret4711", "kaggle": "KaggleSecret4711", "hub": "hf_HubSecret4711"}
@@ -22,13 +22,13 @@ IMAGES = "results/real/images/embed.images.parquet"
 @pytest.fixture(scope="module")
 def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, dict[str, Any]]]:
     """Servers of three owners, each with its own login, and the settings that lead to them."""
-    phantoms = owners_made.draw(tmp_path_factory.mktemp("owners"), *SOURCES)
-    with serving() as site, owners_made.s3() as endpoint, pytest.MonkeyPatch.context() as patch:
+    phantoms = owners_made.draw_sources(tmp_path_factory.mktemp("owners"), *SOURCES)
+    with serve_site() as site, owners_made.serve_s3() as endpoint, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "of the test's own")
         settings: dict[str, Any] = {}
         for source in SOURCES:
-            settings |= owners_made.owner(source, phantoms, site, endpoint)
+            settings |= owners_made.publish_source(source, phantoms, site, endpoint)
         for path, page in site.pages.items():
             page.login = page.login and f"someone:{SECRETS['kaggle' if 'kaggle' in path or '/api/' in path else 'physionet']}"
         yield site, settings
@@ -41,7 +41,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (home / ".kaggle").mkdir()
     (home / ".kaggle/kaggle.json").write_text(json.dumps({"username": "someone", "key": SECRETS["kaggle"]}))
     (home / ".netrc").write_text(f"machine 127.0.0.1 login someone password {SECRETS['physionet']}\n")
-    environment = dict.fromkeys(owners_made.VARIABLES, "")
+    environment = dict.fromkeys(owners_made.CREDENTIAL_VARIABLES, "")
     del environment["NETRC"], environment["AWS_PROFILE"], environment["AWS_SESSION_TOKEN"], environment["KAGGLE_CONFIG_DIR"]
     own = {"AWS_ACCESS_KEY_ID": "AKIA4711", "AWS_SECRET_ACCESS_KEY": SECRETS["aws"], "HF_TOKEN": SECRETS["hub"]}
     return {**environment, **own, "HOME": str(home), "AWS_EC2_METADATA_DISABLED": "true"}

@@ -17,7 +17,7 @@ import pytest
 
 from medmim.common import files
 from medmim.provenance import cache, job_record
-from runs import MINI, artifacts, call_snakemake, checkout, faults, start_snakemake
+from runs import MINI, call_snakemake, commit_checkout, find_faults, hash_artifacts, start_snakemake
 
 RUN = Path("results/mini")
 KINDS = [
@@ -44,26 +44,31 @@ FULL = Path(__file__).with_name("full_disk.py")
 def jobs(folder: Path) -> dict[str, list[job_record.Record]]:
     """Records of a run's jobs by program, in order of their start."""
     found: dict[str, dict[str, job_record.Record]] = {}
-    for sidecar in job_record.sidecars(folder / RUN):
-        record = job_record.read(sidecar)
+    for sidecar in job_record.find_sidecars(folder / RUN):
+        record = job_record.read_record(sidecar)
         found.setdefault(record["program"].removesuffix(".py"), {})[record["key"]] = record
     return {kind: sorted(records.values(), key=lambda r: str(r["start"])) for kind, records in found.items()}
 
 
 def command(record: job_record.Record) -> list[str]:
     """What runs a job again by hand."""
-    program = str(checkout() / "workflow/scripts" / record["program"])
+    program = str(commit_checkout() / "workflow/scripts" / record["program"])
     return [sys.executable, program, "--cfg", json.dumps(record["cfg"]), *record["command"]]
 
 
 def environment(store: Path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout() / "workflow"), cache.FOLDER: str(store)}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(commit_checkout() / "workflow"),
+        cache.FOLDER_VARIABLE: str(store),
+    }
 
 
 def kill(record: job_record.Record, folder: Path, after: float) -> None:
     """Start a job as Snakemake does, its outputs deleted, and kill it after some seconds; sooner where it was done before."""
     while True:
-        for output in job_record.outputs(record):
+        for output in job_record.output_files(record):
             (folder / output["path"]).unlink(missing_ok=True)
         job = subprocess.Popen(command(record), cwd=folder, env=environment(folder / "no cache"), stderr=subprocess.DEVNULL)
         try:
@@ -86,9 +91,9 @@ def test_what_is_killed_leaves_nothing_half_made(mini: Path, tmp_path: Path, mon
     for record in chosen:  # from the last stage to the first, so that each finds its inputs
         took = (datetime.fromisoformat(record["end"]) - datetime.fromisoformat(record["start"])).total_seconds()
         kill(record, tmp_path, 0.1 + 0.8 * draw.random() * took)
-        for output in (o for o in job_record.outputs(record) if (tmp_path / o["path"]).exists()):
-            assert files.sha256(tmp_path / output["path"]) == output["sha256"]
-    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+        for output in (o for o in job_record.output_files(record) if (tmp_path / o["path"]).exists()):
+            assert files.hash_file(tmp_path / output["path"]) == output["sha256"]
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "cache"))
     killed = 0
     while killed < KILLS_OF_SNAKEMAKE:
         run = start(tmp_path)
@@ -104,8 +109,8 @@ def test_what_is_killed_leaves_nothing_half_made(mini: Path, tmp_path: Path, mon
             shutil.rmtree(tmp_path / "cache")
         call_snakemake(tmp_path, "--configfile", MINI, "--unlock")
     call_snakemake(tmp_path, "--configfile", MINI, "--cores", "2")
-    assert artifacts(tmp_path) == artifacts(mini)
-    assert faults(tmp_path) == []
+    assert hash_artifacts(tmp_path) == hash_artifacts(mini)
+    assert find_faults(tmp_path) == []
 
 
 def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
@@ -115,11 +120,11 @@ def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_said_and_leaves_nothing(mini: Path, tmp_path: Path, kind: str) -> None:
     """A disk with half the room, then with enough: a small tmpfs in a mount namespace of its own."""
-    record = max(jobs(mini)[kind], key=lambda r: sum(o["bytes"] for o in job_record.outputs(r)))
+    record = max(jobs(mini)[kind], key=lambda r: sum(o["bytes"] for o in job_record.output_files(r)))
     arguments = [tmp_path / "disk", json.dumps(command(record)), json.dumps(record["outputs"])]
     done = subprocess.run(
         ["unshare", "--map-root-user", "--mount", sys.executable, FULL, *arguments],
-        cwd=mini, env=environment(Path()) | {cache.FOLDER: ""}, capture_output=True, text=True, check=False,
+        cwd=mini, env=environment(Path()) | {cache.FOLDER_VARIABLE: ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
@@ -152,14 +157,14 @@ def test_a_second_snakemake_on_one_folder_is_turned_away(mini: Path, tmp_path: P
     os.kill(many[0].pid, signal.SIGCONT)
     assert many[1].returncode != 0 and "locked" in said
     assert many[0].communicate()[1] and many[0].returncode == 0
-    assert files.sha256(tmp_path / target) == files.sha256(mini / target)
+    assert files.hash_file(tmp_path / target) == files.hash_file(mini / target)
 
 
 def test_two_runs_at_once_share_a_cache(
     mini: Path, tmp_path: Path, many: list["subprocess.Popen[str]"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     targets = [f"{RUN}/qa/{source}.parquet" for source in ("odir", "pmc", "vqa_rad")]
-    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "cache"))
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
@@ -168,8 +173,8 @@ def test_two_runs_at_once_share_a_cache(
         said = run.communicate()[1]
         assert run.returncode == 0, said[-3000:]
     for folder in folders:
-        made = artifacts(folder)
-        assert made and made == {name: sha for name, sha in artifacts(mini).items() if name in made}
-        assert faults(folder) == []
+        made = hash_artifacts(folder)
+        assert made and made == {name: sha for name, sha in hash_artifacts(mini).items() if name in made}
+        assert find_faults(folder) == []
     kept = cache.Cache(tmp_path / "cache", 1 << 40)
-    assert kept.entries() and kept.damaged(p.name for p in kept.folder.glob("blobs/*/*")) == []
+    assert kept.list_entries() and kept.find_damaged(p.name for p in kept.folder.glob("blobs/*/*")) == []

@@ -109,9 +109,9 @@ class Workspace:
 
     def records(self, run: Path = RUN) -> dict[str, job_record.Record]:
         found = {}
-        for sidecar in job_record.sidecars(self.work / run):
-            record = job_record.read(sidecar)
-            first = Path(job_record.outputs(record)[0]["path"]).relative_to(run).as_posix()
+        for sidecar in job_record.find_sidecars(self.work / run):
+            record = job_record.read_record(sidecar)
+            first = Path(job_record.output_files(record)[0]["path"]).relative_to(run).as_posix()
             found[f"{record['program'].removesuffix('.py')} {first}"] = record
         return found
 

@@ -11,11 +11,11 @@ import yaml
 from test_dag import jobs
 
 import heldout_made
-from medmim.provenance.audit import UNTRACKED, audit
+from medmim.provenance.audit import UNTRACKED_NAMES, audit_run
 from medmim.reporting import lineage
 from medmim.tables import table_io
-from medmim.tables.data_policy import Rules
-from runs import MINI, faults
+from medmim.tables.data_policy import DataPolicy
+from runs import MINI, find_faults
 
 RESULTS = "results/mini"
 MODELS = {"mantis", "med-mantis", "llava-med", "mim-llava-med", "chance", "majority"}
@@ -23,7 +23,7 @@ SETS = {"temporal", "reasoning", "comparison", "coreference", "rad", "odir", "he
 
 
 def test_the_leaderboard_has_every_model_set_and_condition(mini: Path) -> None:
-    board = table_io.frame(mini / RESULTS / "leaderboard.parquet", "leaderboard")
+    board = table_io.read_frame(mini / RESULTS / "leaderboard.parquet", "leaderboard")
     assert set(board.model) == MODELS
     assert set(board.set) == SETS
     assert set(board.kind) == {"closed", "open"}
@@ -40,7 +40,7 @@ def test_a_second_run_has_nothing_to_do(snakemake, mini: Path) -> None:
 
 def test_every_artifact_has_its_provenance(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini)
-    assert faults(mini, [Path(RESULTS, "leaderboard.parquet"), Path(RESULTS, "report.html")]) == []
+    assert find_faults(mini, [Path(RESULTS, "leaderboard.parquet"), Path(RESULTS, "report.html")]) == []
     record = json.loads(Path(RESULTS, "leaderboard.parquet.prov.json").read_text())
     assert {e["path"] for e in record["inputs"]["answers"]} == {
         f"{RESULTS}/scores/{m}.parquet" for m in MODELS - {"chance", "majority"}
@@ -50,7 +50,7 @@ def test_every_artifact_has_its_provenance(mini: Path, monkeypatch: pytest.Monke
 
 
 def test_what_the_run_cost_is_told_of_every_job(mini: Path) -> None:
-    costs = table_io.frame(mini / RESULTS / "costs.parquet", "costs")
+    costs = table_io.read_frame(mini / RESULTS / "costs.parquet", "costs")
     made = {path.name.removesuffix(".log") for path in (mini / RESULTS / "logs").glob("*.log")} - {"audit", "crate"}
     assert {f"{rule}.{job}".rstrip(".") for rule, job in zip(costs["rule"], costs["job"], strict=True)} >= made
     assert (costs["outcome"] == "done").all() and (costs["run_seconds"] > 0).all() and (costs["memory_mb"] > 50).all()
@@ -60,12 +60,14 @@ def test_what_the_run_cost_is_told_of_every_job(mini: Path) -> None:
 def test_a_changed_byte_of_any_artifact_is_named(mini: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(mini / RESULTS, tmp_path / RESULTS, symlinks=True)
     monkeypatch.chdir(tmp_path)
-    paths = [p for p in sorted(Path(RESULTS).rglob("*")) if p.is_file() and p.relative_to(RESULTS).parts[0] not in UNTRACKED]
+    paths = [
+        p for p in sorted(Path(RESULTS).rglob("*")) if p.is_file() and p.relative_to(RESULTS).parts[0] not in UNTRACKED_NAMES
+    ]
     paths = [p for p in paths if not p.name.endswith(".prov.json")]
     for path in paths:
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    named = {f["path"] for f in audit(Path(RESULTS))["faults"] if f["kind"] == "altered"}
+    named = {f["path"] for f in audit_run(Path(RESULTS))["faults"] if f["kind"] == "altered"}
     own = {str(p) for p in paths if p.name == "files.parquet"}  # its files can't be looked up where an index is damaged
     assert own <= named
     assert {str(p) for p in paths if not any(p.is_relative_to(Path(o).parent) for o in own)} <= named
@@ -84,7 +86,7 @@ def test_the_audit_rule_fails_naming_the_file(snakemake, mini: Path) -> None:
 
 
 def test_no_patient_or_image_of_the_benchmark_is_in_training(mini: Path) -> None:
-    parts = {p: table_io.frame(mini / RESULTS / f"qa/{p}.parquet", "qa") for p in ("train", "benchmark", "pretrain")}
+    parts = {p: table_io.read_frame(mini / RESULTS / f"qa/{p}.parquet", "qa") for p in ("train", "benchmark", "pretrain")}
     for column in ("patient_ids", "image_ids"):
         values = {p: set(x for row in frame[column] for x in row) for p, frame in parts.items()}
         assert values["benchmark"] and not values["benchmark"] & (values["train"] | values["pretrain"])
@@ -98,7 +100,7 @@ def test_the_report_says_that_it_is_synthetic(mini: Path) -> None:
 
 def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tmp_path: Path) -> None:
     """Questions in the authors' format about the phantoms' images, named as the release names them."""
-    images = table_io.frame(mini / RESULTS / "images/ms_cxr_t.images.parquet", "images", ["release_path", "patient_id"])
+    images = table_io.read_frame(mini / RESULTS / "images/ms_cxr_t.images.parquet", "images", ["release_path", "patient_id"])
     pairs = images.groupby("patient_id").release_path.agg(list)
     pairs = [paths[:2] for paths in pairs if len(paths) >= 2]
     assert len(pairs) >= 8
@@ -129,7 +131,7 @@ def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tm
     config = tmp_path / "released.yaml"
     config.write_text(yaml.safe_dump(values))
     snakemake(tmp_path, "--configfile", config, "--cores", "2")
-    board = table_io.frame(tmp_path / RESULTS / "leaderboard.parquet", "leaderboard")
+    board = table_io.read_frame(tmp_path / RESULTS / "leaderboard.parquet", "leaderboard")
     board = board[board.part == "all"]
     assert board[(board.model == "mim-llava-med") & (board.set == "comparison") & (board.metric == "accuracy")].n.tolist() == [
         4,
@@ -157,11 +159,11 @@ def test_the_release_is_audited_beside_generated_questions(snakemake, mini: Path
     theirs = found.keys() - ours.keys()
     assert found == ours | {name: found[name] for name in theirs}
     assert found["Med_MIM_benchmark_Held_in_Comparison.json"]["shares_patient_with_train"] == 234
-    statistics = table_io.frame(tmp_path / RESULTS / "statistics.parquet", "statistics")
+    statistics = table_io.read_frame(tmp_path / RESULTS / "statistics.parquet", "statistics")
     assert set(zip(statistics.origin, statistics.split, strict=True)) == {
         (o, s) for o in ("ours", "release") for s in ("train", "benchmark")
     }
-    assert faults(tmp_path, [target]) == []
+    assert find_faults(tmp_path, [target]) == []
 
 
 @pytest.fixture(scope="module")
@@ -169,10 +171,10 @@ def with_further_sets(snakemake, mini: Path, tmp_path_factory: pytest.TempPathFa
     """Working directory of a run with two further held-out sets, exported; what it has of the mini run comes from its cache."""
     folder = tmp_path_factory.mktemp("further")
     shutil.copytree(mini / "results/.cache", folder / "cache", copy_function=os.link)
-    videos = [heldout_made.video_question(n, question="Which image shows the lesion?") for n in range(4)]
-    exams = [heldout_made.exam_question(n, images) for n, images in enumerate((2, 1, 3, 2))]
-    heldout_made.medframeqa(folder / "data/medframeqa", videos)
-    heldout_made.medxpertqa(folder / "data/medxpertqa", exams)
+    videos = [heldout_made.make_video_question(n, question="Which image shows the lesion?") for n in range(4)]
+    exams = [heldout_made.make_exam_question(n, images) for n, images in enumerate((2, 1, 3, 2))]
+    heldout_made.write_medframeqa(folder / "data/medframeqa", videos)
+    heldout_made.write_medxpertqa(folder / "data/medxpertqa", exams)
     values = yaml.safe_load(MINI.read_text())
     values["heldout"] = {name: {"path": f"data/{name}"} for name in ("medframeqa", "medxpertqa")}
     values["models"] = {name: values["models"][name] for name in ("mantis", "med-mantis")}
@@ -187,7 +189,7 @@ def with_further_sets(snakemake, mini: Path, tmp_path_factory: pytest.TempPathFa
 
 def test_further_held_out_sets_reach_the_leaderboard(with_further_sets: Path) -> None:
     results = with_further_sets / RESULTS
-    board = table_io.frame(results / "leaderboard.parquet", "leaderboard")
+    board = table_io.read_frame(results / "leaderboard.parquet", "leaderboard")
     cells = board[(board.metric == "accuracy") & (board.model == "med-mantis") & (board.part == "all")].set_index("set")
     assert set(cells.index) == SETS | {"medframeqa", "medxpertqa"}
     assert cells.n[["medframeqa", "medxpertqa"]].tolist() == [4, 3]  # one exam question shows a single image
@@ -199,28 +201,28 @@ def test_further_held_out_sets_reach_the_leaderboard(with_further_sets: Path) ->
     }
     assert "MedXpertQA MM" in (results / "report.html").read_text()
     for made in ("predictions/med-mantis.parquet", "export/hf/files.parquet"):
-        assert Rules.of(results / made).licences >= {"synthetic", "cc-by-4.0"}
-    assert faults(with_further_sets, [Path(RESULTS, "leaderboard.parquet"), Path(RESULTS, "export/hf/files.parquet")]) == []
+        assert DataPolicy.from_table(results / made).licences >= {"synthetic", "cc-by-4.0"}
+    assert find_faults(with_further_sets, [Path(RESULTS, "leaderboard.parquet"), Path(RESULTS, "export/hf/files.parquet")]) == []
 
 
 def test_a_further_set_is_traced_to_its_files_and_to_nothing_else(with_further_sets: Path) -> None:
     results = with_further_sets / RESULTS
-    found = lineage.cell(results, "med-mantis", "medframeqa", "accuracy")
+    found = lineage.trace_cell(results, "med-mantis", "medframeqa", "accuracy")
     assert found["sets"] == ["medframeqa"] and found["sources"] == {"medframeqa": 4} and len(found["items"]) == 4
     rests = set(found["nodes"])
     assert {"qa/heldout/medframeqa.parquet", "images/medframeqa.images.parquet", "sources/medframeqa.parquet"} <= rests
     assert not {name for name in rests if "medxpertqa" in name} and "qa/benchmark.parquet" not in rests
-    assert "medframeqa" not in lineage.cell(results, "med-mantis", "held_in", "accuracy")["sets"]
-    rests = set(lineage.cell(results, "med-mantis", "odir", "accuracy")["nodes"])
+    assert "medframeqa" not in lineage.trace_cell(results, "med-mantis", "held_in", "accuracy")["sets"]
+    rests = set(lineage.trace_cell(results, "med-mantis", "odir", "accuracy")["nodes"])
     assert "qa/benchmark.parquet" in rests and not {name for name in rests if "medframeqa" in name or "medxpertqa" in name}
-    asked = lineage.question(results, str(found["items"][0]["qa_id"]))
+    asked = lineage.trace_question(results, str(found["items"][0]["qa_id"]))
     assert asked["splits"] == ["benchmark"] and len(asked["replies"]) == 2
     assert all(image["origin_file"].startswith("data/test-0000") and image["index_sha256"] for image in asked["images"])
 
 
 def test_every_tool_gets_all_questions(with_further_sets: Path) -> None:
     export = with_further_sets / RESULTS / "export"
-    benchmark = table_io.frame(with_further_sets / RESULTS / "qa/benchmark.heldout.parquet", "qa")
+    benchmark = table_io.read_frame(with_further_sets / RESULTS / "qa/benchmark.heldout.parquet", "qa")
     parts = [pd.read_csv(path, sep="\t") for path in (export / "vlmevalkit").glob("*.tsv")]
     assert sorted(pd.concat(parts).qa_id) == sorted(benchmark.qa_id)
     for folder in ("hf", "lmms-eval"):
@@ -228,6 +230,6 @@ def test_every_tool_gets_all_questions(with_further_sets: Path) -> None:
             q for path in (export / folder / "data").glob("*.parquet") for q in pd.read_parquet(path, columns=["qa_id"]).qa_id
         ]
         assert sorted(held) == sorted(benchmark.qa_id)
-    train = table_io.frame(with_further_sets / RESULTS / "qa/train.parquet", "qa")
+    train = table_io.read_frame(with_further_sets / RESULTS / "qa/train.parquet", "qa")
     parts = [pd.read_parquet(path, columns=["qa_id"]) for path in (export / "instructions/data").glob("*.parquet")]
     assert sorted(pd.concat(parts).qa_id) == sorted(train.qa_id)

@@ -24,9 +24,9 @@ if ENDPOINTS:
                 conditions=RUN.prediction.conditions,
                 max_new_tokens=RUN.prediction.max_new_tokens,
                 seed=RUN.seed,
-                credentialed=RUN.credentialed,
+                credentialed=RUN.credentialed_sources,
             ),
-            code=digest("ask.py"),
+            code=code_sha256("ask.py"),
             replies=lambda w: f"{RUN.results}/.replies/{w.model}",  # of all runs, as they may have been paid for
         shell:
             program("ask.py") + "--qa {input.qa} --images {input.images} --replies {params.replies:q} --predictions {output}"

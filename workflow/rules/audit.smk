@@ -9,7 +9,7 @@ rule audit:
         "../../envs/data.yaml"
     params:
         cfg=cfg(expected=[f"{R}/leaderboard.parquet", f"{R}/report.html", f"{R}/tables/leaderboard.md"]),
-        code=digest("audit.py"),
+        code=code_sha256("audit.py"),
         results=R,
         cache=["--cache", CACHE] if CACHE else [],
     shell:

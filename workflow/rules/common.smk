@@ -14,12 +14,11 @@ from snakemake_interface_executor_plugins.settings import DeploymentMethod
 from medmim.common.errors import UserError
 from medmim.config.download import SERVERS
 from medmim.config.run_config import ConfigError
-from medmim.config.run_config import parse as parse_config
+from medmim.config.run_config import parse_config
 from medmim.config.training import SIZES
-from medmim.models.families.registry import FAMILIES
-from medmim.models.families.registry import module as family_module
+from medmim.models.families.registry import FAMILIES, family_module
 from medmim.provenance import cache
-from medmim.provenance.code_digest import HERE, digest
+from medmim.provenance.code_digest import THIS_CHECKOUT, code_sha256
 from medmim.snakemake_hooks import rerun, slurm
 from medmim.sources import terms
 from medmim.training.planning import architecture, memory
@@ -34,7 +33,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-R = RUN.folder
+R = RUN.run_folder
 SOURCES = list(RUN.sources)
 PHANTOMS = [s for s in SOURCES if RUN.sources[s].origin == "phantom"]
 LOCAL = [s for s in SOURCES if RUN.sources[s].origin == "local"]
@@ -63,11 +62,11 @@ for rule, gpus in {
 
 # The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
-CACHE = os.environ.get(cache.FOLDER, RUN.cache.folder or "")
+CACHE = os.environ.get(cache.FOLDER_VARIABLE, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
-rerun.install(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
-slurm.install(workflow, Path(R))
-ENVIRONMENT = {"PYTHONPATH": f"{workflow.basedir}/workflow", cache.FOLDER: CACHE, cache.LIMIT: LIMIT}
+rerun.install_planner(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
+slurm.patch_executor(workflow, Path(R))
+ENVIRONMENT = {"PYTHONPATH": f"{workflow.basedir}/workflow", cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
 shell.prefix(
     f"set -euo pipefail; export {' '.join(f'{name}={shlex.quote(str(value))}' for name, value in ENVIRONMENT.items())}; "
 )
@@ -140,7 +139,7 @@ def loaded(model):
 
 def together(model, value):
     """What to ask SLURM for where several processes train together; None, which asks for nothing, where one trains alone."""
-    return value if MODELS[model].tuning.world > 1 else None
+    return value if MODELS[model].tuning.world_size > 1 else None
 
 
 def must_fit(model):
@@ -148,13 +147,13 @@ def must_fit(model):
     base, tuning = MODELS[model].base, MODELS[model].tuning
     if tuning.gpus and tuning.gpu_memory_gb:
         try:
-            config = architecture.found(MODELS[base].hub, f"{R}/models/{base}", MODELS[base].path)
-            built = architecture.Architecture.read(*config)
-        except architecture.UnknownArchitecture:
+            config = architecture.find_config(MODELS[base].hub, f"{R}/models/{base}", MODELS[base].path)
+            built = architecture.Architecture.from_config(*config)
+        except architecture.UnknownArchitectureError:
             return  # of the hub, and known once it is fetched
-        asked = memory.expected(RUN.qa.train.model_dump(), built.image_tokens)
+        asked = memory.estimate_workload(RUN.qa.train.model_dump(), built.image_tokens)
         try:
-            memory.require(memory.plan(built, tuning, asked), model)
+            memory.require_gpu_memory(memory.plan_training(built, tuning, asked), model)
         except UserError as error:
             raise WorkflowError(str(error)) from None
 
@@ -162,14 +161,14 @@ def must_fit(model):
 def launcher(model):
     """Command that starts a training: one process, or several, which SLURM starts where the job is one of its."""
     tuning = MODELS[model].tuning
-    if tuning.world == 1:
+    if tuning.world_size == 1:
         return PYTHON
     if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
         return (
-            f"srun --nodes={tuning.nodes} --ntasks={tuning.world} --ntasks-per-node={tuning.world // tuning.nodes}"
+            f"srun --nodes={tuning.nodes} --ntasks={tuning.world_size} --ntasks-per-node={tuning.world_size // tuning.nodes}"
             f" --cpus-per-task={tuning.threads} --kill-on-bad-exit=1 {PYTHON}"
         )
-    return f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {tuning.world}"
+    return f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {tuning.world_size}"
 
 
 def tell_costs():

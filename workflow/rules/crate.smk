@@ -9,7 +9,7 @@ rule crate:
         "../../envs/data.yaml"
     params:
         cfg=cfg(),
-        code=digest("crate.py"),
+        code=code_sha256("crate.py"),
         results=R,
     shell:
         program("crate.py") + "--results {params.results}"

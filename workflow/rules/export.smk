@@ -4,7 +4,7 @@ FORMATS = ["hf", "lmms-eval", "vlmevalkit"]
 EXPORTED = {
     "run": RUN.run,
     "synthetic": PHANTOMS,
-    "credentialed": RUN.credentialed,
+    "credentialed": RUN.credentialed_sources,
     "allowed": RUN.export.credentialed,
     "max_new_tokens": RUN.prediction.max_new_tokens,
 }
@@ -26,7 +26,7 @@ rule export_benchmark:
         "../../envs/data.yaml"
     params:
         cfg=cfg(images=True, **EXPORTED),
-        code=lambda w: digest("export_questions.py", f"medmim.export.{w.format.replace('-', '_')}"),
+        code=lambda w: code_sha256("export_questions.py", f"medmim.export.{w.format.replace('-', '_')}"),
     shell:
         program("export_questions.py") + "--format {wildcards.format} --qa {input.qa} --images {input.images}"
         " --against {input.train} --export {output}"
@@ -46,7 +46,7 @@ rule export_instructions:
         "../../envs/data.yaml"
     params:
         cfg=cfg(images=RUN.export.images, **EXPORTED),
-        code=digest("export_questions.py", "medmim.export.hf"),
+        code=code_sha256("export_questions.py", "medmim.export.hf"),
     shell:
         program("export_questions.py") + "--format hf --qa {input.qa} --images {input.images}"
         " --against {input.benchmark} --export {output}"

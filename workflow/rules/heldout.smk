@@ -16,7 +16,7 @@ if HELDOUT:
                 "../../envs/data.yaml"
             params:
                 cfg=cfg(card=True),
-                code=digest("index_files.py"),
+                code=code_sha256("index_files.py"),
                 root=lambda w: RUN.heldout[w.heldout].path,
             shell:
                 program("index_files.py") + "--root {params.root:q} --index {output}"
@@ -36,7 +36,7 @@ if HELDOUT:
                 "../../envs/gpu.yaml"
             params:
                 cfg=lambda w: cfg(hub=RUN.heldout[w.heldout].hub, revision=RUN.heldout[w.heldout].revision),
-                code=digest("fetch_heldout.py"),
+                code=code_sha256("fetch_heldout.py"),
             shell:
                 program("fetch_heldout.py") + "--index {output}"
 
@@ -61,7 +61,7 @@ if HELDOUT:
                 limit=RUN.heldout[w.heldout].limit,
                 max_rejected=RUN.heldout[w.heldout].max_rejected,
             ),
-            code=lambda w: digest("import_heldout.py", f"medmim.benchmarks.external.{w.heldout}"),
+            code=lambda w: code_sha256("import_heldout.py", f"medmim.benchmarks.external.{w.heldout}"),
             root=lambda w: RUN.heldout[w.heldout].path or f"{R}/raw/{w.heldout}",
         shell:
             program("import_heldout.py") + "--set {wildcards.heldout} --root {params.root:q} --raw {input} --threads {threads}"
@@ -80,6 +80,6 @@ if HELDOUT:
             "../../envs/data.yaml"
         params:
             cfg=cfg(),
-            code=digest("join_benchmark.py"),
+            code=code_sha256("join_benchmark.py"),
         shell:
             program("join_benchmark.py") + "--benchmark {input.benchmark} --heldout {input.heldout} --joined {output}"

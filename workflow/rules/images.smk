@@ -19,7 +19,7 @@ rule build_images:
         cfg=lambda w: cfg(
             size=RUN.images.size, max_rejected=RUN.sources[w.source].max_rejected, limit=RUN.sources[w.source].limit
         ),
-        code=lambda w: digest("build_images.py", f"medmim.sources.{w.source}.adapter"),
+        code=lambda w: code_sha256("build_images.py", f"medmim.sources.{w.source}.adapter"),
         root=lambda w: raw_root(w.source),
         missing=lambda w: [f"--missing {path}" for path in missing(w.source)],
     shell:

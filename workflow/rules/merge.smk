@@ -28,7 +28,7 @@ if TUNED:
                 sources={name: source.origin for name, source in RUN.sources.items()},
                 tuning=MODELS[w.model].tuning,
             ),
-            code=digest("model_card.py"),
+            code=code_sha256("model_card.py"),
         shell:
             program("model_card.py") + "--qa {input.qa} --samples {input.samples} --tuned {input.tuned}"
             " --leaderboard {input.leaderboard} --card {output}"
@@ -49,7 +49,7 @@ if TUNED:
             "../../envs/gpu.yaml"
         params:
             cfg=lambda w: cfg(family=MODELS[w.model].family),
-            code=lambda w: digest("merge_model.py", family_module(MODELS[w.model].family)),
+            code=lambda w: code_sha256("merge_model.py", family_module(MODELS[w.model].family)),
         shell:
             program("merge_model.py") + "--base {input.base} --tuned {input.tuned} --card {input.card} --merged {output}"
 

@@ -17,6 +17,6 @@ rule plan:
             writing=RUN.qa.writer.model_dump(include={"budget_tokens", "budget_usd"}) if RUN.qa.writer else {},
             folder=R,
         ),
-        code=digest("plan.py", *(f"medmim.sources.{source}.download" for source in SERVERS)),
+        code=code_sha256("plan.py", *(f"medmim.sources.{source}.download" for source in SERVERS)),
     shell:
         program("plan.py")

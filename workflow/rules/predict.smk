@@ -25,7 +25,7 @@ rule predict:
             system=MODELS[base_of(w.model)].system,
             **RUN.prediction.model_dump(),
         ),
-        code=lambda w: digest("predict.py", family_module(MODELS[w.model].family)),
+        code=lambda w: code_sha256("predict.py", family_module(MODELS[w.model].family)),
         replies=lambda w: f"{R}/replies/{w.model}",
         adapter=lambda w: f"--adapter {loaded(w.model)['adapter']}" if adapted(w.model) else "",
     shell:

@@ -15,8 +15,8 @@ if RUN.qa.release.path:
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=cfg(rules=terms.RELEASE.record()),
-            code=digest("index_files.py"),
+            cfg=cfg(rules=terms.RELEASE_POLICY.to_record()),
+            code=code_sha256("index_files.py"),
             root=RELEASE,
         shell:
             program("index_files.py") + "--root {params.root:q} --index {output}"
@@ -33,8 +33,8 @@ elif RUN.qa.origin == "released":
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256, rules=terms.RELEASE.record()),
-            code=digest("fetch_release.py"),
+            cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256, rules=terms.RELEASE_POLICY.to_record()),
+            code=code_sha256("fetch_release.py"),
         shell:
             program("fetch_release.py") + "--index {output}"
 
@@ -63,7 +63,7 @@ if RUN.qa.origin == "generated":
                 pretrain=bool(PRETRAIN),
                 **({"composed_images": RUN.qa.composed_images} if w.source == "pmc" else {}),
             ),
-            code=lambda w: digest("generate_qa.py", f"medmim.sources.{w.source}.questions"),
+            code=lambda w: code_sha256("generate_qa.py", f"medmim.sources.{w.source}.questions"),
             raw=lambda w: f"--raw {raw_index(w.source)}" if PRETRAIN and w.source in PHANTOMS else "",
         shell:
             program("generate_qa.py")
@@ -85,8 +85,8 @@ if RUN.qa.origin == "generated":
             conda:
                 "../../envs/data.yaml"
             params:
-                cfg=cfg(writer=RUN.qa.writer, seed=RUN.seed, parts=len(SOURCES), credentialed=RUN.credentialed),
-                code=digest("write_qa.py"),
+                cfg=cfg(writer=RUN.qa.writer, seed=RUN.seed, parts=len(SOURCES), credentialed=RUN.credentialed_sources),
+                code=code_sha256("write_qa.py"),
                 replies=lambda w: f"{RUN.results}/.replies/write_qa/{w.source}.sqlite",  # of all runs, as they were paid for
             shell:
                 program("write_qa.py") + "--source {wildcards.source} --qa {input.qa} --findings {input.findings}"
@@ -112,7 +112,7 @@ if RUN.qa.origin == "generated":
                 benchmark=RUN.qa.benchmark,
                 pretrain=RUN.qa.pretrain,
             ),
-            code=digest("merge_qa.py"),
+            code=code_sha256("merge_qa.py"),
         shell:
             program("merge_qa.py") + "--qa {input} --train {output.train} --benchmark {output.benchmark}"
             " --pretrain {output.pretrain} --rejected {output.rejected}"
@@ -133,7 +133,7 @@ if RUN.qa.origin == "generated":
             "../../envs/data.yaml"
         params:
             cfg=cfg(),
-            code=digest("audit_release.py"),
+            code=code_sha256("audit_release.py"),
             release=[v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
         shell:
             program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release:q}"
@@ -155,7 +155,7 @@ else:
             "../../envs/data.yaml"
         params:
             cfg=cfg(max_rejected=RUN.qa.max_rejected),
-            code=digest("import_release.py"),
+            code=code_sha256("import_release.py"),
             root=RELEASE,
         shell:
             program("import_release.py") + "--index {input.index} --root {params.root:q}"
@@ -176,7 +176,7 @@ else:
             "../../envs/data.yaml"
         params:
             cfg=cfg(),
-            code=digest("audit_release.py"),
+            code=code_sha256("audit_release.py"),
             train=RELEASED["train"],
             benchmark=RELEASED["benchmark"],
         shell:

@@ -30,7 +30,7 @@ rule report:
             max_new_tokens=RUN.prediction.max_new_tokens,
             resamples=RUN.scoring.resamples,
         ),
-        code=digest("report.py", *(family_module(family) for family in FAMILIES)),
+        code=code_sha256("report.py", *(family_module(family) for family in FAMILIES)),
         paper=f"--paper {RUN.report.paper}" if RUN.report.paper else "",
     shell:
         program("report.py") + "--leaderboard {input.leaderboard} --comparisons {input.comparisons} --answers {input.answers}"
@@ -60,9 +60,9 @@ rule print_leaderboard:
             models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
             min_open_ranked=RUN.scoring.min_open_ranked,
             precision=RUN.prediction.precision,
-            versions={name: HERE.locked[name] for name in ("torch", "transformers", "peft")},
+            versions={name: THIS_CHECKOUT.locked_versions[name] for name in ("torch", "transformers", "peft")},
         ),
-        code=digest("print_leaderboard.py"),
+        code=code_sha256("print_leaderboard.py"),
         paper=f"--paper {RUN.report.paper}" if RUN.report.paper else "",
     shell:
         program("print_leaderboard.py") + "--leaderboard {input.leaderboard} --qa {input.qa} --predictions {input.predictions}"

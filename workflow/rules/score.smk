@@ -14,7 +14,7 @@ rule score:
         "../../envs/data.yaml"
     params:
         cfg=cfg(conditions=RUN.prediction.conditions),
-        code=digest("score.py"),
+        code=code_sha256("score.py"),
     shell:
         program("score.py") + "--qa {input.qa} --predictions {input.predictions} --answers {output}"
 
@@ -38,7 +38,7 @@ rule leaderboard:
             resamples=RUN.scoring.resamples,
             pairs={name: MODELS[name].base for name in TUNED},
         ),
-        code=digest("leaderboard.py"),
+        code=code_sha256("leaderboard.py"),
     shell:
         program("leaderboard.py") + "--qa {input.qa} --train {input.train} --answers {input.answers}"
         " --leaderboard {output.leaderboard} --comparisons {output.comparisons}"

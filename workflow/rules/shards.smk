@@ -17,7 +17,7 @@ if TINY:
             "../../envs/gpu.yaml"
         params:
             cfg=lambda w: cfg(family=MODELS[w.model].family, tiny=MODELS[w.model].tiny.model_dump(include=SIZES)),
-            code=lambda w: digest("make_tokenizer.py", family_module(MODELS[w.model].family)),
+            code=lambda w: code_sha256("make_tokenizer.py", family_module(MODELS[w.model].family)),
         shell:
             program("make_tokenizer.py") + "--qa {input} --tokenizer {output}"
 
@@ -44,7 +44,7 @@ rule build_shards:
             max_length=longest(w.model),
             max_rejected=RUN.qa.max_rejected,
         ),
-        code=lambda w: digest("build_shards.py", family_module(MODELS[w.model].family)),
+        code=lambda w: code_sha256("build_shards.py", family_module(MODELS[w.model].family)),
     shell:
         program("build_shards.py") + "--model {input.model} --qa {input.qa} --images {input.images}"
         " --samples {output.samples} --pixels {output.pixels} --rejected {output.rejected} --threads {threads}"

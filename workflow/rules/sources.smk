@@ -14,7 +14,7 @@ if PHANTOMS:
             "../../envs/data.yaml"
         params:
             cfg=lambda w: cfg(patients=RUN.sources[w.source].patients, seed=RUN.seed),
-            code=lambda w: digest("make_phantoms.py", f"medmim.sources.{w.source}.phantom"),
+            code=lambda w: code_sha256("make_phantoms.py", f"medmim.sources.{w.source}.phantom"),
         shell:
             program("make_phantoms.py") + "--source {wildcards.source} --raw {output}"
 
@@ -32,8 +32,8 @@ if LOCAL:
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=lambda w: cfg(rules=terms.rules(w.source, w.source in RUN.credentialed).record()),
-            code=digest("index_files.py"),
+            cfg=lambda w: cfg(rules=terms.source_policy(w.source, w.source in RUN.credentialed_sources).to_record()),
+            code=code_sha256("index_files.py"),
             root=lambda w: raw_root(w.source),
         shell:
             program("index_files.py") + "--root {params.root:q} --index {output}"
@@ -57,10 +57,10 @@ if DOWNLOADED:
             cfg=lambda w: cfg(
                 limit=RUN.sources[w.source].limit,
                 max_missing=RUN.sources[w.source].max_missing,
-                download=RUN.download.part(w.source),
-                rules=terms.rules(w.source, w.source in RUN.credentialed).record(),
+                download=RUN.download.select_settings(w.source),
+                rules=terms.source_policy(w.source, w.source in RUN.credentialed_sources).to_record(),
             ),
-            code=lambda w: digest("fetch_source.py", f"medmim.sources.{w.source}.download"),
+            code=lambda w: code_sha256("fetch_source.py", f"medmim.sources.{w.source}.download"),
             root=lambda w: raw_root(w.source),
             parallel=RUN.download.parallel,
         shell:

@@ -19,7 +19,7 @@ if FETCHED:
                 revision=MODELS[w.model].revision,
                 path=MODELS[w.model].path,
             ),
-            code=digest("fetch_model.py"),
+            code=code_sha256("fetch_model.py"),
         shell:
             program("fetch_model.py") + "--model {output}"
 
@@ -45,7 +45,7 @@ if TINY:
             "../../envs/gpu.yaml"
         params:
             cfg=lambda w: cfg(family=MODELS[w.model].family, seed=RUN.seed, threads=1, tiny=MODELS[w.model].tiny),
-            code=lambda w: digest("make_base.py", family_module(MODELS[w.model].family)),
+            code=lambda w: code_sha256("make_base.py", family_module(MODELS[w.model].family)),
         shell:
             program("make_base.py")
             + "--tokenizer {input.tokenizer} --qa {input.qa} --samples {input.samples} --pixels {input.pixels}"
@@ -70,12 +70,12 @@ if TUNED:
         priority: 1
         conda:
             "../../envs/gpu.yaml"
-        threads: lambda w: MODELS[w.model].tuning.threads * MODELS[w.model].tuning.world
+        threads: lambda w: MODELS[w.model].tuning.threads * MODELS[w.model].tuning.world_size
         resources:
             gpu=lambda w: MODELS[w.model].tuning.gpus,
             mpi=lambda w: together(w.model, "srun"),  # the job starts its processes itself
             nodes=lambda w: together(w.model, MODELS[w.model].tuning.nodes),
-            tasks=lambda w: together(w.model, MODELS[w.model].tuning.world),
+            tasks=lambda w: together(w.model, MODELS[w.model].tuning.world_size),
             tasks_per_gpu=lambda w: together(w.model, 0),  # or the executor would ask for as many tasks again on each GPU
             cpus_per_task=lambda w: together(w.model, MODELS[w.model].tuning.threads),
         params:
@@ -85,7 +85,7 @@ if TUNED:
                 seed=RUN.seed,
                 tuning=MODELS[w.model].tuning.model_dump(exclude={"gpu_memory_gb"}),
             ),
-            code=lambda w: digest("tune.py", family_module(MODELS[w.model].family)),
+            code=lambda w: code_sha256("tune.py", family_module(MODELS[w.model].family)),
             launcher=lambda w: launcher(w.model),
             checkpoints=lambda w: f"{R}/checkpoints/{w.model}",
             tensorboard=lambda w: f"{R}/logs/tensorboard/{w.model}",
@@ -108,6 +108,6 @@ rule training_plan:
             questions=RUN.qa.train,
             folder=R,
         ),
-        code=digest("plan_training.py"),
+        code=code_sha256("plan_training.py"),
     shell:
         program("plan_training.py")

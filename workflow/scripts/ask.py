@@ -8,48 +8,52 @@ endpoint.key_env names, if any.
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--qa", type=Path, required=True, help="qa table")
     arguments.add_argument("--images", type=Path, nargs="+", required=True, help="images tables")
     arguments.add_argument("--replies", type=Path, required=True, help="folder that keeps every reply, for this and later runs")
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
-    with Job(arguments, inputs=["qa", "images"], outputs=["predictions"], cached=False) as job:
+    with Job(arguments, inputs=["qa", "images"], outputs=["predictions"], use_cache=False) as job:
         from medmim.config.endpoint import Endpoint
-        from medmim.endpoints.client import ask
+        from medmim.endpoints.client import send_requests
         from medmim.prediction import endpoint_replies
-        from medmim.prediction.reply_store import Store
-        from medmim.questions.conditions import COLUMNS
+        from medmim.prediction.reply_store import ReplyStore
+        from medmim.questions.conditions import QUESTION_COLUMNS
         from medmim.tables import table_io
         from medmim.tables.images import ImageStore
 
         cfg, args = job.cfg, job.args
         endpoint = Endpoint(**cfg["endpoint"])
-        questions = table_io.read(args.qa, "qa", [*COLUMNS, "source"]).to_pylist()
-        image_ids, sources = endpoint_replies.images(args.images)
-        said = {"system": cfg["system"], "max_new_tokens": cfg["max_new_tokens"], "seed": cfg["seed"]}
+        questions = table_io.read_table(args.qa, "qa", [*QUESTION_COLUMNS, "source"]).to_pylist()
+        image_ids, sources = endpoint_replies.index_images(args.images)
+        prompt_settings = {"system": cfg["system"], "max_new_tokens": cfg["max_new_tokens"], "seed": cfg["seed"]}
         try:
-            wanted = endpoint_replies.requests(questions, cfg["conditions"], endpoint, image_ids=image_ids, **said)
+            all_requests = endpoint_replies.build_requests(
+                questions, cfg["conditions"], endpoint, image_ids=image_ids, **prompt_settings
+            )
         except UserError as error:
             raise UserError(f"{args.qa}: {error}") from None
-        of_question = {q["qa_id"]: q["source"] for q in questions}
+        source_by_question = {q["qa_id"]: q["source"] for q in questions}
         credentialed = endpoint_replies.check_credentialed(
-            wanted, of_question, sources, cfg["credentialed"], endpoint, cfg["model"]
+            all_requests, source_by_question, sources, cfg["credentialed"], endpoint, cfg["model"]
         )
-        with Store(args.replies) as store:
-            png = ImageStore(args.images).png
-            failures, sent = ask(wanted, endpoint, store, lambda r: r.body(png))
-            found = endpoint_replies.rows(wanted, store, failures, cfg["model"])
-            account = endpoint_replies.account(wanted, store)
-        table_io.write(job.out["predictions"], "predictions", found)
-        job.extra["endpoint"] = {"credentialed": credentialed, "sent": sent, **account}
-        cut = account["finish_reasons"].get("length", 0)
-        told = [f"{len(found)} replies", f"{sent} requests"]
-        told += [f"{cut} cut at their longest"] * bool(cut) + [f"{len(failures)} could not be asked"] * bool(failures)
-        job.done(f"{cfg['model']}: {', '.join(told)}")
+        with ReplyStore(args.replies) as store:
+            png = ImageStore(args.images).read_png
+            failures, sent = send_requests(all_requests, endpoint, store, lambda r: r.build_body(png))
+            predictions = endpoint_replies.build_prediction_rows(all_requests, store, failures, cfg["model"])
+            reply_account = endpoint_replies.summarise_usage(all_requests, store)
+        table_io.write_table(job.out["predictions"], "predictions", predictions)
+        job.extra_fields["endpoint"] = {"credentialed": credentialed, "sent": sent, **reply_account}
+        n_cut = reply_account["finish_reasons"].get("length", 0)
+        summary_parts = [f"{len(predictions)} replies", f"{sent} requests"]
+        summary_parts += [f"{n_cut} cut at their longest"] * bool(n_cut) + [f"{len(failures)} could not be asked"] * bool(
+            failures
+        )
+        job.set_summary(f"{cfg['model']}: {', '.join(summary_parts)}")
 
 
 if __name__ == "__main__":

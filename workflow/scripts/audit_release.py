@@ -13,11 +13,11 @@ import json
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--train", type=Path, nargs="+", required=True, metavar="FILE", help="training questions")
     arguments.add_argument("--benchmark", type=Path, nargs="+", required=True, metavar="FILE", help="benchmark questions")
     arguments.add_argument("--json", type=Path, required=True, metavar="OUT", help="figures (written)")
@@ -29,35 +29,45 @@ def main() -> None:
     arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
     inputs = ["train", "benchmark", "release_train", "release_benchmark"]
     with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
-        from medmim.benchmarks.quality.page import Audited, page
-        from medmim.benchmarks.quality.statistics import statistics
+        from medmim.benchmarks.quality.page import AuditReport, render_page
+        from medmim.benchmarks.quality.statistics import compute_statistics
         from medmim.tables import table_io
 
-        ours = Audited.of("ours", job.args.train, job.args.benchmark)
-        theirs = [Audited.of("release", job.args.release_train, job.args.release_benchmark)] if job.args.release_benchmark else []
-        if twice := [name for part in theirs for name in part.sets if name in ours.sets]:
-            raise UserError(f"both among --benchmark and --release-benchmark: {', '.join(twice)}")
+        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark)
+        theirs = (
+            [AuditReport.from_files("release", job.args.release_train, job.args.release_benchmark)]
+            if job.args.release_benchmark
+            else []
+        )
+        if repeated_sets := [name for part in theirs for name in part.sets if name in ours.sets]:
+            raise UserError(f"both among --benchmark and --release-benchmark: {', '.join(repeated_sets)}")
         parts = [ours, *theirs]
         rows = [
             row
             for part in parts
             for row in [
-                *statistics(part.origin, "train", part.train.sets),
-                *statistics(part.origin, "benchmark", {name: a.entries for name, a in part.sets.items()}, part.told),
+                *compute_statistics(part.origin, "train", part.train.sets),
+                *compute_statistics(
+                    part.origin, "benchmark", {name: a.entries for name, a in part.sets.items()}, part.text_scores
+                ),
             ]
         ]
-        figures = {name: a.figures() | part.told[name].figures() for part in parts for name, a in part.sets.items()}
+        figures = {
+            name: a.compute_figures() | part.text_scores[name].compute_figures()
+            for part in parts
+            for name, a in part.sets.items()
+        }
         if "statistics" in job.out:
-            table_io.write(job.out["statistics"], "statistics", rows)
+            table_io.write_table(job.out["statistics"], "statistics", rows)
         job.out["json"].write_text(json.dumps(figures, indent=1) + "\n")
         if "html" in job.out:
-            job.out["html"].write_text(page(parts, rows))
-        leaks = sum(a.figures()["shares_patient_with_train"] for a in ours.sets.values())
+            job.out["html"].write_text(render_page(parts, rows))
+        leaks = sum(a.compute_figures()["shares_patient_with_train"] for a in ours.sets.values())
         total = sum(len(a.entries) for a in ours.sets.values())
-        beside = f"; {len(theirs[0].sets)} released beside" if theirs else ""
-        job.done(
+        beside_note = f"; {len(theirs[0].sets)} released beside" if theirs else ""
+        job.set_summary(
             f"{len(ours.sets)} sets, {total} questions, {leaks} share a patient with {ours.train.questions} training questions"
-            + beside
+            + beside_note
         )
 
 

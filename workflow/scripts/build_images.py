@@ -9,11 +9,11 @@ import importlib
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, log, parser
+from medmim.provenance.job import Job, build_parser, log
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--source", required=True, help="name of the source: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir")
     arguments.add_argument("--root", type=Path, required=True, help="folder that holds the source in its owner's layout")
     arguments.add_argument("--raw", type=Path, required=True, help="index of that folder, a files table")
@@ -24,25 +24,27 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected"]
     with Job(arguments, inputs=["raw", "missing"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
-        from medmim.sources.base import Build
+        from medmim.sources.base import TableBuilder
         from medmim.tables import images, table_io
 
         args = job.args
         if not args.root.is_dir():
             raise UserError(f"--root: {args.root} is no folder")
         adapter = importlib.import_module(f"medmim.sources.{args.source}.adapter")
-        index = dict(zip(*(c.to_pylist() for c in table_io.read(args.raw, "files", ["path", "sha256"]).columns), strict=True))
-        plan = adapter.plan(args.root).limited(job.cfg.get("limit"))
+        index = dict(
+            zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
+        )
+        contents = adapter.read_contents(args.root).limit_patients(job.cfg.get("limit"))
         if args.missing:
-            plan = plan.without(table_io.read(args.missing, "rejected", ["item"])["item"].to_pylist())
-        build = Build(args.source, args.root, plan, job.cfg["size"], args.threads, index)
-        count = images.write(job.out["images"], build.images())
-        build.check(job.cfg.get("max_rejected", 0.01))
-        findings = table_io.write(job.out["findings"], "findings", build.findings())
-        rejected = table_io.write(job.out["rejected"], "rejected", build.rejections())
-        for reason, number in sorted(build.plan.skipped.items()):
+            contents = contents.drop_missing(table_io.read_table(args.missing, "rejected", ["item"])["item"].to_pylist())
+        build = TableBuilder(args.source, args.root, contents, job.cfg["size"], args.threads, index)
+        count = images.write_images(job.out["images"], build.iter_image_rows())
+        build.check_rejected_share(job.cfg.get("max_rejected", 0.01))
+        findings = table_io.write_table(job.out["findings"], "findings", build.list_finding_rows())
+        rejected = table_io.write_table(job.out["rejected"], "rejected", build.list_rejection_rows())
+        for reason, number in sorted(build.contents.skipped.items()):
             log.info("left out: %d × %s", number, reason)
-        job.done(f"{args.source}: {count} images, {findings} findings, {rejected} rejected")
+        job.set_summary(f"{args.source}: {count} images, {findings} findings, {rejected} rejected")
 
 
 if __name__ == "__main__":

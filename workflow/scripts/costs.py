@@ -12,23 +12,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from medmim.common.files import whole
+from medmim.common.files import write_atomically
 from medmim.reporting.costs import page, runs, summary
-from medmim.reporting.costs.advice import advise
+from medmim.reporting.costs.advice import suggest_settings
 from medmim.tables import table_io
 
-SHOWN, ADVISED = 8, 3
+MAX_RULES, MAX_SUGGESTIONS = 8, 3
 """Rules and pieces of advice on the terminal."""
 
 
-def shown(table: list[summary.Row]) -> Table:
+def build_summary_grid(table: list[summary.CostRow]) -> Table:
     """The rules that ran longest, and all."""
-    rules = summary.by_rule(table)
-    rest = {row["name"] for row in rules[SHOWN:]}
-    lines = rules[:SHOWN]
+    rules = summary.sum_by_rule(table)
+    rest = {row["name"] for row in rules[MAX_RULES:]}
+    lines = rules[:MAX_RULES]
     if rest:
-        lines.append(summary.total(f"{len(rest)} more rules", [row for row in table if row["rule"] in rest]))
-    lines.append(summary.total("all", table))
+        lines.append(summary.sum_jobs(f"{len(rest)} more rules", [row for row in table if row["rule"] in rest]))
+    lines.append(summary.sum_jobs("all", table))
     grid = Table("rule", box=None, pad_edge=False, header_style="bold")
     for head in ("jobs", "run", "queue", "CPU h", "used", "GPU h", "peak memory", "retries"):
         grid.add_column(head, justify="right")
@@ -36,12 +36,12 @@ def shown(table: list[summary.Row]) -> Table:
         grid.add_row(
             row["name"],
             str(row["jobs"]),
-            page.duration(row["run_seconds"]) + "+" * bool(row["unmeasured"]),
-            page.duration(row["queue_seconds"]),
-            page.hours(row["cpu_hours"]),
-            page.share(row["cpu_efficiency"]),
-            page.hours(row["gpu_hours"]),
-            page.memory(row["memory_mb"]),
+            page.format_duration(row["run_seconds"]) + "+" * bool(row["unmeasured"]),
+            page.format_duration(row["queue_seconds"]),
+            page.format_hours(row["cpu_hours"]),
+            page.format_percent(row["cpu_efficiency"]),
+            page.format_hours(row["gpu_hours"]),
+            page.format_memory(row["memory_mb"]),
             str(row["retries"]),
             style="bold" if row is lines[-1] else "",
         )
@@ -58,23 +58,27 @@ def main() -> None:
         sys.exit(
             f"{parser.prog}: error: {args.results}: no such folder: run the workflow first, or name the run's with --results"
         )
-    found = runs.read(args.results)
-    table, advice, cached = summary.rows(found), [text for _, text in advise(found)], summary.cached(args.results)
+    program_runs = runs.read_runs(args.results)
+    table, advice, cached = (
+        summary.build_job_rows(program_runs),
+        [text for _, text in suggest_settings(program_runs)],
+        summary.count_cached_jobs(args.results),
+    )
     html = args.html or args.results / "costs.html"
     try:
-        table_io.write(args.parquet or args.results / "costs.parquet", "costs", table)
-        with whole(html) as temporary:
-            temporary.write_text(page.render(table, advice, cached), encoding="utf-8")
+        table_io.write_table(args.parquet or args.results / "costs.parquet", "costs", table)
+        with write_atomically(html) as temporary:
+            temporary.write_text(page.render_costs(table, advice, cached), encoding="utf-8")
     except OSError as error:
         sys.exit(f"{parser.prog}: error: {error}")
     console = Console(width=None if sys.stdout.isatty() else 130, highlight=False, markup=False)
     if table:
-        console.print(shown(table))
+        console.print(build_summary_grid(table))
     if cached[0]:
-        console.print(f"from the cache: outputs of {cached[0]} jobs, which took {page.duration(cached[1])} to compute")
-    for text in advice[:ADVISED]:
+        console.print(f"from the cache: outputs of {cached[0]} jobs, which took {page.format_duration(cached[1])} to compute")
+    for text in advice[:MAX_SUGGESTIONS]:
         console.print(text)
-    more = f"{len(advice) - ADVISED} more to change, and each" if len(advice) > ADVISED else "Each"
+    more = f"{len(advice) - MAX_SUGGESTIONS} more to change, and each" if len(advice) > MAX_SUGGESTIONS else "Each"
     console.print(f"{more} job: {html}" if table else f"No program has run in {args.results} for what is in it now")
 
 

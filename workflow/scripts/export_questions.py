@@ -9,13 +9,13 @@ them all the same), images (whether they go with the questions), max_new_tokens 
 import importlib
 from pathlib import Path
 
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 FORMATS = ("hf", "lmms-eval", "vlmevalkit")
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--format", required=True, choices=FORMATS, help="the tool")
     arguments.add_argument("--qa", type=Path, required=True, help="qa table of what is exported")
     arguments.add_argument("--images", type=Path, nargs="+", required=True, help="images tables")
@@ -26,16 +26,18 @@ def main() -> None:
         from medmim.export.questions import Questions
 
         cfg, args, folder = job.cfg, job.args, job.out["export"]
-        given = {name: cfg[name] for name in ("run", "synthetic", "credentialed", "allowed")}
-        questions = Questions.read(args.qa, args.images, with_images=cfg["images"], **given)
+        options = {name: cfg[name] for name in ("run", "synthetic", "credentialed", "allowed")}
+        questions = Questions.from_tables(args.qa, args.images, with_images=cfg["images"], **options)
         layout = importlib.import_module(f"medmim.export.{args.format.replace('-', '_')}")
         if args.format == "hf":
-            tables = {Path(str(read["path"])).name: str(read["sha256"]) for name in inputs for read in job.inputs[name]}
-            made = layout.write(folder, questions, layout.Datasheet.of(questions, args.qa, args.against, tables))
+            tables = {Path(str(entry["path"])).name: str(entry["sha256"]) for name in inputs for entry in job.input_records[name]}
+            summary = layout.write_export(
+                folder, questions, layout.Datasheet.from_questions(questions, args.qa, args.against, tables)
+            )
         else:
-            made = layout.write(folder, questions, cfg)
+            summary = layout.write_export(folder, questions, cfg)
         warning = "; CREDENTIALED: do not publish" if questions.credentialed else ""
-        job.done(f"{questions.name}, {args.format}: {made}{warning}")
+        job.set_summary(f"{questions.name}, {args.format}: {summary}{warning}")
 
 
 if __name__ == "__main__":

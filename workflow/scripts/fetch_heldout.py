@@ -7,25 +7,25 @@ under the licence that its card states.
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, parser
-from medmim.tables.data_policy import UNSTATED, Rules
+from medmim.provenance.job import Job, build_parser
+from medmim.tables.data_policy import UNSTATED_LICENCE, DataPolicy
 
-WANTED = ["*.parquet", "MM/test.jsonl", "images.zip", "README.md"]
+FILE_PATTERNS = ["*.parquet", "MM/test.jsonl", "images.zip", "README.md"]
 """Files that the adapters read, and the card with the licence."""
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--index", type=Path, required=True, help="files.parquet of the folder to fill (written)")
-    with Job(arguments, outputs=["index"], cached=False) as job:
+    with Job(arguments, outputs=["index"], use_cache=False) as job:
         from medmim.common import huggingface_hub
 
         repository, revision = job.cfg["hub"], job.cfg["revision"]
-        folder = huggingface_hub.snapshot(repository, revision, repo_type="dataset", allow_patterns=WANTED)
+        folder = huggingface_hub.download_snapshot(repository, revision, repo_type="dataset", allow_patterns=FILE_PATTERNS)
         if folder.name != revision:
             raise UserError(f"{repository}: the hub gave commit {folder.name}, not {revision}")
-        job.hold(Rules(huggingface_hub.licences(folder) or frozenset({UNSTATED})))
-        job.done(f"{huggingface_hub.link(folder, job.out['index'])} files of {repository} at {revision}")
+        job.add_policy(DataPolicy(huggingface_hub.read_licences(folder) or frozenset({UNSTATED_LICENCE})))
+        job.set_summary(f"{huggingface_hub.link_files(folder, job.out['index'])} files of {repository} at {revision}")
 
 
 if __name__ == "__main__":

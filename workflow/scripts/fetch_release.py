@@ -8,21 +8,21 @@ kept, beside the index.
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, parser
-from medmim.tables.data_policy import Rules
+from medmim.provenance.job import Job, build_parser
+from medmim.tables.data_policy import DataPolicy
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--index", type=Path, required=True, help="files.parquet of the folder to fill (written)")
     with Job(arguments, outputs=["index"]) as job:
-        from medmim.benchmarks.released.download import fetch
+        from medmim.benchmarks.released.download import fetch_release
 
-        job.hold(Rules.told(job.cfg.get("rules", {})))
+        job.add_policy(DataPolicy.from_record(job.cfg.get("rules", {})))
         url, sha256 = job.cfg.get("url"), job.cfg.get("sha256")
         if not url or not sha256:
             raise UserError("qa.release needs url and sha256: where the archive is, and the hash it must have")
-        job.done(f"{len(fetch(url, sha256, job.out['index']))} files from {url}")
+        job.set_summary(f"{len(fetch_release(url, sha256, job.out['index']))} files from {url}")
 
 
 if __name__ == "__main__":

@@ -9,41 +9,44 @@ off goes on. Credentials are those of the environment, ~/.netrc, AWS's own setti
 import importlib
 from pathlib import Path
 
-from medmim.provenance.job import Job, log, parser
-from medmim.tables.data_policy import Rules
+from medmim.provenance.job import Job, build_parser, log
+from medmim.tables.data_policy import DataPolicy
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--source", required=True, help="name of the source: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir")
     arguments.add_argument("--root", type=Path, required=True, help="folder to fill")
     arguments.add_argument("--index", type=Path, required=True, help="table of its files (written)")
     arguments.add_argument("--missing", type=Path, required=True, help="table of what the owner no longer has (written)")
     arguments.add_argument("--threads", type=int, default=4, help="files fetched at once")
     outputs = ["index", "missing"]
-    with Job(arguments, outputs=outputs, cached=False, modules=["medmim.sources.{source}.download"]) as job:
+    with Job(arguments, outputs=outputs, use_cache=False, modules=["medmim.sources.{source}.download"]) as job:
         from medmim.common import files
         from medmim.config.download import Download
-        from medmim.download.source_folder import Folder
-        from medmim.download.transfer import Patience
+        from medmim.download.source_folder import DownloadFolder
+        from medmim.download.transfer import RetryPolicy
         from medmim.tables import table_io
 
         args = job.args
-        job.hold(Rules.told(job.cfg.get("rules", {})))
+        job.add_policy(DataPolicy.from_record(job.cfg.get("rules", {})))
         settings = Download.model_validate(job.cfg.get("download", {}))
         module = importlib.import_module(f"medmim.sources.{args.source}.download")
-        patience = Patience(settings.retries, settings.pause)
-        with Folder(args.source, args.root, patience, args.threads) as folder:
-            module.fetch(folder, settings, job.cfg.get("limit"))
-            folder.check(job.cfg.get("max_missing", 0.01))
-            folder.complete(job.cfg.get("limit"))
-        for path, why in sorted(folder.missing.items()):
-            log.info("missing: %s (%s)", path, why)
-        job.watch(args.root, args.index.as_posix())
-        count = table_io.write(job.out["index"], "files", files.index(args.root, folder.ledger.known))
-        told = [{"stage": "fetch_source", "item": path, "reason": why} for path, why in sorted(folder.missing.items())]
-        table_io.write(job.out["missing"], "rejected", told)
-        job.done(f"{args.source}: {folder.meter.files} files fetched, {count} in {args.root}, {len(told)} missing at the owner's")
+        patience = RetryPolicy(settings.retries, settings.pause)
+        with DownloadFolder(args.source, args.root, patience, args.threads) as folder:
+            module.fetch_source(folder, settings, job.cfg.get("limit"))
+            folder.check_missing_share(job.cfg.get("max_missing", 0.01))
+            folder.mark_complete(job.cfg.get("limit"))
+        for path, reason in sorted(folder.missing.items()):
+            log.info("missing: %s (%s)", path, reason)
+        job.watch_folder(args.root, args.index.as_posix())
+        count = table_io.write_table(job.out["index"], "files", files.index_files(args.root, folder.ledger.find_hash))
+        missing_rows = [{"stage": "fetch_source", "item": path, "reason": why} for path, why in sorted(folder.missing.items())]
+        table_io.write_table(job.out["missing"], "rejected", missing_rows)
+        job.set_summary(
+            f"{args.source}: {folder.meter.received_files} files fetched, {count} in {args.root}, {len(missing_rows)} "
+            "missing at the owner's"
+        )
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
-TRUTH = "phantom_truth.csv"
+TRUTH_FILE = "phantom_truth.csv"
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--source", required=True, help="name of the source")
     arguments.add_argument("--images", type=Path, required=True, help="images table (read)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (read)")
@@ -29,24 +29,24 @@ def main() -> None:
         import pandas as pd
 
         from medmim.questions.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
-        from medmim.questions.generate import questions
+        from medmim.questions.generate import generate_questions
         from medmim.tables import table_io
 
         gc.disable()  # nothing made here refers back to itself, and looking for what does takes a quarter of the time
-        images = table_io.frame(job.args.images, "images", [*IMAGE_COLUMNS, "origin_file"])
-        findings = table_io.frame(job.args.findings, "findings", FINDING_COLUMNS)
+        images = table_io.read_frame(job.args.images, "images", [*IMAGE_COLUMNS, "origin_file"])
+        findings = table_io.read_frame(job.args.findings, "findings", FINDING_COLUMNS)
         if images.empty:
             raise UserError(f"{job.args.images}: no images; nothing can be asked of source {job.args.source}")
         truth = None
         if job.cfg.get("pretrain") and job.args.raw is not None:
-            path = job.args.raw.parent / TRUTH
+            path = job.args.raw.parent / TRUTH_FILE
             if not path.exists():
                 raise UserError(f"{path} does not exist: pretraining questions are made of phantoms only")
             truth = pd.read_csv(path, dtype=str, keep_default_na=False)
-        rows = questions(job.args.source, images, findings, truth=truth, **job.cfg)
-        table_io.write(job.out["qa"], "qa", rows)
+        rows = generate_questions(job.args.source, images, findings, truth=truth, **job.cfg)
+        table_io.write_table(job.out["qa"], "qa", rows)
         counts = Counter(row["split"] for row in rows)
-        job.done(f"{job.args.source}: " + (", ".join(f"{n} {split}" for split, n in counts.items()) or "no questions"))
+        job.set_summary(f"{job.args.source}: " + (", ".join(f"{n} {split}" for split, n in counts.items()) or "no questions"))
 
 
 if __name__ == "__main__":

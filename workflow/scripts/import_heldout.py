@@ -10,11 +10,11 @@ import importlib
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, log, parser
+from medmim.provenance.job import Job, build_parser, log
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--set", required=True, help="name of the set: medframeqa, medxpertqa")
     arguments.add_argument("--root", type=Path, required=True, help="folder that holds the set in its authors' layout")
     arguments.add_argument("--raw", type=Path, required=True, help="index of that folder, a files table")
@@ -25,22 +25,26 @@ def main() -> None:
     with Job(
         arguments, inputs=["raw"], outputs=["images", "qa", "rejected"], modules=["medmim.benchmarks.external.{set}"]
     ) as job:
-        from medmim.benchmarks.external.base import Import
+        from medmim.benchmarks.external.base import HeldoutImporter
         from medmim.tables import images, table_io
 
         args = job.args
         if not args.root.is_dir():
             raise UserError(f"--root: {args.root} is no folder")
         adapter = importlib.import_module(f"medmim.benchmarks.external.{args.set}")
-        index = dict(zip(*(c.to_pylist() for c in table_io.read(args.raw, "files", ["path", "sha256"]).columns), strict=True))
-        made = Import(args.set, args.root, adapter.cases, index, job.cfg["size"], job.cfg.get("limit"), args.threads)
-        count = images.write(job.out["images"], made.images())
-        made.check(job.cfg.get("max_rejected", 0.01))
-        table_io.write(job.out["qa"], "qa", made.rows)
-        rejected = table_io.write(job.out["rejected"], "rejected", made.rejections())
-        if made.single:
-            log.info("left out: %d × a question about one image or none", made.single)
-        job.done(f"{args.set}: {len(made.rows)} questions, {count} images, {rejected} rejected")
+        index = dict(
+            zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
+        )
+        imported_set = HeldoutImporter(
+            args.set, args.root, adapter.read_cases, index, job.cfg["size"], job.cfg.get("limit"), args.threads
+        )
+        count = images.write_images(job.out["images"], imported_set.iter_image_rows())
+        imported_set.check_rejected_share(job.cfg.get("max_rejected", 0.01))
+        table_io.write_table(job.out["qa"], "qa", imported_set.rows)
+        rejected = table_io.write_table(job.out["rejected"], "rejected", imported_set.rejection_rows())
+        if imported_set.single_image_count:
+            log.info("left out: %d × a question about one image or none", imported_set.single_image_count)
+        job.set_summary(f"{args.set}: {len(imported_set.rows)} questions, {count} images, {rejected} rejected")
 
 
 if __name__ == "__main__":

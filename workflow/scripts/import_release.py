@@ -8,11 +8,11 @@ all records; exact repeats are listed but don't count) the program stops.
 from pathlib import Path, PurePosixPath
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, log, parser
+from medmim.provenance.job import Job, build_parser, log
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--index", type=Path, required=True, help="files table of the release's folder")
     arguments.add_argument("--root", type=Path, help="that folder; by default the one the index stands in")
     arguments.add_argument("--train", type=Path, required=True, help="qa table (written)")
@@ -24,35 +24,38 @@ def main() -> None:
         from medmim.tables import table_io
 
         root = job.args.root or job.args.index.parent
-        read = []
-        for entry in table_io.read(job.args.index, "files").to_pylist():
+        release_files = []
+        for entry in table_io.read_table(job.args.index, "files").to_pylist():
             name = entry["path"]
-            if not name.endswith(records.SUFFIX) or any(part.startswith(".") for part in PurePosixPath(name).parts):
+            if not name.endswith(records.JSON_SUFFIX) or any(part.startswith(".") for part in PurePosixPath(name).parts):
                 continue
             if not (path := root / name).is_file():
                 raise UserError(f"{path}: listed in {job.args.index}, but not there")
-            if files.sha256(path) != entry["sha256"]:
+            if files.hash_file(path) != entry["sha256"]:
                 raise UserError(f"{path} changed since {job.args.index} was made: make the index again")
-            read.append((records.slot(name), entry["sha256"], records.read(path, name)))
-        if not read:
-            raise UserError(f"{root}: no {records.SUFFIX} file: expected the release's question files")
-        done = convert.convert(read)
+            release_files.append((records.slot_from_name(name), entry["sha256"], records.read_records(path, name)))
+        if not release_files:
+            raise UserError(f"{root}: no {records.JSON_SUFFIX} file: expected the release's question files")
+        converted = convert.convert_records(release_files)
         allowed = float(job.cfg.get("max_rejected", 0.01))
-        if done.unusable > allowed * done.records:
-            first = "\n".join(f"  {r['item']}: {r['reason']}" for r in done.rejected[:5])
+        if converted.unusable > allowed * converted.records:
+            first = "\n".join(f"  {r['item']}: {r['reason']}" for r in converted.rejected[:5])
             raise UserError(
-                f"{done.unusable} of {done.records} released records can't be used, more than max_rejected {allowed:g} allows; "
+                f"{converted.unusable} of {converted.records} released records can't be used, more than max_rejected "
+                f"{allowed:g} allows; "
                 f"the first:\n{first}"
             )
-        if not done.rows["benchmark"]:
-            raise UserError(f"{root}: no benchmark question among {len(read)} files: expected Med_MIM_benchmark_*.json")
-        if not done.rows["train"]:
+        if not converted.rows["benchmark"]:
+            raise UserError(f"{root}: no benchmark question among {len(release_files)} files: expected Med_MIM_benchmark_*.json")
+        if not converted.rows["train"]:
             log.warning("%s: no training question: nothing can be tuned on this release", root)
-        table_io.write(job.out["train"], "qa", done.rows["train"])
-        table_io.write(job.out["benchmark"], "qa", done.rows["benchmark"])
-        table_io.write(job.out["rejected"], "rejected", done.rejected)
-        made = ", ".join(f"{len(rows)} {split}" for split, rows in done.rows.items())
-        job.done(f"{made} questions; of {done.records} records {done.unusable} unusable, {done.repeats} repeats")
+        table_io.write_table(job.out["train"], "qa", converted.rows["train"])
+        table_io.write_table(job.out["benchmark"], "qa", converted.rows["benchmark"])
+        table_io.write_table(job.out["rejected"], "rejected", converted.rejected)
+        split_counts = ", ".join(f"{len(rows)} {split}" for split, rows in converted.rows.items())
+        job.set_summary(
+            f"{split_counts} questions; of {converted.records} records {converted.unusable} unusable, {converted.repeats} repeats"
+        )
 
 
 if __name__ == "__main__":

@@ -8,28 +8,28 @@ of the hub, whose card states their licence).
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, parser
-from medmim.tables.data_policy import UNSTATED, Rules
+from medmim.provenance.job import Job, build_parser
+from medmim.tables.data_policy import UNSTATED_LICENCE, DataPolicy
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--root", type=Path, required=True, help="the folder")
     arguments.add_argument("--index", type=Path, required=True, help="table of its files (written)")
-    with Job(arguments, outputs=["index"], cached=False) as job:
+    with Job(arguments, outputs=["index"], use_cache=False) as job:
         from medmim.common import files, huggingface_hub
         from medmim.tables import table_io
 
-        job.hold(Rules.told(job.cfg.get("rules", {})))
+        job.add_policy(DataPolicy.from_record(job.cfg.get("rules", {})))
         if job.cfg.get("card"):
-            job.hold(Rules(huggingface_hub.licences(job.args.root) or frozenset({UNSTATED})))
-        job.watch(job.args.root, job.args.index.as_posix())
+            job.add_policy(DataPolicy(huggingface_hub.read_licences(job.args.root) or frozenset({UNSTATED_LICENCE})))
+        job.watch_folder(job.args.root, job.args.index.as_posix())
         try:
-            rows = files.index(job.args.root)
+            rows = files.index_files(job.args.root)
         except (FileNotFoundError, ValueError) as error:
             raise UserError(f"{error}. Set the source's path in the config to the folder you keep it in") from None
-        table_io.write(job.out["index"], "files", rows)
-        job.done(f"{job.args.root}: {len(rows)} files")
+        table_io.write_table(job.out["index"], "files", rows)
+        job.set_summary(f"{job.args.root}: {len(rows)} files")
 
 
 if __name__ == "__main__":

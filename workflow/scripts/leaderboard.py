@@ -6,28 +6,30 @@ And the comparisons: every pair of models on every set, with p-values. cfg: seed
 import gc
 from pathlib import Path
 
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--qa", type=Path, required=True, help="benchmark questions (qa table)")
     arguments.add_argument("--train", type=Path, required=True, help="training questions (qa table), which clean scores avoid")
     arguments.add_argument("--answers", type=Path, nargs="+", required=True, help="answers tables of all models")
     arguments.add_argument("--leaderboard", type=Path, required=True, help="leaderboard table (written)")
     arguments.add_argument("--comparisons", type=Path, required=True, help="comparisons table (written)")
     with Job(arguments, inputs=["qa", "train", "answers"], outputs=["leaderboard", "comparisons"]) as job:
-        from medmim.scoring.leaderboard import SHARED, leaderboard
+        from medmim.scoring.leaderboard import SHARED_COLUMNS, build_leaderboard
         from medmim.tables import table_io
 
         gc.disable()  # nothing made here refers back to itself
-        train = table_io.read(job.args.train, "qa", list(SHARED))
-        given = [table_io.read(path, "answers") for path in job.args.answers]
-        found = leaderboard(table_io.read(job.args.qa, "qa"), train, given, **job.cfg)
-        table_io.write(job.out["leaderboard"], "leaderboard", found.leaderboard)
-        table_io.write(job.out["comparisons"], "comparisons", found.comparisons)
-        models, cells, pairs = {row["model"] for row in found.leaderboard}, len(found.leaderboard), len(found.comparisons)
-        job.done(f"{len(models)} models and baselines, {cells} cells, {pairs} comparisons, {job.cfg['resamples']} resamples")
+        train = table_io.read_table(job.args.train, "qa", list(SHARED_COLUMNS))
+        answer_tables = [table_io.read_table(path, "answers") for path in job.args.answers]
+        scores = build_leaderboard(table_io.read_table(job.args.qa, "qa"), train, answer_tables, **job.cfg)
+        table_io.write_table(job.out["leaderboard"], "leaderboard", scores.leaderboard)
+        table_io.write_table(job.out["comparisons"], "comparisons", scores.comparisons)
+        models, cells, pairs = {row["model"] for row in scores.leaderboard}, len(scores.leaderboard), len(scores.comparisons)
+        job.set_summary(
+            f"{len(models)} models and baselines, {cells} cells, {pairs} comparisons, {job.cfg['resamples']} resamples"
+        )
 
 
 if __name__ == "__main__":

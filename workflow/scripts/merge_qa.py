@@ -9,13 +9,13 @@ import logging
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 log = logging.getLogger("medmim")
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--qa", type=Path, nargs="+", required=True, help="qa tables of the sources (read)")
     arguments.add_argument("--images", type=Path, nargs="*", default=[], help="images tables, to look images up in (read)")
     arguments.add_argument("--train", type=Path, required=True, help="qa table (written)")
@@ -24,24 +24,26 @@ def main() -> None:
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     splits = ["train", "benchmark", "pretrain"]
     with Job(arguments, inputs=["qa", "images"], outputs=[*splits, "rejected"]) as job:
-        from medmim.questions.split import EmptySet, merge
+        from medmim.questions.split import EmptySetError, merge_questions
         from medmim.tables import table_io
 
         gc.disable()  # nothing made here refers back to itself
 
-        rows = [row for path in job.args.qa for row in table_io.read(path, "qa").to_pylist()]
-        images = {i for path in job.args.images for i in table_io.read(path, "images", ["image_id"])["image_id"].to_pylist()}
+        rows = [row for path in job.args.qa for row in table_io.read_table(path, "qa").to_pylist()]
+        images = {
+            i for path in job.args.images for i in table_io.read_table(path, "images", ["image_id"])["image_id"].to_pylist()
+        }
         try:
-            merged = merge(rows, images=images if job.args.images else None, **job.cfg)
-        except EmptySet as error:
+            merged = merge_questions(rows, images=images if job.args.images else None, **job.cfg)
+        except EmptySetError as error:
             raise UserError(str(error)) from None
         for name in splits:
-            table_io.write(job.out[name], "qa", merged.splits[name])
-        table_io.write(job.out["rejected"], "rejected", merged.rejected)
+            table_io.write_table(job.out[name], "qa", merged.splits[name])
+        table_io.write_table(job.out["rejected"], "rejected", merged.rejected)
         for line in merged.short:
             log.warning("fewer than wanted: %s", line)
-        job.extra["short"] = merged.short
-        job.done(merged.counts() + (f"; {len(merged.rejected)} rejected" if merged.rejected else ""))
+        job.extra_fields["short"] = merged.short
+        job.set_summary(merged.format_counts() + (f"; {len(merged.rejected)} rejected" if merged.rejected else ""))
 
 
 if __name__ == "__main__":

@@ -10,27 +10,27 @@ from pathlib import Path
 
 from medmim.common.errors import UserError
 from medmim.config.download import SERVERS
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     with Job(arguments, modules=[f"medmim.sources.{source}.download" for source in SERVERS]) as job:
         from medmim.sources import preflight
         from medmim.training.planning import gpu_types, memory
 
         cfg = job.cfg
-        needs, gaps = preflight.look(cfg)
-        gpu = gpu_types.named("H100")
+        needs, gaps = preflight.collect_requirements(cfg)
+        gpu = gpu_types.find_gpu_type("H100")
         assert gpu is not None
-        costs = memory.hours(cfg["trainings"], Path(cfg["folder"]), cfg["questions"]["train"], gpu)
+        costs = memory.format_gpu_hours(cfg["trainings"], Path(cfg["folder"]), cfg["questions"]["train"], gpu)
         if cfg["writing"]:
-            most = "{budget_tokens:,} tokens and {budget_usd:,.2f} USD".format(**cfg["writing"])
-            costs.append(f"Language-model writing: at most {most}")
-        preflight.show(needs, cfg["questions"], costs, gaps)
+            writing_budget = "{budget_tokens:,} tokens and {budget_usd:,.2f} USD".format(**cfg["writing"])
+            costs.append(f"Language-model writing: at most {writing_budget}")
+        preflight.print_requirements(needs, cfg["questions"], costs, gaps)
         if gaps:
             raise UserError(f"{len(gaps)} thing{'s are' if len(gaps) > 1 else ' is'} missing for this run: see above")
-        job.done("nothing is missing for this run")
+        job.set_summary("nothing is missing for this run")
 
 
 if __name__ == "__main__":

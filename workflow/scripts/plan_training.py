@@ -15,11 +15,11 @@ import json
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--config", type=Path, help="YAML configuration, in place of --cfg")
     arguments.add_argument("--models", nargs="+", help="names of the models (default: all with a recipe)")
     arguments.add_argument("--gpu", default="H100", help="type of GPU, such as H200 or A100 40GB (default: H100)")
@@ -27,48 +27,50 @@ def main() -> None:
     arguments.add_argument("--json", type=Path, metavar="OUT", help="the figures (written)")
     with Job(arguments) as job:
         from medmim.common import files
-        from medmim.config.run_config import ConfigError, load
+        from medmim.config.run_config import ConfigError, load_config
         from medmim.training.planning import memory, meta_model
-        from medmim.training.planning.architecture import UnknownArchitecture
-        from medmim.training.planning.gpu_types import GPUS, named
+        from medmim.training.planning.architecture import UnknownArchitectureError
+        from medmim.training.planning.gpu_types import GPU_TYPES, find_gpu_type
 
         cfg = job.cfg
         if job.args.config:
             try:
-                run = load(job.args.config)
+                run = load_config(job.args.config)
             except (ConfigError, OSError) as error:
                 raise UserError(str(error)) from None
-            cfg = {"models": run.model_dump()["models"], "questions": run.qa.train.model_dump(), "folder": run.folder}
+            cfg = {"models": run.model_dump()["models"], "questions": run.qa.train.model_dump(), "folder": run.run_folder}
         if not cfg:
             raise UserError("--config names the configuration whose trainings are to be planned")
         models = cfg["models"]
-        wanted = job.args.models or [name for name, model in models.items() if model["base"]]
-        if lacking := [name for name in wanted if name not in models or not models[name]["base"]]:
+        model_names = job.args.models or [name for name, model in models.items() if model["base"]]
+        if unknown_models := [name for name in model_names if name not in models or not models[name]["base"]]:
             raise UserError(
-                f"no model {lacking[0]!r} with a recipe: there are {', '.join(n for n in models if models[n]['base'])}"
+                f"no model {unknown_models[0]!r} with a recipe: there are {', '.join(n for n in models if models[n]['base'])}"
             )
-        gpu = named(job.args.gpu)
+        gpu = find_gpu_type(job.args.gpu)
         if gpu is None:
-            raise UserError(f"--gpu {job.args.gpu}: not known; there are {', '.join(g.name for g in GPUS)}")
+            raise UserError(f"--gpu {job.args.gpu}: not known; there are {', '.join(g.name for g in GPU_TYPES)}")
         utilisation = job.args.utilisation or memory.UTILISATION
-        said, figures = [], {}
-        for name in wanted:
+        descriptions, figures = [], {}
+        for name in model_names:
             try:
-                plan, config, source = memory.of_run(models, name, Path(cfg["folder"]), cfg["questions"])
-            except UnknownArchitecture as error:
-                said.append(f"{name:<16}not planned: {error}")
+                plan, config, source = memory.plan_run_training(models, name, Path(cfg["folder"]), cfg["questions"])
+            except UnknownArchitectureError as error:
+                descriptions.append(f"{name:<16}not planned: {error}")
                 continue
-            built = meta_model.adapted(config, plan.tuning)
-            trained = memory.trained(plan.architecture, plan.tuning)
-            assert meta_model.count(built, trained=True) == trained, f"{source}: the model trains other weights than were counted"
-            said.append(memory.told(plan, name, source, gpu, utilisation))
-            figures[name] = memory.figures(plan, gpu, utilisation)
-        for text in said:
+            adapted_model = meta_model.build_adapted_model(config, plan.tuning)
+            n_trained = memory.count_trained(plan.architecture, plan.tuning)
+            assert meta_model.count_parameters(adapted_model, trained=True) == n_trained, (
+                f"{source}: the model trains other weights than were counted"
+            )
+            descriptions.append(memory.format_plan(plan, name, source, gpu, utilisation))
+            figures[name] = memory.plan_record(plan, gpu, utilisation)
+        for text in descriptions:
             print(f"{text}\n")
         if job.args.json:
-            with files.whole(job.args.json) as temporary:
+            with files.write_atomically(job.args.json) as temporary:
                 temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        job.done(f"{len(figures)} of {len(wanted)} trainings planned")
+        job.set_summary(f"{len(figures)} of {len(model_names)} trainings planned")
 
 
 if __name__ == "__main__":

@@ -14,18 +14,18 @@ from typing import Any
 
 from medmim.common import gpus
 from medmim.common.errors import UserError
-from medmim.models.families.registry import MODULE
-from medmim.provenance.job import Job, parser
+from medmim.models.families.registry import FAMILY_MODULE
+from medmim.provenance.job import Job, build_parser
 
 
-def machine(cfg: dict[str, Any]) -> None:
+def check_gpus(cfg: dict[str, Any]) -> None:
     if cfg["gpus"] > 1:
         raise UserError(f"gpus: {cfg['gpus']}: one program predicts on one GPU; run models side by side")
-    gpus.require(cfg["gpus"])
+    gpus.require_gpus(cfg["gpus"])
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--model", type=Path, required=True, help="files.parquet of the model's folder")
     arguments.add_argument("--adapter", type=Path, help="files.parquet of a PEFT adapter's folder, to load upon the model")
     arguments.add_argument("--qa", type=Path, required=True, help="qa table")
@@ -33,59 +33,71 @@ def main() -> None:
     arguments.add_argument("--replies", type=Path, required=True, help="folder of the replies so far (added to)")
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
     inputs = ["model", "adapter", "qa", "images"]
-    with Job(arguments, inputs=inputs, outputs=["predictions"], modules=[MODULE], before=machine) as job:
-        from medmim.models.prompting import prompter
-        from medmim.models.weights import device, load
+    with Job(arguments, inputs=inputs, outputs=["predictions"], modules=[FAMILY_MODULE], preflight=check_gpus) as job:
+        from medmim.models.prompting import load_prompter
+        from medmim.models.weights import load_model, prepare_device
         from medmim.prediction import local_replies
-        from medmim.prediction.reply_store import Store
+        from medmim.prediction.reply_store import ReplyStore
         from medmim.questions import conditions
         from medmim.tables import table_io
         from medmim.tables.images import ImageStore
 
         cfg, args = job.cfg, job.args
-        where = device(cfg["gpus"], cfg["threads"])
-        qa = table_io.read(args.qa, "qa", list(conditions.COLUMNS)).to_pylist()
+        target_device = prepare_device(cfg["gpus"], cfg["threads"])
+        qa = table_io.read_table(args.qa, "qa", list(conditions.QUESTION_COLUMNS)).to_pylist()
         images = ImageStore(args.images)
-        shown = {i: question["qa_id"] for question in qa for i in question["image_ids"]}
-        for reference, name in shown.items():
+        question_by_image = {i: question["qa_id"] for question in qa for i in question["image_ids"]}
+        for reference, name in question_by_image.items():
             if reference not in images:
                 raise UserError(f"{args.qa}: question {name} shows {reference}, which is in none of the images tables")
         try:
-            asker = prompter(cfg["family"], args.model.parent, images.image)
-            asker.letters(max((len(question["options"]) for question in qa), default=0))
+            asker = load_prompter(cfg["family"], args.model.parent, images.read_image)
+            asker.encode_letters(max((len(question["options"]) for question in qa), default=0))
         except (ValueError, OSError) as error:
             raise UserError(f"{args.model.parent}: {error}") from error
-        job.extra["processor"] = asker.processor
+        job.extra_fields["processor"] = asker.processor
 
-        contents = {i: images.content(i) for i in shown}
-        weights = {name: [entry["sha256"] for entry in job.inputs[name]] for name in ("model", "adapter")}
+        contents = {i: images.resolve_image_id(i) for i in question_by_image}
+        weights = {name: [entry["sha256"] for entry in job.input_records[name]] for name in ("model", "adapter")}
         settings = {name: cfg[name] for name in ("family", "max_new_tokens", "precision", "gpus", "threads")}
         basis = [weights, settings, asker.processor, job.code.get("sha256")]
-        asked = {
-            condition: local_replies.questions(
-                conditions.asked(qa, condition),
+        questions_by_condition = {
+            condition: local_replies.prepare_questions(
+                conditions.apply_condition(qa, condition),
                 asker,
                 system=cfg["system"],
-                lines=cfg["text_likelihood"] and condition == "plain",
+                wants_lines=cfg["text_likelihood"] and condition == "plain",
                 images=contents,
                 basis=basis,
             )
             for condition in conditions.CONDITIONS
             if condition in cfg["conditions"]
         }
-        batches = [batch for one in asked.values() for batch in local_replies.batches(one, cfg["batch"])]
-        with Store(args.replies) as kept:
-            new = [batch for batch in batches if local_replies.batch_key(batch) not in kept]
-            if new:
+        batches = [
+            batch
+            for condition_questions in questions_by_condition.values()
+            for batch in local_replies.make_batches(condition_questions, cfg["batch"])
+        ]
+        with ReplyStore(args.replies) as reply_store:
+            new_batches = [batch for batch in batches if local_replies.batch_key(batch) not in reply_store]
+            if new_batches:
                 adapter = args.adapter.parent if args.adapter else None
-                model = load(args.model.parent, family=cfg["family"], precision=cfg["precision"], adapter=adapter)
-                local_replies.ask_new(model.to(where), asker, new, kept, max_new_tokens=cfg["max_new_tokens"])
-            given = local_replies.stored(batches, kept)
-        rows = [row for c, one in asked.items() for row in local_replies.rows(one, given, model=cfg["model"], condition=c)]
-        table_io.write(job.out["predictions"], "predictions", rows)
-        failed, fresh = sum(bool(row["failure"]) for row in rows), sum(map(len, new))
-        told = [f"{fresh} asked now", *([f"{failed} could not be asked"] if failed else [])]
-        job.done(f"{cfg['model']}: {len(rows)} replies under {len(asked)} conditions, {', '.join(told)}")
+                model = load_model(args.model.parent, family=cfg["family"], precision=cfg["precision"], adapter=adapter)
+                local_replies.ask_batches(
+                    model.to(target_device), asker, new_batches, reply_store, max_new_tokens=cfg["max_new_tokens"]
+                )
+            stored_replies = local_replies.load_replies(batches, reply_store)
+        rows = [
+            row
+            for c, one in questions_by_condition.items()
+            for row in local_replies.build_prediction_rows(one, stored_replies, model=cfg["model"], condition=c)
+        ]
+        table_io.write_table(job.out["predictions"], "predictions", rows)
+        n_failed, n_asked = sum(bool(row["failure"]) for row in rows), sum(map(len, new_batches))
+        summary_parts = [f"{n_asked} asked now", *([f"{n_failed} could not be asked"] if n_failed else [])]
+        job.set_summary(
+            f"{cfg['model']}: {len(rows)} replies under {len(questions_by_condition)} conditions, {', '.join(summary_parts)}"
+        )
 
 
 if __name__ == "__main__":

@@ -7,43 +7,43 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 
-def behind(job: Job) -> list[dict[str, str]]:
+def build_provenance_rows(job: Job) -> list[dict[str, str]]:
     """What stands behind each model's scores: its weights, numbers, prompts, questions and libraries."""
     import pyarrow.compute as pc
 
     from medmim.tables import table_io
 
-    indexes = {Path(str(d["path"])).parent.name: str(d["sha256"])[:12] for d in job.inputs["weights"]}
-    asked = {}
+    indexes = {Path(str(d["path"])).parent.name: str(d["sha256"])[:12] for d in job.input_records["weights"]}
+    prompt_hashes = {}
     for path in job.args.predictions:
-        found = table_io.read(path, "predictions", ["model", "condition", "prompt_sha256"])
-        prompts = "".join(found.filter(pc.equal(found["condition"], "plain"))["prompt_sha256"].to_pylist())
-        asked[found["model"][0].as_py()] = sha256(prompts.encode()).hexdigest()[:12]
-    data = str(job.inputs["qa"][0]["sha256"])[:12]
+        predictions = table_io.read_table(path, "predictions", ["model", "condition", "prompt_sha256"])
+        prompts = "".join(predictions.filter(pc.equal(predictions["condition"], "plain"))["prompt_sha256"].to_pylist())
+        prompt_hashes[predictions["model"][0].as_py()] = sha256(prompts.encode()).hexdigest()[:12]
+    questions_hash = str(job.input_records["qa"][0]["sha256"])[:12]
     versions = ", ".join(f"{name} {version}" for name, version in job.cfg["versions"].items())
 
-    def row(name: str, model: dict[str, Any]) -> dict[str, str]:
+    def build_row(name: str, model: dict[str, Any]) -> dict[str, str]:
         base = job.cfg["models"].get(model.get("base") or "", model)
-        where = base.get("hub") or base.get("path") or ("synthetic, made here" if base.get("tiny") else "endpoint")
+        origin = base.get("hub") or base.get("path") or ("synthetic, made here" if base.get("tiny") else "endpoint")
         return {
             "model": name,
-            "weights": where if base is model else f"{where}, tuned here",
+            "weights": origin if base is model else f"{origin}, tuned here",
             "revision": base.get("revision") or "–",
             "files": " + ".join(indexes[n] for n in (model.get("base"), name) if n in indexes) or "–",
             "precision": job.cfg["precision"] if indexes.keys() & {name, model.get("base")} else "–",
-            "prompts": asked[name],
-            "questions": data,
+            "prompts": prompt_hashes[name],
+            "questions": questions_hash,
             "libraries": versions,
         }
 
-    return [row(name, model) for name, model in job.cfg["models"].items() if name in asked]
+    return [build_row(name, model) for name, model in job.cfg["models"].items() if name in prompt_hashes]
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     add = arguments.add_argument
     add("--leaderboard", type=Path, required=True, help="leaderboard table")
     add("--qa", type=Path, required=True, help="benchmark questions (qa table)")
@@ -55,22 +55,22 @@ def main() -> None:
     add("--latex", type=Path, required=True, help="the same, for a preamble with booktabs (written)")
     inputs = ["leaderboard", "qa", "predictions", "weights", "paper"]
     with Job(arguments, inputs=inputs, outputs=["csv", "markdown", "latex"]) as job:
-        from medmim.reporting.report.arranged import arranged
-        from medmim.reporting.report.board import read_paper
+        from medmim.reporting.report.arranged import build_paper_tables
+        from medmim.reporting.report.board import read_paper_scores
         from medmim.tables import table_io
 
-        board = table_io.frame(job.args.leaderboard, "leaderboard")
+        board = table_io.read_frame(job.args.leaderboard, "leaderboard")
         board.to_csv(job.out["csv"], index=False, lineterminator="\n")
-        made = arranged(
+        paper_tables = build_paper_tables(
             board,
             list(job.cfg["models"]),
-            paper=read_paper(job.args.paper) if job.args.paper else {},
-            least=job.cfg["min_open_ranked"],
-            behind=behind(job),
+            paper=read_paper_scores(job.args.paper) if job.args.paper else {},
+            min_open_items=job.cfg["min_open_ranked"],
+            provenance_rows=build_provenance_rows(job),
         )
-        job.out["markdown"].write_text("\n".join(table.markdown() for table in made), encoding="utf-8")
-        job.out["latex"].write_text("\n".join(table.latex() for table in made), encoding="utf-8")
-        job.done(f"{len(board)} cells, {len(made)} tables")
+        job.out["markdown"].write_text("\n".join(table.to_markdown() for table in paper_tables), encoding="utf-8")
+        job.out["latex"].write_text("\n".join(table.to_latex() for table in paper_tables), encoding="utf-8")
+        job.set_summary(f"{len(board)} cells, {len(paper_tables)} tables")
 
 
 if __name__ == "__main__":

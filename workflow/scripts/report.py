@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from medmim.models.families import registry
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     add = arguments.add_argument
     add("--leaderboard", type=Path, required=True, help="leaderboard table")
     add("--comparisons", type=Path, required=True, help="comparisons table")
@@ -34,16 +34,16 @@ def main() -> None:
         "paper",
     ]
     with Job(
-        arguments, inputs=inputs, outputs=["report", "picture"], modules=[registry.module(f) for f in registry.FAMILIES]
+        arguments, inputs=inputs, outputs=["report", "picture"], modules=[registry.family_module(f) for f in registry.FAMILIES]
     ) as job:
         from medmim.reporting.report import page
 
-        files = page.Files(**{name: getattr(job.args, name) for name in inputs})
-        html = page.render(files, job.cfg, job.inputs)
+        files = page.ReportFiles(**{name: getattr(job.args, name) for name in inputs})
+        html = page.render_report(files, job.cfg, job.input_records)
         job.out["report"].write_text(html, encoding="utf-8")
         if "picture" in job.out:
-            job.out["picture"].write_bytes(page.picture(files, job.cfg))
-        job.done(f"{page.size(len(html.encode()))}, {html.count('data:image/')} images")
+            job.out["picture"].write_bytes(page.render_summary_picture(files, job.cfg))
+        job.set_summary(f"{page.format_bytes(len(html.encode()))}, {html.count('data:image/')} images")
 
 
 if __name__ == "__main__":

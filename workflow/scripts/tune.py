@@ -8,14 +8,14 @@ on from its newest whole checkpoint, wherever it is started again. Checkpoints a
 from pathlib import Path
 
 from medmim.config.training import Tuning
-from medmim.models.families.registry import MODULE
-from medmim.provenance.job import Job, parser
-from medmim.training.runtime.preemption import stoppable
-from medmim.training.runtime.process_group import Group
+from medmim.models.families.registry import FAMILY_MODULE
+from medmim.provenance.job import Job, build_parser
+from medmim.training.runtime.preemption import stop_on_sigterm
+from medmim.training.runtime.process_group import ProcessGroup
 
 
 def main() -> None:
-    arguments = parser(__doc__)
+    arguments = build_parser(__doc__)
     arguments.add_argument("--model", type=Path, required=True, help="index of the base model's folder")
     arguments.add_argument("--samples", type=Path, required=True, help="training samples of the family")
     arguments.add_argument("--pixels", type=Path, required=True, help="their images' pixels")
@@ -24,51 +24,51 @@ def main() -> None:
     arguments.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints, deleted at the end")
     arguments.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's scalars (written)")
     with (
-        Group.of_environment() as group,
-        stoppable(group.first) as stop,
+        ProcessGroup.from_environment() as group,
+        stop_on_sigterm(group.is_main) as stop,
         Job(
             arguments,
             inputs=["model", "samples", "pixels"],
             outputs=["tuned", "loss"],
-            modules=[MODULE],
+            modules=[FAMILY_MODULE],
             scratch=["checkpoints"],
-            before=lambda cfg: group.check(Tuning(**cfg["tuning"])),
+            preflight=lambda cfg: group.check_resources(Tuning(**cfg["tuning"])),
             processes=group,
         ) as job,
     ):
         from medmim.models import weights
         from medmim.models.families.base import Layout
         from medmim.tables import table_io
-        from medmim.training.data.dataset import Shards
-        from medmim.training.finetune import save, size, tune
+        from medmim.training.data.dataset import ShardDataset
+        from medmim.training.finetune import count_elements, save_tuned_model, tune_model
         from medmim.training.runtime import environment
-        from medmim.training.runtime.throughput import Board
+        from medmim.training.runtime.throughput import TensorBoardLog
 
         family, seed, tuning = job.cfg["family"], job.cfg["seed"], Tuning(**job.cfg["tuning"])
-        environment.settle(tuning, seed)
+        environment.prepare_process(tuning, seed)
         base = job.args.model.parent
-        layout = Layout.open(family, base)
-        shards = Shards(job.args.samples, job.args.pixels)
-        trainer, rows, measured = tune(
-            load=lambda: weights.load(base, family=family, precision=tuning.precision),
+        layout = Layout.from_folder(family, base)
+        shards = ShardDataset(job.args.samples, job.args.pixels)
+        trainer, rows, measurements = tune_model(
+            load_base=lambda: weights.load_model(base, family=family, precision=tuning.precision),
             name=base.name,
             layout=layout,
             dataset=shards,
             lengths=shards.lengths,
             tuning=tuning,
             seed=seed,
-            folder=job.args.checkpoints / job.key()[:16],
+            folder=job.args.checkpoints / job.compute_key()[:16],
             group=group,
             stop=stop,
-            superseded=job.superseded,
-            board=Board(job.args.tensorboard),
+            is_superseded=job.is_superseded,
+            board=TensorBoardLog(job.args.tensorboard),
         )
-        save(trainer, job.out["tuned"], base, tuning, job.first)
-        if job.first:
-            table_io.write(job.out["loss"], "loss", rows)
-        job.extra["measured"] = measured
-        trained = sum(size(p) for p in trainer.model.parameters() if p.requires_grad)
-        job.done(f"{len(shards)} samples, {len(rows)} steps, {trained:,} weights trained, loss {rows[-1]['loss']:.3f}")
+        save_tuned_model(trainer, job.out["tuned"], base, tuning, job.is_main)
+        if job.is_main:
+            table_io.write_table(job.out["loss"], "loss", rows)
+        job.extra_fields["measured"] = measurements
+        n_trained = sum(count_elements(p) for p in trainer.model.parameters() if p.requires_grad)
+        job.set_summary(f"{len(shards)} samples, {len(rows)} steps, {n_trained:,} weights trained, loss {rows[-1]['loss']:.3f}")
 
 
 if __name__ == "__main__":

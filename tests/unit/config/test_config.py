@@ -37,7 +37,7 @@ def written(**settings: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["config.yaml", "demo.yaml"])
 def test_shipped_configs_are_valid(name: str) -> None:
-    assert run_config.load(ROOT / "config" / name).models
+    assert run_config.load_config(ROOT / "config" / name).models
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_shipped_configs_are_valid(name: str) -> None:
 )
 def test_wrong_values_are_refused_with_their_path(path: str, value: Any, message: str) -> None:
     with pytest.raises(run_config.ConfigError) as error:
-        run_config.parse(changed(path, value), "demo.yaml")
+        run_config.parse_config(changed(path, value), "demo.yaml")
     assert message in str(error.value)
     assert "demo.yaml" in str(error.value)
     assert "very-secret" not in str(error.value)
@@ -117,17 +117,17 @@ def test_wrong_values_are_refused_with_their_path(path: str, value: Any, message
 @pytest.mark.parametrize("settings", [{"key_env": None}, {"key_env": "VLLM_KEY"}, {"url": "http://[::1]:8000/v1/"}, {}])
 def test_an_endpoint_whose_key_is_safe_is_valid(settings: dict[str, Any]) -> None:
     url = "http://gpu01:8000/v1" if settings else "http://localhost:8000/v1"
-    found = run_config.parse(changed("models.served", at(**{"url": url, **settings}))).models["served"].endpoint
+    found = run_config.parse_config(changed("models.served", at(**{"url": url, **settings}))).models["served"].endpoint
     assert found is not None and found.url.endswith(":8000/v1")
 
 
 def test_which_sources_are_credentialed() -> None:
     def credentialed(**sources: dict[str, Any]) -> list[str]:
-        return list(run_config.parse(changed("sources", sources)).credentialed)
+        return list(run_config.parse_config(changed("sources", sources)).credentialed_sources)
 
     local, phantom = {"origin": "local", "path": "x"}, {"origin": "phantom", "patients": 3}
-    assert run_config.load(ROOT / "config/config.yaml").credentialed == ["embed", "ms_cxr_t"]
-    assert run_config.load(ROOT / "config/demo.yaml").credentialed == []
+    assert run_config.load_config(ROOT / "config/config.yaml").credentialed_sources == ["embed", "ms_cxr_t"]
+    assert run_config.load_config(ROOT / "config/demo.yaml").credentialed_sources == []
     assert credentialed(embed=local, lumiere=local, pmc=phantom) == ["embed"]
     assert credentialed(embed=phantom | {"credentialed": True}, odir=local | {"credentialed": True}) == ["embed", "odir"]
     assert credentialed(ms_cxr_t=phantom | {"credentialed": False}) == []
@@ -137,8 +137,8 @@ def test_what_is_credentialed_follows_from_source_and_origin() -> None:
     local = {name: {"path": "data"} for name in ("embed", "ms_cxr_t", "lumiere", "odir")} | {
         "odir": {"path": "x", "credentialed": True}
     }
-    assert run_config.parse(changed("sources", local)).credentialed == ["embed", "ms_cxr_t", "odir"]
-    assert run_config.parse(DEMO).credentialed == []
+    assert run_config.parse_config(changed("sources", local)).credentialed_sources == ["embed", "ms_cxr_t", "odir"]
+    assert run_config.parse_config(DEMO).credentialed_sources == []
 
 
 def test_every_key_is_documented() -> None:
@@ -148,5 +148,5 @@ def test_every_key_is_documented() -> None:
 
 
 def test_generated_pages_are_in_step() -> None:
-    assert (ROOT / "config/README.md").read_text() == generate_docs.markdown(), "run make docs"
+    assert (ROOT / "config/README.md").read_text() == generate_docs.render_markdown(), "run make docs"
     assert json.loads((ROOT / "config/schema.json").read_text()) == run_config.Config.model_json_schema(), "run make docs"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medmim.common import archives
-from medmim.common.archives import Damaged, Member
+from medmim.common.archives import DamagedArchiveError, Member
 from medmim.common.errors import UserError
 
 ZEROS = bytes(18_000_000)
@@ -44,16 +44,16 @@ def zipped(*entries: tuple[str, bytes], mode: int = 0o100644) -> bytes:
 
 
 def of_stream(data: bytes, tmp_path: Path) -> Iterator[Member]:
-    return archives.tar_members(io.BytesIO(data).read)
+    return archives.iter_tar_members(io.BytesIO(data).read)
 
 
 def of_file(data: bytes, tmp_path: Path) -> Iterator[Member]:
     (tmp_path / "archive").write_bytes(data)
-    return archives.members(tmp_path / "archive")
+    return archives.iter_members(tmp_path / "archive")
 
 
 def taken(found: Iterator[Member], want: Callable[[str], str | None] = lambda name: name) -> dict[str, bytes]:
-    return {place: b"".join(archives.chunks(content)) for place, content in archives.chosen(found, want)}
+    return {place: b"".join(archives.iter_chunks(content)) for place, content in archives.select_members(found, want)}
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
@@ -108,7 +108,7 @@ def test_a_zip_that_lies_about_its_size_gives_no_more(tmp_path: Path) -> None:
     for mark, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         place = data.index(mark) + at
         data[place : place + 4] = (1000).to_bytes(4, "little")
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedArchiveError):
         taken(of_file(bytes(data), tmp_path))
 
 
@@ -118,14 +118,14 @@ def test_a_zip_that_lies_about_its_size_gives_no_more(tmp_path: Path) -> None:
     ids=["nothing", "page", "gzip of no tar", "zip cut off"],
 )
 def test_what_is_no_archive_is_told(data: bytes, tmp_path: Path) -> None:
-    with pytest.raises(Damaged, match="can't be extracted"):
+    with pytest.raises(DamagedArchiveError, match="can't be extracted"):
         taken(of_file(data, tmp_path))
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_an_archive_that_is_cut_off_is_told(pack, tmp_path: Path) -> None:
     data = pack(tar(("a", bytes(range(256)) * 400)))
-    with pytest.raises(Damaged, match="can't be extracted"):
+    with pytest.raises(DamagedArchiveError, match="can't be extracted"):
         taken(of_stream(data[: len(data) // 2], tmp_path))
 
 

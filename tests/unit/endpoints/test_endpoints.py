@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chat_server import Answer, ChatServer, completion, refusal, text_of
+from chat_server import Answer, ChatServer, make_completion, make_error_body, user_text
 from forked import Program
 from medmim.common.errors import UserError
 from medmim.config.endpoint import Endpoint
 from medmim.endpoints import client as service
 from medmim.prediction import endpoint_replies
-from medmim.prediction.reply_store import Store
-from medmim.provenance.code_digest import WORKFLOW, code
+from medmim.prediction.reply_store import ReplyStore
+from medmim.provenance.code_digest import WORKFLOW, code_digest
 from medmim.questions.row import question_row
 from medmim.tables import images, table_io
 
@@ -40,7 +40,7 @@ class World:
         self.folder = folder
         rows = []
         for n, source in enumerate(["odir", "odir", "odir", "ms_cxr_t"]):
-            image_id, png = images.encode(np.full((4, 5), 40 * n, np.uint8))
+            image_id, png = images.encode_png(np.full((4, 5), 40 * n, np.uint8))
             rows.append(
                 dict.fromkeys(["view", "laterality"], "")
                 | dict(image_id=image_id, source=source, patient_id=f"{source}/{n}", study_id=f"{source}/{n}", day=None)
@@ -50,7 +50,7 @@ class World:
         self.pngs = {str(r["image_id"]): r["bytes"] for r in rows}
         self.ids = list(self.pngs)
         for source in ("odir", "ms_cxr_t"):
-            images.write(folder / f"{source}.images.parquet", [r for r in rows if r["source"] == source])
+            images.write_images(folder / f"{source}.images.parquet", [r for r in rows if r["source"] == source])
         self.tables = [folder / "odir.images.parquet", folder / "ms_cxr_t.images.parquet"]
         common = dict(split="benchmark", ability="comparison", set="odir", task="t", source="odir", generator="test/1")
         patients = [f"odir/{n}" for n in range(3)]
@@ -62,29 +62,29 @@ class World:
         self.questions.append(
             question_row(text="What is it?", answer="a lesion", image_ids=self.ids[:1], patient_ids=patients[:1], **common)
         )
-        table_io.write(folder / "qa.parquet", "qa", self.questions)
+        table_io.write_table(folder / "qa.parquet", "qa", self.questions)
         self.store = folder / "replies"
 
-    def requests(self, endpoint: Endpoint, conditions: list[str] | None = None) -> list[endpoint_replies.Request]:
-        ids, _ = endpoint_replies.images(self.tables)
+    def requests(self, endpoint: Endpoint, conditions: list[str] | None = None) -> list[endpoint_replies.QuestionRequest]:
+        ids, _ = endpoint_replies.index_images(self.tables)
         said = {"system": "Be brief.", "max_new_tokens": 9, "seed": 5}
-        return endpoint_replies.requests(self.questions, conditions or ["plain"], endpoint, image_ids=ids, **said)  # type: ignore[arg-type]
+        return endpoint_replies.build_requests(self.questions, conditions or ["plain"], endpoint, image_ids=ids, **said)  # type: ignore[arg-type]
 
     def ask(self, server: ChatServer, conditions: list[str] | None = None, **settings: Any) -> list[dict[str, Any]]:
         """Rows of the predictions, in this process."""
         endpoint = Endpoint(**{"url": server.url, "model": "served", "key_env": None, **settings})
         wanted = self.requests(endpoint, conditions)
-        with Store(self.store) as store:
-            png = images.ImageStore(self.tables).png
-            failures, self.sent = service.ask(wanted, endpoint, store, lambda r: r.body(png))
-            return endpoint_replies.rows(wanted, store, failures, "served")
+        with ReplyStore(self.store) as store:
+            png = images.ImageStore(self.tables).read_png
+            failures, self.sent = service.send_requests(wanted, endpoint, store, lambda r: r.build_body(png))
+            return endpoint_replies.build_prediction_rows(wanted, store, failures, "served")
 
     def start(self, server: ChatServer, cfg: dict[str, Any] | None = None, **settings: Any) -> Program:
         """The program, as a rule starts it."""
         endpoint = {"url": server.url, "model": "served", "key_env": "PLANTED_KEY", **settings}
         return Program(
             [WORKFLOW / "scripts/ask.py", "--cfg", json.dumps(CFG | {"endpoint": endpoint} | (cfg or {})),
-             "--code", code("ask.py")["sha256"], "--log", "logs/ask.log", "--qa", "qa.parquet",
+             "--code", code_digest("ask.py")["sha256"], "--log", "logs/ask.log", "--qa", "qa.parquet",
              "--images", *(t.name for t in self.tables), "--replies", "replies", "--predictions", "predictions.parquet"],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "PLANTED_KEY": SECRET, "OPENAI_LOG": "debug"},
         )  # fmt: skip
@@ -102,13 +102,13 @@ class World:
 
     @property
     def predictions(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = table_io.read(self.folder / "predictions.parquet", "predictions").to_pylist()
+        found: list[dict[str, Any]] = table_io.read_table(self.folder / "predictions.parquet", "predictions").to_pylist()
         return found
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(service, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(service, "FIRST_BACKOFF_SECONDS", 0.01)
     return World(tmp_path)
 
 
@@ -120,7 +120,7 @@ def server() -> Iterator[ChatServer]:
 
 def once(fault: Answer) -> Callable[[dict[str, Any], int], Answer]:
     """Each question meets a fault at first, then an answer."""
-    return lambda body, before: Answer(body=completion(f"B: {text_of(body)[:8]}")) if before else fault
+    return lambda body, before: Answer(body=make_completion(f"B: {user_text(body)[:8]}")) if before else fault
 
 
 # What is asked
@@ -128,7 +128,7 @@ def once(fault: Answer) -> Callable[[dict[str, Any], int], Answer]:
 
 def test_a_request_has_the_images_where_their_placeholders_stand(world: World, server: ChatServer) -> None:
     world.ask(server, ["plain", "blind"], concurrency=1)
-    plain, *_, blind, _, _ = (asked.body for asked in server.asked)
+    plain, *_, blind, _, _ = (asked.body for asked in server.requests)
     urls = [f"data:image/png;base64,{base64.b64encode(world.pngs[i]).decode()}" for i in world.ids[:2]]
     assert plain == {
         "model": "served",
@@ -147,23 +147,23 @@ def test_a_request_has_the_images_where_their_placeholders_stand(world: World, s
         ],
     }
     assert blind["messages"][1] == {"role": "user", "content": "Which, 0?\nA: left\nB: right\nC: both"}
-    assert {asked.path for asked in server.asked} == {"/v1/chat/completions"}
-    assert {asked.headers["authorization"] for asked in server.asked} == {"Bearer EMPTY"}
+    assert {asked.path for asked in server.requests} == {"/v1/chat/completions"}
+    assert {asked.headers["authorization"] for asked in server.requests} == {"Bearer EMPTY"}
 
 
 def test_words_and_images_keep_their_order() -> None:
-    made = endpoint_replies.messages("", "First <image> then <image>, well?", ["a", "b"])
+    made = endpoint_replies.build_messages("", "First <image> then <image>, well?", ["a", "b"])
     kinds = [(part["type"], part.get("text") or part["image_url"]["url"]) for part in made[0]["content"]]
     assert kinds == [("text", "First "), ("image_url", "a"), ("text", " then "), ("image_url", "b"), ("text", ", well?")]
 
 
 def test_rows_are_by_condition_then_as_asked_whatever_comes_first(world: World, server: ChatServer) -> None:
     def slowly(body: dict[str, Any], before: int) -> Answer:
-        return Answer(body=completion(f" {text_of(body)} "), delay=0.05 * (text_of(body).startswith("Which, 0")))
+        return Answer(body=make_completion(f" {user_text(body)} "), delay=0.05 * (user_text(body).startswith("Which, 0")))
 
     server.answer = slowly
     rows = world.ask(server, CONDITIONS, concurrency=6)
-    assert 1 < server.most_open <= 6
+    assert 1 < server.max_open_count <= 6
     assert [(r["condition"], r["rotation"]) for r in rows] == [
         *[("plain", 0)] * 3, *[("rotated", 1), ("rotated", 2)] * 2, *[("blind", 0)] * 3,
         *[("reordered", 0)] * 2,
@@ -173,7 +173,7 @@ def test_rows_are_by_condition_then_as_asked_whatever_comes_first(world: World, 
         "Which, 0?\nA: right\nB: both\nC: left", "Which, 0?\nA: both\nB: left\nC: right",
     ]  # fmt: skip
     assert all(r["model"] == "served" and r["text_logprobs"] == [] and r["failure"] == "" for r in rows)
-    table_io.build("predictions", rows)
+    table_io.build_table("predictions", rows)
 
     server.answer = lambda body, before: Answer(500)
     assert world.ask(server, CONDITIONS) == rows and world.sent == 0
@@ -204,7 +204,7 @@ def test_a_key_is_of_all_that_a_reply_depends_on(world: World) -> None:
 def test_parameters_add_change_and_leave_out(world: World, server: ChatServer) -> None:
     others = {"max_completion_tokens": 70, "temperature": 1, "provider": {"data_collection": "deny"}}
     world.ask(server, parameters={"seed": None, "max_tokens": None, **others})
-    told = {name: value for name, value in server.asked[0].body.items() if name != "messages"}
+    told = {name: value for name, value in server.requests[0].body.items() if name != "messages"}
     assert told == {"model": "served", **others}
 
 
@@ -213,12 +213,12 @@ def test_letters_have_their_likelihood_where_all_are_told(world: World, server: 
     first = [("A", half), (" A", half), ("B", -3.0), (" C", -4.0), ("An", -5.0)]
 
     def answer(body: dict[str, Any], before: int) -> Answer:
-        return Answer(body=completion("A", first=first if "Which, 0" in text_of(body) else first[:3]))
+        return Answer(body=make_completion("A", first=first if "Which, 0" in user_text(body) else first[:3]))
 
     server.answer = answer
     told = [r["option_logprobs"] for r in world.ask(server, logprobs=True)]
     assert told == [pytest.approx([math.log(0.5), -3.0, -4.0]), [], []]
-    assert (server.asked[0].body["logprobs"], server.asked[0].body["top_logprobs"]) == (True, 20)
+    assert (server.requests[0].body["logprobs"], server.requests[0].body["top_logprobs"]) == (True, 20)
 
 
 def test_an_image_that_is_nowhere_is_named(world: World) -> None:
@@ -232,26 +232,26 @@ def test_an_image_that_is_nowhere_is_named(world: World) -> None:
 
 # Faults that pass
 
-WHOLE = json.dumps(completion("A")).encode()
+WHOLE = json.dumps(make_completion("A")).encode()
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        Answer(429, refusal("slow down")),
-        Answer(429, refusal("slow down"), {"Retry-After": "0"}),
+        Answer(429, make_error_body("slow down")),
+        Answer(429, make_error_body("slow down"), {"Retry-After": "0"}),
         Answer(500, b"<html>oh no</html>", {"Content-Type": "text/html"}),
-        Answer(503, refusal("loading")),
-        Answer(408, refusal("timed out")),
+        Answer(503, make_error_body("loading")),
+        Answer(408, make_error_body("timed out")),
         Answer(200, WHOLE[: len(WHOLE) // 2]),
         Answer(200, WHOLE, cut=len(WHOLE) // 2),
         Answer(200, WHOLE, cut=0),
         Answer(200, b""),
-        Answer(200, refusal("upstream failed")),
+        Answer(200, make_error_body("upstream failed")),
         Answer(200, {"choices": []}),
         Answer(200, {"choices": [{"message": {"content": [1]}}]}),
-        Answer(200, completion("", finish="error")),
-        Answer(200, completion("late"), delay=1.0),
+        Answer(200, make_completion("", finish="error")),
+        Answer(200, make_completion("late"), delay=1.0),
     ],
     ids=["429", "retry-after", "500", "503", "408", "half json", "cut", "cut at once", "nothing", "error", "no choice",
          "no text", "finish error", "hang"],
@@ -260,35 +260,39 @@ def test_a_fault_that_passes_leaves_no_trace(world: World, server: ChatServer, f
     server.answer = once(fault)
     rows = world.ask(server, timeout=0.4)
     assert [r["reply"] for r in rows] == ["B: Which, 0", "B: Which, 1", "B: What is"]
-    assert len(server.asked) == 6 == world.sent
+    assert len(server.requests) == 6 == world.sent
 
 
 @pytest.mark.parametrize("form", [lambda: "1", lambda: format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)])
 def test_retry_after_is_waited_for(world: World, server: ChatServer, form: Callable[[], str]) -> None:
     server.answer = lambda body, before: (
-        Answer(body=completion("A")) if before else Answer(429, refusal("slow down"), {"Retry-After": form()})
+        Answer(body=make_completion("A")) if before else Answer(429, make_error_body("slow down"), {"Retry-After": form()})
     )
     world.questions = world.questions[:1]
     world.ask(server)
-    first, second = server.asked
-    assert second.at - first.at >= 0.95
+    first, second = server.requests
+    assert second.received_at - first.received_at >= 0.95
 
 
 def test_waits_grow_with_each_attempt(world: World, server: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "medmim")
-    server.answer = lambda body, before: Answer(body=completion("A")) if before > 4 else Answer(500, refusal("not yet"))
+    server.answer = lambda body, before: (
+        Answer(body=make_completion("A")) if before > 4 else Answer(500, make_error_body("not yet"))
+    )
     world.questions = world.questions[:1]
     world.ask(server)
-    gaps = [b.at - a.at for a, b in zip(server.asked, server.asked[1:], strict=False)]
+    gaps = [b.received_at - a.received_at for a, b in zip(server.requests, server.requests[1:], strict=False)]
     assert len(gaps) == 5 and all(gap >= 0.01 * 2**n for n, gap in enumerate(gaps))
     assert len(re.findall(r"question \w+ \(plain\): 500: not yet; again in", caplog.text)) == 5
 
 
 def test_requests_are_spaced_as_the_limit_says(world: World, server: ChatServer) -> None:
-    server.answer = once(Answer(429, refusal("slow down")))
+    server.answer = once(Answer(429, make_error_body("slow down")))
     start = time.monotonic()
     world.ask(server, requests_per_minute=600)
-    assert len(server.asked) == 6 and time.monotonic() - start >= 0.5  # the first at once, each other a tenth of a second later
+    assert (
+        len(server.requests) == 6 and time.monotonic() - start >= 0.5
+    )  # the first at once, each other a tenth of a second later
 
 
 # Replies of every kind
@@ -297,13 +301,13 @@ def test_requests_are_spaced_as_the_limit_says(world: World, server: ChatServer)
 @pytest.mark.parametrize(
     ("answer", "reply"),
     [
-        (completion(""), ""),
-        (completion(None, refusal="I can't help with that."), "I can't help with that."),
-        (completion(None, "length"), ""),
-        (completion("A: le", "length"), "A: le"),
-        (completion("", "content_filter"), ""),
-        (completion(" B\n"), "B"),
-        (completion("B \ud83d", "length"), "B ?"),
+        (make_completion(""), ""),
+        (make_completion(None, refusal="I can't help with that."), "I can't help with that."),
+        (make_completion(None, "length"), ""),
+        (make_completion("A: le", "length"), "A: le"),
+        (make_completion("", "content_filter"), ""),
+        (make_completion(" B\n"), "B"),
+        (make_completion("B \ud83d", "length"), "B ?"),
     ],
     ids=["empty", "refusal", "nothing but thought", "length", "content_filter", "spaces", "half a character"],
 )
@@ -311,13 +315,13 @@ def test_what_the_model_says_is_its_answer(world: World, server: ChatServer, ans
     server.answer = lambda body, before: Answer(body=answer)
     rows = world.ask(server)
     assert [(r["reply"], r["failure"]) for r in rows] == [(reply, "")] * 3
-    with Store(world.store) as store:
-        told = endpoint_replies.account(world.requests(Endpoint(url=server.url, model="served", key_env=None)), store)
+    with ReplyStore(world.store) as store:
+        told = endpoint_replies.summarise_usage(world.requests(Endpoint(url=server.url, model="served", key_env=None)), store)
     assert told == {
         "replies": 3, "finish_reasons": {answer["choices"][0]["finish_reason"]: 3}, "models": {"served-2026": 3},
         "system_fingerprints": {"fp_1": 3}, "tokens": {"completion_tokens": 6, "prompt_tokens": 30, "total_tokens": 36},
     }  # fmt: skip
-    assert world.ask(server) == rows and len(server.asked) == 3
+    assert world.ask(server) == rows and len(server.requests) == 3
 
 
 LONG = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens."
@@ -327,24 +331,24 @@ LONG = "This model's maximum context length is 4096 tokens. However, you request
     ("fault", "failure"),
     [
         (Answer(400, {"object": "error", "message": LONG, "code": 400}), service.TOO_LONG),
-        (Answer(400, refusal("Too big.", code="context_length_exceeded")), service.TOO_LONG),
+        (Answer(400, make_error_body("Too big.", code="context_length_exceeded")), service.TOO_LONG),
         (Answer(413, b"<html>Request Entity Too Large</html>", {"Content-Type": "text/html"}), service.TOO_LONG),
-        (Answer(400, refusal("Managed policy", code="content_filter")), service.FILTERED),
+        (Answer(400, make_error_body("Managed policy", code="content_filter")), service.FILTERED),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_a_failure_of_its_own(
     world: World, server: ChatServer, caplog: pytest.LogCaptureFixture, fault: Answer, failure: str
 ) -> None:
-    server.answer = lambda body, before: fault if "Which, 1" in text_of(body) else Answer(body=completion("A"))
+    server.answer = lambda body, before: fault if "Which, 1" in user_text(body) else Answer(body=make_completion("A"))
     rows = world.ask(server, ["plain", "rotated"])
     assert [r["failure"] for r in rows] == ["", failure, "", "", "", failure, failure]
     assert {r["reply"] for r in rows if r["failure"]} == {""}
-    assert len(server.asked) == 7
+    assert len(server.requests) == 7
     assert f"question {world.questions[1]['qa_id']} (plain) can't be asked: {fault.status}: " in caplog.text
 
 
 def test_if_no_question_can_be_asked_the_job_fails(world: World, server: ChatServer) -> None:
-    server.answer = lambda body, before: Answer(400, refusal(LONG))
+    server.answer = lambda body, before: Answer(400, make_error_body(LONG))
     with pytest.raises(UserError, match="could be asked none of 3 questions: the prompt is longer"):
         world.ask(server)
 
@@ -355,15 +359,15 @@ def test_if_no_question_can_be_asked_the_job_fails(world: World, server: ChatSer
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (Answer(401, refusal("Incorrect API key")), "after 1 attempt: 401: Incorrect API key. is that the right key?"),
+        (Answer(401, make_error_body("Incorrect API key")), "after 1 attempt: 401: Incorrect API key. is that the right key?"),
         (
-            Answer(404, refusal("The model `served` does not exist.")),
+            Answer(404, make_error_body("The model `served` does not exist.")),
             "404: The model `served` does not exist. are endpoint.url and",
         ),
-        (Answer(400, refusal("seed: extra inputs are not permitted")), "400: seed: extra inputs are not permitted"),
+        (Answer(400, make_error_body("seed: extra inputs are not permitted")), "400: seed: extra inputs are not permitted"),
         (Answer(422, {"detail": "max_tokens is too large: 9"}), "422: max_tokens is too large: 9"),
-        (Answer(429, refusal("no money left", code="insufficient_quota")), "429: no money left"),
-        (Answer(429, refusal("today's are spent"), {"Retry-After": "86400"}), "(to be asked again in 86400 s)"),
+        (Answer(429, make_error_body("no money left", code="insufficient_quota")), "429: no money left"),
+        (Answer(429, make_error_body("today's are spent"), {"Retry-After": "86400"}), "(to be asked again in 86400 s)"),
         (Answer(307, b"", {"Location": "http://127.0.0.1:9/v1/chat/completions"}), "307: no message"),
     ],
     ids=["401", "404", "400", "422", "quota", "tomorrow", "redirect"],
@@ -373,7 +377,7 @@ def test_what_will_not_pass_fails_at_once(world: World, server: ChatServer, faul
     with pytest.raises(UserError) as error:
         world.ask(server, concurrency=1)
     assert message in str(error.value) and "0 of 3 replies are kept" in str(error.value)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_nobody_there(world: World, server: ChatServer) -> None:
@@ -383,15 +387,15 @@ def test_nobody_there(world: World, server: ChatServer) -> None:
 
 
 def test_a_hang_ends_at_the_timeout(world: World, server: ChatServer) -> None:
-    server.answer = lambda body, before: Answer(body=completion("late"), delay=1.0)
+    server.answer = lambda body, before: Answer(body=make_completion("late"), delay=1.0)
     with pytest.raises(UserError, match=r"after 2 attempts: no reply within endpoint\.timeout"):
         world.ask(server, timeout=0.1, attempts=2, concurrency=1)
 
 
 def test_replies_on_their_way_are_kept_when_another_question_fails(world: World, server: ChatServer) -> None:
     def answer(body: dict[str, Any], before: int) -> Answer:
-        failing = "Which, 0" in text_of(body)
-        return Answer(401, refusal("no")) if failing else Answer(body=completion("A"), delay=0.3)
+        failing = "Which, 0" in user_text(body)
+        return Answer(401, make_error_body("no")) if failing else Answer(body=make_completion("A"), delay=0.3)
 
     server.answer = answer
     with pytest.raises(UserError, match="2 of 3 replies are kept, a new start asks for the rest"):
@@ -405,8 +409,8 @@ def test_a_key_that_is_not_there_is_named(world: World, server: ChatServer, monk
             world.ask(server, key_env="PLANTED_KEY")
         assert str(error.value) == "the environment variable PLANTED_KEY, which endpoint.key_env names, holds no key"
     monkeypatch.setenv("PLANTED_KEY", f"{SECRET}\n")
-    assert server.asked == [] and len(world.ask(server, key_env="PLANTED_KEY")) == len(server.asked)
-    assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {SECRET}"}
+    assert server.requests == [] and len(world.ask(server, key_env="PLANTED_KEY")) == len(server.requests)
+    assert {asked.headers["authorization"] for asked in server.requests} == {f"Bearer {SECRET}"}
 
 
 def test_no_credential_of_another_service_is_sent(world: World, server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,18 +418,18 @@ def test_no_credential_of_another_service_is_sent(world: World, server: ChatServ
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Other: {SECRET}\nAuthorization: Bearer {SECRET}")
     world.ask(server)
-    assert server.asked and all(SECRET not in str(asked.headers) for asked in server.asked)
+    assert server.requests and all(SECRET not in str(asked.headers) for asked in server.requests)
 
 
 # The program
 
 
 def test_the_program_leaves_predictions_their_provenance_and_no_key(world: World, server: ChatServer) -> None:
-    server.answer = once(Answer(500, refusal(f"no luck with Bearer {SECRET}")))
+    server.answer = once(Answer(500, make_error_body(f"no luck with Bearer {SECRET}")))
     said = world.run(server)
     assert "500: no luck with Bearer (the key); again in" in said
     assert "served: 12 replies, 24 requests" in said
-    assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {SECRET}"}
+    assert {asked.headers["authorization"] for asked in server.requests} == {f"Bearer {SECRET}"}
     assert [r["condition"] for r in world.predictions][::3] == ["plain", "rotated", "rotated", "blind"]
     record = json.loads((world.folder / "predictions.parquet.prov.json").read_text())
     assert record["endpoint"]["sent"] == 24 and record["endpoint"]["tokens"]["total_tokens"] == 144
@@ -435,36 +439,36 @@ def test_the_program_leaves_predictions_their_provenance_and_no_key(world: World
     assert {"openai", "aiolimiter", "tenacity"} <= record["code"]["packages"].keys()
     assert not {"torch", "transformers"} & record["code"]["packages"].keys()
 
-    assert world.ask(server, CONDITIONS, concurrency=1) == world.predictions and len(server.asked) == 24
+    assert world.ask(server, CONDITIONS, concurrency=1) == world.predictions and len(server.requests) == 24
 
 
 def test_a_refused_key_ends_the_program_and_is_not_told(world: World, server: ChatServer) -> None:
-    server.answer = lambda body, before: Answer(401, refusal(f"Incorrect API key: {SECRET} {'.' * 252}{SECRET}"))
+    server.answer = lambda body, before: Answer(401, make_error_body(f"Incorrect API key: {SECRET} {'.' * 252}{SECRET}"))
     said = world.run(server, status=1, concurrency=1)
     assert "401: Incorrect API key: (the key) ...." in said and said.count("is that the right key?") == 1
     assert SECRET[:9] not in said  # nor a part, where a long message is cut
-    assert len(server.asked) == 1 and not (world.folder / "predictions.parquet").exists()
+    assert len(server.requests) == 1 and not (world.folder / "predictions.parquet").exists()
 
 
 def test_a_question_that_fails_for_ever_ends_the_program_and_loses_no_reply(world: World, server: ChatServer) -> None:
     server.answer = lambda body, before: (
-        Answer(500, refusal("broken")) if "What is it" in text_of(body) else Answer(body=completion("A"))
+        Answer(500, make_error_body("broken")) if "What is it" in user_text(body) else Answer(body=make_completion("A"))
     )
     said = world.run(server, status=1, concurrency=1, attempts=2)
     assert f"question {world.questions[2]['qa_id']} (plain): {server.url} after 2 attempts: 500: broken" in said
     assert "2 of 12 replies are kept, a new start asks for the rest" in said
     assert not (world.folder / "predictions.parquet").exists()
-    assert len(server.asked) == 4
-    server.answer = lambda body, before: Answer(body=completion("B"))
+    assert len(server.requests) == 4
+    server.answer = lambda body, before: Answer(body=make_completion("B"))
     assert [r["reply"] for r in world.ask(server, CONDITIONS)] == ["A", "A", *["B"] * 10]
-    assert len(server.asked) == 4 + 10
+    assert len(server.requests) == 4 + 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_that_was_answered_is_asked_again_after_a_kill(world: World, server: ChatServer, number: signal.Signals) -> None:
-    server.answer = lambda body, before: Answer(body=completion("A"), delay=0.0 if len(server.asked) < 5 else 1.0)
+    server.answer = lambda body, before: Answer(body=make_completion("A"), delay=0.0 if len(server.requests) < 5 else 1.0)
     running = world.start(server, concurrency=2)
-    while len(server.asked) < 6:  # two on their way
+    while len(server.requests) < 6:  # two on their way
         time.sleep(0.02)
         assert running.poll() is None
     running.send_signal(number)
@@ -472,10 +476,10 @@ def test_nothing_that_was_answered_is_asked_again_after_a_kill(world: World, ser
     kept = 4 if number == signal.SIGKILL else 6
     if number != signal.SIGKILL:
         assert running.returncode == 75 and "told to stop: 6 of 12 replies are kept" in said
-    assert len(server.asked) == 6
-    server.answer = lambda body, before: Answer(body=completion("B"))
+    assert len(server.requests) == 6
+    server.answer = lambda body, before: Answer(body=make_completion("B"))
     assert [r["reply"] for r in world.ask(server, CONDITIONS)] == ["A"] * kept + ["B"] * (12 - kept)
-    assert len(server.asked) == 6 + 12 - kept
+    assert len(server.requests) == 6 + 12 - kept
 
 
 def credentialed(world: World) -> None:
@@ -486,7 +490,7 @@ def credentialed(world: World) -> None:
         question_row(text="How did it change?", options=["worse", "better"], source="odir", **shown, **common),
         question_row(text="And in words?", options=["worse", "better"], source="ms_cxr_t", **common),
     ]
-    table_io.write(world.folder / "qa.parquet", "qa", world.questions)
+    table_io.write_table(world.folder / "qa.parquet", "qa", world.questions)
 
 
 def test_nothing_of_a_credentialed_source_is_sent_where_that_is_not_said_to_be_allowed(world: World, server: ChatServer) -> None:
@@ -494,13 +498,13 @@ def test_nothing_of_a_credentialed_source_is_sent_where_that_is_not_said_to_be_a
     said = world.run(server, {"credentialed": ["embed", "ms_cxr_t"]}, status=1)
     assert f"would go to {server.url} (ms_cxr_t: 2 questions, 1 images): nothing was sent" in said
     assert "PhysioNet's rules forbid" in said and "models.served.endpoint.credentialed: true" in said
-    assert server.asked == [] and not world.store.exists() and not (world.folder / "predictions.parquet").exists()
+    assert server.requests == [] and not world.store.exists() and not (world.folder / "predictions.parquet").exists()
 
 
 def test_where_it_is_allowed_it_is_recorded(world: World, server: ChatServer) -> None:
     credentialed(world)
     world.run(server, {"credentialed": ["embed", "ms_cxr_t"]}, credentialed=True)
-    assert (len(world.predictions), len(server.asked)) == (19, 18)  # blind is plain where there is no image
+    assert (len(world.predictions), len(server.requests)) == (19, 18)  # blind is plain where there is no image
     record = json.loads((world.folder / "predictions.parquet.prov.json").read_text())
     assert record["endpoint"]["credentialed"] == {"ms_cxr_t": {"questions": 2, "images": 1}}
     assert record["cfg"]["endpoint"]["credentialed"] is True
@@ -510,7 +514,7 @@ def test_words_of_a_credentialed_source_are_credentialed_too(world: World) -> No
     credentialed(world)
     endpoint = Endpoint(url="http://localhost/v1", model="m")
     of_question = {q["qa_id"]: q["source"] for q in world.questions}
-    _, sources = endpoint_replies.images(world.tables)
+    _, sources = endpoint_replies.index_images(world.tables)
     with pytest.raises(UserError, match="ms_cxr_t: 1 questions, 0 images"):
         endpoint_replies.check_credentialed(
             world.requests(endpoint, ["blind"]), of_question, sources, ["ms_cxr_t"], endpoint, "m"
@@ -518,10 +522,10 @@ def test_words_of_a_credentialed_source_are_credentialed_too(world: World) -> No
 
 
 def test_an_image_that_a_credentialed_source_also_has_is_credentialed(world: World) -> None:
-    table = table_io.frame(world.tables[0], "images")
-    images.write(world.folder / "more.parquet", [table.iloc[0].to_dict() | {"source": "embed", "day": None}])
+    table = table_io.read_frame(world.tables[0], "images")
+    images.write_images(world.folder / "more.parquet", [table.iloc[0].to_dict() | {"source": "embed", "day": None}])
     endpoint = Endpoint(url="http://localhost/v1", model="m")
-    _, sources = endpoint_replies.images([*world.tables, world.folder / "more.parquet"])
+    _, sources = endpoint_replies.index_images([*world.tables, world.folder / "more.parquet"])
     of_question = {q["qa_id"]: q["source"] for q in world.questions}
     with pytest.raises(UserError, match="embed: 2 questions, 1 images"):
         endpoint_replies.check_credentialed(world.requests(endpoint), of_question, sources, ["embed"], endpoint, "m")

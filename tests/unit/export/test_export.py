@@ -16,15 +16,15 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
-from score_made import prediction, question
+from score_made import make_prediction, make_question
 
 from medmim.common import files
-from medmim.export.croissant import APACHE
-from medmim.questions.prompt import blind, prompt_text
-from medmim.scoring.score_replies import answers
+from medmim.export.croissant import APACHE_URL
+from medmim.questions.prompt import prompt_text, strip_placeholders
+from medmim.scoring.score_replies import score_predictions
 from medmim.tables import data_policy, images, table_io
-from medmim.tables.data_policy import Rules
-from medmim.tables.images import encode
+from medmim.tables.data_policy import DataPolicy
+from medmim.tables.images import encode_png
 from runs import ROOT
 
 PROGRAM = ROOT / "workflow/scripts/export_questions.py"
@@ -37,7 +37,7 @@ CFG = {
     "max_new_tokens": 64,
 }
 RNG = np.random.default_rng(3)
-PICTURES = [encode(RNG.integers(0, 256, shape, np.uint8)) for shape in ((20, 30), (24, 24, 3), (17, 9), (30, 20, 3))]
+PICTURES = [encode_png(RNG.integers(0, 256, shape, np.uint8)) for shape in ((20, 30), (24, 24, 3), (17, 9), (30, 20, 3))]
 IDS = [image_id for image_id, _ in PICTURES]
 SEVEN = ["incomplete", "negative", "benign", "probably benign", "suspicious", "highly suggestive", "known malignancy"]
 HOSTILE = 'Tab\there, a line\nbreak, "quotes", a \\ and ünïcödé, 中文:\r\nwhich?'
@@ -47,7 +47,7 @@ Export = Callable[..., Path]
 def made(
     name: str, set_: str, options: list[str], gold: str, shown: list[int], text: str, source: str = "lumiere"
 ) -> dict[str, Any]:
-    row = question(name, set_, options, gold, [f"{source}/{name[0]}"], source=source, task=f"{source}_typeA")
+    row = make_question(name, set_, options, gold, [f"{source}/{name[0]}"], source=source, task=f"{source}_typeA")
     return row | {"question": "<image>" * len(shown) + text, "image_ids": [IDS[i] for i in shown]}
 
 
@@ -72,7 +72,7 @@ TRAINING = [
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The benchmark's questions, training questions, and three images tables, one of a set whose licence is known."""
     folder = tmp_path_factory.mktemp("benchmark")
-    table_io.write(folder / "benchmark.parquet", "qa", QUESTIONS)
+    table_io.write_table(folder / "benchmark.parquet", "qa", QUESTIONS)
     rows = [
         {
             "image_id": image_id, "source": "lumiere" if n < 3 else "embed", "patient_id": f"p{n}", "study_id": f"p{n}",
@@ -81,12 +81,12 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         }
         for n, (image_id, png) in enumerate(PICTURES)
     ]  # fmt: skip
-    table_io.write(folder / "train.parquet", "qa", TRAINING)
-    images.write(folder / "one.images.parquet", [rows[0], rows[2]])
-    images.write(folder / "two.images.parquet", rows[3:])
-    data_policy.hold(Rules(frozenset({"cc-by-4.0"})))
-    images.write(folder / "three.images.parquet", [rows[1] | {"source": "medframeqa"}])
-    data_policy.hold(Rules())
+    table_io.write_table(folder / "train.parquet", "qa", TRAINING)
+    images.write_images(folder / "one.images.parquet", [rows[0], rows[2]])
+    images.write_images(folder / "two.images.parquet", rows[3:])
+    data_policy.set_current_policy(DataPolicy(frozenset({"cc-by-4.0"})))
+    images.write_images(folder / "three.images.parquet", [rows[1] | {"source": "medframeqa"}])
+    data_policy.set_current_policy(DataPolicy())
     return {path.name.split(".")[0]: path for path in folder.iterdir()}
 
 
@@ -126,7 +126,7 @@ def test_two_exports_have_the_same_bytes(export: Export, name: str) -> None:
     one, other = export(name, "one"), export(name, "other")
     found = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file() and not p.name.endswith(".prov.json"))
     assert found and [p for p in found if (one / p).read_bytes() != (other / p).read_bytes()] == []
-    listed = table_io.frame(one / "files.parquet", "files").path.tolist()
+    listed = table_io.read_frame(one / "files.parquet", "files").path.tolist()
     assert listed == [str(p) for p in found if p.name != "files.parquet"]
 
 
@@ -178,7 +178,7 @@ def test_datasets_opens_the_folder_with_its_images(export: Export, tmp_path: Pat
         ours = BY_ID[row["qa_id"]]
         for name in ("question", "options", "answer", "answer_index", "set", "kind", "image_ids", "patient_ids"):
             assert row[name] == ours[name], name
-        assert [pixels(i) for i in row["images"]] == [pixels(images.decode(png)) for png in stored(ours)]
+        assert [pixels(i) for i in row["images"]] == [pixels(images.decode_png(png)) for png in stored(ours)]
     raw = found.cast_column("images", datasets.List(datasets.Image(decode=False)))
     for row in raw:
         ours = BY_ID[row["qa_id"]]
@@ -244,7 +244,7 @@ def test_the_datasheet_counts_what_is_exported(export: Export, benchmark: dict[s
     assert leaks["medframeqa"][:3] == ["0", "1", "0"] and leaks["odir"][:3] == ["1", "1", "0"]
     listed = figures(told, "### Maintenance")
     assert listed.keys() == {path.name for path in benchmark.values()}
-    assert all(f"`{files.sha256(path)}`" in listed[path.name] for path in benchmark.values())
+    assert all(f"`{files.hash_file(path)}`" in listed[path.name] for path in benchmark.values())
     assert "was not looked for" not in told
 
 
@@ -260,7 +260,7 @@ def test_the_instruction_set_is_a_dataset_too(export: Export, tmp_path: Path) ->
     found = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
     assert sorted(found["qa_id"]) == ["t1", "t2", "t3"]
     assert [pixels(i) for i in found.filter(lambda r: r["qa_id"] == "t2")[0]["images"]] == [
-        pixels(images.decode(png)) for png in stored(TRAINING[1])
+        pixels(images.decode_png(png)) for png in stored(TRAINING[1])
     ]
     told = (folder / "README.md").read_text()
     assert "# Med-MIM instruction set" in told and "| comparison | train | 2 | 0 | 2 |" in told
@@ -285,10 +285,10 @@ def test_the_tables_own_rules_refuse_what_no_config_named(
     export: Export, benchmark: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without its images, too: the questions tell of them."""
-    data_policy.hold(Rules(frozenset({"hers"}), frozenset({"lumiere"})))
+    data_policy.set_current_policy(DataPolicy(frozenset({"hers"}), frozenset({"lumiere"})))
     benchmark = benchmark | {"marked": tmp_path / "marked.parquet"}
-    table_io.write(benchmark["marked"], "qa", TRAINING)
-    data_policy.hold(Rules())
+    table_io.write_table(benchmark["marked"], "qa", TRAINING)
+    data_policy.set_current_policy(DataPolicy())
     with pytest.raises(SystemExit):
         export("hf", qa=str(benchmark["marked"]), images=False)
     assert "forbid to pass them on (lumiere 3)" in capsys.readouterr().err
@@ -296,11 +296,11 @@ def test_the_tables_own_rules_refuse_what_no_config_named(
 
 def test_exported_files_are_under_the_rules_of_what_they_hold(export: Export) -> None:
     folder = export("hf", synthetic=["vqa_rad"], credentialed=["embed"], allowed=True)
-    held = Rules.of(folder / "data/rad-00000-of-00001.parquet")
+    held = DataPolicy.from_table(folder / "data/rad-00000-of-00001.parquet")
     assert held.licences == {"cc-by-4.0", "synthetic", "LUMIERE, non-commercial", "EMBED Research Use Agreement"}
     assert held.credentialed == {"embed"}
     told = json.loads((folder / "croissant.json").read_text())
-    assert sorted(told["license"]) == sorted({*held.licences, APACHE} - {"synthetic"})
+    assert sorted(told["license"]) == sorted({*held.licences, APACHE_URL} - {"synthetic"})
 
 
 @pytest.mark.parametrize(("qa", "rows"), [("benchmark", QUESTIONS), ("train", TRAINING)])
@@ -310,14 +310,14 @@ def test_mlcroissant_accepts_and_reads_the_folder(
     """In several files a set, from the disk alone."""
     import mlcroissant
 
-    monkeypatch.setattr("medmim.export.hf.SHARD", 1)
+    monkeypatch.setattr("medmim.export.hf.QUESTIONS_PER_FILE", 1)
     folder = export("hf", qa=qa)
     found = mlcroissant.Dataset(folder / "croissant.json")
     assert not found.metadata.issues.errors
     assert {re.search('org/(.*?)"', w)[1] for w in found.metadata.issues.warnings} == {"datePublished", "version"}  # type: ignore[index]
     assert found.metadata.cite_as == "https://arxiv.org/abs/2505.19031"
     listed = {f.content_url: f.sha256 for f in found.metadata.file_objects}
-    assert listed == {p.relative_to(folder).as_posix(): files.sha256(p) for p in folder.glob("data/*")}
+    assert listed == {p.relative_to(folder).as_posix(): files.hash_file(p) for p in folder.glob("data/*")}
     assert len(listed) == len(rows)
     read = {}
     for record_set in found.metadata.record_sets:
@@ -330,7 +330,7 @@ def test_mlcroissant_accepts_and_reads_the_folder(
         assert row["question"].decode() == ours["question"] and row["set"].decode() == ours["set"]
         assert [text.decode() for text in row["options"]] == ours["options"]
         assert row["answer_index"] == ours["answer_index"]
-        assert [pixels(image) for image in row["images"]] == [pixels(images.decode(png)) for png in stored(ours)]
+        assert [pixels(image) for image in row["images"]] == [pixels(images.decode_png(png)) for png in stored(ours)]
 
 
 # VLMEvalKit
@@ -355,7 +355,7 @@ def test_vlmevalkit_reads_what_we_hold(export: Export) -> None:
         ours = BY_ID[row["qa_id"]]
         options = [str(row[letter]) for letter in "ABCDEFG" if letter in row and not pd.isna(row[letter])]
         assert options == [" None" if text == "None" else text for text in ours["options"]]  # pandas takes None for nothing
-        assert row["question"] == blind(ours["question"])
+        assert row["question"] == strip_placeholders(ours["question"])
         assert row["answer"] == ("ABCDEFG"[ours["answer_index"]] if options else ours["answer"])
         assert (row["category"], row["l2-category"]) == (ours["set"], ours["task"])
         assert [base64.b64decode(x) for x in row["image"]] == stored(ours)
@@ -448,9 +448,9 @@ def test_every_task_has_what_lmms_eval_asks_for(export: Export, tmp_path: Path) 
         for doc in docs:
             ours = BY_ID[doc["qa_id"]]
             seen.append(doc["qa_id"])
-            shown = [images.decode(png).convert("RGB") for png in stored(ours)]
+            shown = [images.decode_png(png).convert("RGB") for png in stored(ours)]
             assert [pixels(i) for i in functions["doc_to_visual"](doc)] == [pixels(i) for i in shown]
-            text = blind(prompt_text(ours["question"], ours["options"]))
+            text = strip_placeholders(prompt_text(ours["question"], ours["options"]))
             around = task["lmms_eval_specific_kwargs"]["default"]
             assert functions["doc_to_text"](doc) == functions["doc_to_text"](doc, around) == text
             assert functions["doc_to_text"](doc, {"post_prompt": "!"}) == text + "!"
@@ -464,8 +464,8 @@ def test_every_task_has_what_lmms_eval_asks_for(export: Export, tmp_path: Path) 
 @pytest.mark.parametrize("reply", REPLIES)
 def test_lmms_eval_scores_replies_as_we_do(export: Export, reply: str) -> None:
     module = utils(export("lmms-eval"))
-    said = [prediction(row["qa_id"], "m", "plain", reply, [0.0] * len(row["options"])) for row in QUESTIONS]
-    ours = answers(table_io.build("qa", QUESTIONS), [table_io.build("predictions", said)]).to_pylist()
+    said = [make_prediction(row["qa_id"], "m", "plain", reply, [0.0] * len(row["options"])) for row in QUESTIONS]
+    ours = score_predictions(table_io.build_table("qa", QUESTIONS), [table_io.build_table("predictions", said)]).to_pylist()
     for row in QUESTIONS:
         scores = {a["metric"]: a for a in ours if a["qa_id"] == row["qa_id"]}
         theirs = (module.closed_results if row["options"] else module.open_results)(row, [reply])

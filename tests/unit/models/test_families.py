@@ -23,10 +23,10 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from medmim.models import tiny
-from medmim.models.collate import Sample, collate, normalise
+from medmim.models.collate import Sample, collate_samples, normalise_pixels
 from medmim.models.families import registry
-from medmim.models.families.base import Layout, image_tokens
-from small_models import dialogues, questions, write_model
+from medmim.models.families.base import Layout, count_image_tokens
+from small_models import make_dialogues, make_questions, write_model
 
 torch.set_num_threads(1)
 
@@ -50,19 +50,24 @@ def layouts(tmp_path_factory):
     for name in registry.FAMILIES:
         folder = tmp_path_factory.mktemp(name)
         write_model(folder, name, weights=False)
-        made[name] = Layout.open(name, folder)
+        made[name] = Layout.from_folder(name, folder)
     return made
 
 
 def test_prompts_by_hand():
-    mantis, llava_med = registry.family("mantis"), registry.family("llava-med")
-    assert mantis.prompt(QUESTION) == MANTIS_PROMPT
-    assert mantis.prompt(QUESTION, PIRATE) == f"<|start_header_id|>system<|end_header_id|>\n\n{PIRATE}<|eot_id|>" + MANTIS_PROMPT
-    assert mantis.answer(ANSWER) == "B: the second image<|eot_id|>"
-    assert llava_med.prompt(QUESTION) == LLAVA_MED_PROMPT
-    assert llava_med.prompt("Only text?", "Be brief.") == "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nOnly text? [/INST]"
-    assert llava_med.prompt("See <image> there") == "[INST] See <image> there [/INST]"  # a newline only where it stands in front
-    assert llava_med.answer(ANSWER) == " B: the second image</s>"
+    mantis, llava_med = registry.get_family("mantis"), registry.get_family("llava-med")
+    assert mantis.format_prompt(QUESTION) == MANTIS_PROMPT
+    assert (
+        mantis.format_prompt(QUESTION, PIRATE)
+        == f"<|start_header_id|>system<|end_header_id|>\n\n{PIRATE}<|eot_id|>" + MANTIS_PROMPT
+    )
+    assert mantis.format_answer(ANSWER) == "B: the second image<|eot_id|>"
+    assert llava_med.format_prompt(QUESTION) == LLAVA_MED_PROMPT
+    assert llava_med.format_prompt("Only text?", "Be brief.") == "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nOnly text? [/INST]"
+    assert (
+        llava_med.format_prompt("See <image> there") == "[INST] See <image> there [/INST]"
+    )  # a newline only where it stands in front
+    assert llava_med.format_answer(ANSWER) == " B: the second image</s>"
 
 
 def test_mantis_tokens_and_labels_by_hand(layouts):
@@ -131,9 +136,9 @@ def test_answer_is_stripped(layouts):
 def test_image_tokens_of_the_real_and_the_tiny_towers(layouts):
     clip = CLIPVisionConfig(hidden_size=1024, image_size=336, patch_size=14, num_attention_heads=16)
     siglip = SiglipVisionConfig(hidden_size=1152, image_size=384, patch_size=14, num_attention_heads=16, vision_use_head=False)
-    assert image_tokens(LlavaConfig(vision_config=clip)) == 576
-    assert image_tokens(LlavaConfig(vision_config=siglip, image_seq_length=576)) == 728
-    assert image_tokens(LlavaConfig(vision_config=siglip, vision_feature_select_strategy="full")) == 729
+    assert count_image_tokens(LlavaConfig(vision_config=clip)) == 576
+    assert count_image_tokens(LlavaConfig(vision_config=siglip, image_seq_length=576)) == 728
+    assert count_image_tokens(LlavaConfig(vision_config=siglip, vision_feature_select_strategy="full")) == 729
     assert {name: layout.image_tokens for name, layout in layouts.items()} == {"llava-med": 16, "mantis": 15}
 
 
@@ -153,33 +158,33 @@ def test_llava_med_pads_with_the_clip_mean_by_hand(shape):
     wanted[:] = (122, 116, 104)  # the CLIP mean times 255, rounded down
     top, left = {(4, 10): (3, 0), (10, 4): (0, 3), (7, 10): (1, 0), (10, 10): (0, 0)}[shape]
     wanted[top : top + height, left : left + width] = pixels
-    family = registry.family("llava-med")
-    assert np.array_equal(family.pixels(Image.fromarray(pixels), 10), wanted)
-    resized = family.pixels(Image.fromarray(pixels), 56)
+    family = registry.get_family("llava-med")
+    assert np.array_equal(family.preprocess_image(Image.fromarray(pixels), 10), wanted)
+    resized = family.preprocess_image(Image.fromarray(pixels), 56)
     assert np.array_equal(resized, np.asarray(Image.fromarray(wanted).resize((56, 56), Image.Resampling.BICUBIC)))
     stock = CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
     given = stock(Image.fromarray(wanted), return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(normalise(family, resized[None]), given, atol=1e-6, rtol=0)
+    torch.testing.assert_close(normalise_pixels(family, resized[None]), given, atol=1e-6, rtol=0)
     padding = LlavaImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}, do_pad=True)
     given = padding(Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(normalise(family, resized[None]), given, atol=1e-6, rtol=0)
+    torch.testing.assert_close(normalise_pixels(family, resized[None]), given, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(40, 90, 3), (90, 40), (56, 56)])
 def test_mantis_pixels_are_the_siglip_processors(shape):
     image = Image.fromarray(np.random.default_rng(2).integers(0, 256, shape, np.uint8))
-    family = registry.family("mantis")
-    pixels = family.pixels(image, 56)
+    family = registry.get_family("mantis")
+    pixels = family.preprocess_image(image, 56)
     assert pixels.shape == (56, 56, 3) and pixels.dtype == np.uint8
     given = SiglipImageProcessorPil(size={"height": 56, "width": 56})(image, return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(normalise(family, pixels[None]), given, atol=1e-6, rtol=0)
+    torch.testing.assert_close(normalise_pixels(family, pixels[None]), given, atol=1e-6, rtol=0)
 
 
 def test_normalise_by_hand():
     pixels = np.array([[[[0, 127, 255]]]], np.uint8)
-    assert normalise(registry.family("mantis"), pixels).flatten().tolist() == pytest.approx([-1, 127 / 127.5 - 1, 1])
+    assert normalise_pixels(registry.get_family("mantis"), pixels).flatten().tolist() == pytest.approx([-1, 127 / 127.5 - 1, 1])
     wanted = [-0.48145466 / 0.26862954, (127 / 255 - 0.4578275) / 0.26130258, (1 - 0.40821073) / 0.27577711]
-    assert normalise(registry.family("llava-med"), pixels).flatten().tolist() == pytest.approx(wanted)
+    assert normalise_pixels(registry.get_family("llava-med"), pixels).flatten().tolist() == pytest.approx(wanted)
 
 
 def test_collate_by_hand(layouts):
@@ -187,7 +192,7 @@ def test_collate_by_hand(layouts):
     image, n = layout.image_token, layout.image_tokens
     one, two = (np.full((56, 56, 3), v, np.uint8) for v in (0, 255))
     samples = [Sample([8, 9], [-100, 9], []), Sample([image, image, 4], [-100, -100, 4], [one, two])]
-    right, left = collate(layout, samples), collate(layout, samples, left=True)
+    right, left = collate_samples(layout, samples), collate_samples(layout, samples, pad_left=True)
     gap = 2 * n - 1
     assert right["input_ids"].tolist() == [[8, 9, *[layout.pad] * gap], [image] * 2 * n + [4]]
     assert left["input_ids"].tolist() == [[*[layout.pad] * gap, 8, 9], [image] * 2 * n + [4]]
@@ -198,7 +203,7 @@ def test_collate_by_hand(layouts):
     assert right["position_ids"].tolist() == [[0, 1, *[0] * gap], list(range(2 * n + 1))]
     assert right["pixel_values"].shape == (2, 3, 56, 56)
     assert right["pixel_values"][:, 0, 0, 0].tolist() == [-1, 1]
-    assert "pixel_values" not in collate(layout, samples[:1])
+    assert "pixel_values" not in collate_samples(layout, samples[:1])
 
 
 @pytest.mark.parametrize("name", registry.FAMILIES)
@@ -206,17 +211,17 @@ def test_model_takes_the_batch_and_padding_changes_nothing(layouts, name):
     layout = layouts[name]
     family = layout.family
     torch.manual_seed(0)
-    config = tiny.config(family, layout.tokenizer, vision_width=32, vision_layers=1, language_width=32, language_layers=2)
+    config = tiny.build_config(family, layout.tokenizer, vision_width=32, vision_layers=1, language_width=32, language_layers=2)
     model = LlavaForConditionalGeneration(config).eval()
     rng = np.random.default_rng(4)
     samples = [
         Sample(*layout.encode(text, answer), [rng.integers(0, 256, (56, 56, 3), np.uint8)] * text.count("<image>"))
-        for text, answer in dialogues(questions(["a", "b", "c"]))
+        for text, answer in make_dialogues(make_questions(["a", "b", "c"]))
     ]
     with torch.inference_mode():
-        alone = [model(**collate(layout, [s])).logits[0, -1] for s in samples]
-        left = model(**collate(layout, samples, left=True)).logits[:, -1]
-        right = collate(layout, samples)
+        alone = [model(**collate_samples(layout, [s])).logits[0, -1] for s in samples]
+        left = model(**collate_samples(layout, samples, pad_left=True)).logits[:, -1]
+        right = collate_samples(layout, samples)
         last = right["attention_mask"].sum(1) - 1
         right_logits = model(**right).logits[torch.arange(len(samples)), last]
     torch.testing.assert_close(left, torch.stack(alone), atol=1e-5, rtol=1e-4)
@@ -230,7 +235,7 @@ def test_model_takes_the_batch_and_padding_changes_nothing(layouts, name):
 def test_tiny_models_are_the_real_architectures(layouts):
     kinds = {}
     for name, layout in layouts.items():
-        config = tiny.config(layout.family, layout.tokenizer)
+        config = tiny.build_config(layout.family, layout.tokenizer)
         model = LlavaForConditionalGeneration(config)
         kinds[name] = (type(model.model.vision_tower).__name__, type(model.model.language_model).__name__)
         assert 0.8e6 < sum(p.numel() for p in model.parameters()) < 1.5e6
@@ -242,26 +247,26 @@ def test_tiny_models_are_the_real_architectures(layouts):
 def test_tiny_sizes_that_do_not_divide(layouts, sizes):
     layout = layouts["mantis"]
     with pytest.raises(ValueError, match=next(iter(sizes))):
-        tiny.config(layout.family, layout.tokenizer, **sizes)
+        tiny.build_config(layout.family, layout.tokenizer, **sizes)
 
 
 def test_layout_refuses_what_does_not_fit(layouts):
     mantis, llava_med = layouts["mantis"], layouts["llava-med"]
-    config = tiny.config(mantis.family, mantis.tokenizer)
+    config = tiny.build_config(mantis.family, mantis.tokenizer)
     with pytest.raises(ValueError, match="image_token_index"):
-        Layout.of(mantis.family, llava_med.tokenizer, config)
+        Layout.from_tokenizer(mantis.family, llava_med.tokenizer, config)
     with pytest.raises(ValueError, match="has no '</s>'"):
-        Layout.of(llava_med.family, mantis.tokenizer, config)
+        Layout.from_tokenizer(llava_med.family, mantis.tokenizer, config)
     with pytest.raises(ValueError, match="type llava"):
-        Layout.of(mantis.family, mantis.tokenizer, config.text_config)
+        Layout.from_tokenizer(mantis.family, mantis.tokenizer, config.text_config)
 
 
 def test_families_by_name():
-    assert registry.module("llava-med") == "medmim.models.families.llava_med"
+    assert registry.family_module("llava-med") == "medmim.models.families.llava_med"
     with pytest.raises(ValueError, match="there are llava-med, mantis, chat"):
-        registry.family("llava")
+        registry.get_family("llava")
     with pytest.raises(ValueError, match="own processor"):
-        registry.family("chat")
+        registry.get_family("chat")
 
 
 def test_tokenizer_files_are_the_same_bytes_in_another_process(tmp_path):

@@ -6,18 +6,18 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from medmim.common.files import INDEX
+from medmim.common.files import INDEX_NAME
 from medmim.provenance import job_record
 from medmim.tables import table_io
-from medmim.tables.data_policy import Rules
-from small_models import run, write_model
+from medmim.tables.data_policy import DataPolicy
+from small_models import run_program, write_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def fetch(monkeypatch: pytest.MonkeyPatch, to: Path, **cfg: str) -> Path:
-    index = to / "m" / INDEX
-    run(monkeypatch, "fetch_model.py", cfg={"hub": None, "revision": None, "path": None} | cfg, model=index)
+    index = to / "m" / INDEX_NAME
+    run_program(monkeypatch, "fetch_model.py", cfg={"hub": None, "revision": None, "path": None} | cfg, model=index)
     return index
 
 
@@ -34,9 +34,9 @@ def test_the_commit_taken_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     index = fetch(monkeypatch, tmp_path, hub="owner/model", **({"revision": COMMIT} if pinned else {}))
     assert asked == {"owner/model": COMMIT if pinned else None}
-    record = job_record.read(job_record.sidecar(index))
+    record = job_record.read_record(job_record.sidecar_path(index))
     assert record["revision"] == COMMIT and record["summary"] == f"owner/model at {COMMIT}"
-    assert "config.json" in table_io.read(index, "files")["path"].to_pylist()
+    assert "config.json" in table_io.read_table(index, "files")["path"].to_pylist()
     assert (index.parent / "config.json").resolve() == (snapshot / "config.json").resolve()
 
 
@@ -79,5 +79,5 @@ def test_a_model_is_under_the_licence_of_its_card_or_what_is_known_of_it(
     (tmp_path / "m1/README.md").write_text(card)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "m1"))
     index = fetch(monkeypatch, tmp_path, **({"hub": hub} if hub else {"path": str(tmp_path / "m1")}))
-    assert Rules.of(index).licences == licences
-    assert job_record.read(job_record.sidecar(index))["rules"]["licence"] == sorted(licences)
+    assert DataPolicy.from_table(index).licences == licences
+    assert job_record.read_record(job_record.sidecar_path(index))["rules"]["licence"] == sorted(licences)

@@ -10,15 +10,15 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from medmim.common.files import INDEX, index, sha256
+from medmim.common.files import INDEX_NAME, hash_file, index_files
 from medmim.config.training import Tuning
 from medmim.models import weights
-from medmim.models.collate import Sample, collate
+from medmim.models.collate import Sample, collate_samples
 from medmim.models.families import registry
 from medmim.models.families.base import Layout
 from medmim.tables import table_io
-from medmim.training.finetune import adapt
-from small_models import run, write_model
+from medmim.training.finetune import make_trainable
+from small_models import run_program, write_model
 
 FAMILIES = ["llava-med", "mantis"]
 SHAPES = [(70, 50), (41, 60), (56, 56), (31, 30)]
@@ -33,13 +33,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             folder = folders[family] = tmp_path_factory.mktemp(family)
             (folder / "base").mkdir()
             write_model(folder / "base", family)
-            model = adapt(weights.load(folder / "base", family=family), Tuning(lora_rank=4, lora_alpha=8), "base")
+            model = make_trainable(weights.load_model(folder / "base", family=family), Tuning(lora_rank=4, lora_alpha=8), "base")
             torch.manual_seed(1)
             for parameter in (p for p in model.parameters() if p.requires_grad):
                 torch.nn.init.normal_(parameter, std=0.1)
             model.save_pretrained(str(folder / "adapter"))
             (folder / "adapter/README.md").unlink()
-            table_io.write(folder / "adapter" / INDEX, "files", index(folder / "adapter"))
+            table_io.write_table(folder / "adapter" / INDEX_NAME, "files", index_files(folder / "adapter"))
             (folder / "card.md").write_text("# A card\n")
             merge(patch, folder, "merged")
     return folders
@@ -47,8 +47,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def merge(patch: pytest.MonkeyPatch, folder: Path, name: str, tuned: str = "adapter") -> None:
     family = "mantis" if "mantis" in folder.name else "llava-med"
-    run(patch, "merge_model.py", cfg={"family": family}, base=folder / "base" / INDEX, tuned=folder / tuned / INDEX,
-        card=folder / "card.md", merged=folder / name / INDEX)  # fmt: skip
+    run_program(patch, "merge_model.py", cfg={"family": family}, base=folder / "base" / INDEX_NAME,
+    tuned=folder / tuned / INDEX_NAME,
+        card=folder / "card.md", merged=folder / name / INDEX_NAME)  # fmt: skip
 
 
 def images() -> list[Image.Image]:
@@ -58,9 +59,9 @@ def images() -> list[Image.Image]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_logits_as_base_and_adapter(made: dict[str, Path], family: str) -> None:
     folder = made[family]
-    layout = Layout.open(family, folder / "base")
-    ids, labels = layout.encode("<image><image>Which image shows the larger lesion?", "the first image")
-    batch = collate(layout, [Sample(ids, labels, [layout.pixels(i) for i in images()[:2]])])
+    layout = Layout.from_folder(family, folder / "base")
+    ids, labels = layout.encode_sample("<image><image>Which image shows the larger lesion?", "the first image")
+    batch = collate_samples(layout, [Sample(ids, labels, [layout.preprocess_image(i) for i in images()[:2]])])
     merged = LlavaForConditionalGeneration.from_pretrained(folder / "merged").eval()
     base = LlavaForConditionalGeneration.from_pretrained(folder / "base").eval()
     with torch.inference_mode():
@@ -74,7 +75,7 @@ def test_the_same_logits_as_base_and_adapter(made: dict[str, Path], family: str)
 @pytest.mark.parametrize("system", ["", "Answer as a radiologist."])
 def test_its_processor_asks_as_the_layout_does(made: dict[str, Path], family: str, system: str) -> None:
     processor = AutoProcessor.from_pretrained(made[family] / "merged")
-    layout = Layout.open(family, made[family] / "base")
+    layout = Layout.from_folder(family, made[family] / "base")
     text = "Which image shows the larger lesion?\nA: the first\nB: the second"
     for count in (0, 1, 3):
         shown = images()[:count]
@@ -83,11 +84,11 @@ def test_its_processor_asks_as_the_layout_does(made: dict[str, Path], family: st
         messages.append({"role": "user", "content": content})
         prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
         asked = processor(text=prompt, images=shown or None, add_special_tokens=False, return_tensors="pt")
-        ids, _ = layout.encode("<image>" * count + text, system=system)
-        assert asked["input_ids"][0].tolist() == layout.expand(ids, ids)[0].tolist()
+        ids, _ = layout.encode_sample("<image>" * count + text, system=system)
+        assert asked["input_ids"][0].tolist() == layout.expand_images(ids, ids)[0].tolist()
         if shown:
-            found = registry.family(family)
-            wanted = np.stack([(layout.pixels(i) / 255 - found.mean) / found.std for i in shown]).transpose(0, 3, 1, 2)
+            found = registry.get_family(family)
+            wanted = np.stack([(layout.preprocess_image(i) / 255 - found.mean) / found.std for i in shown]).transpose(0, 3, 1, 2)
             np.testing.assert_allclose(asked["pixel_values"].numpy(), wanted, atol=1e-5)
         messages.append({"role": "assistant", "content": [{"type": "text", "text": "the first"}]})
         whole = processor.apply_chat_template(messages)
@@ -95,7 +96,7 @@ def test_its_processor_asks_as_the_layout_does(made: dict[str, Path], family: st
 
 
 def found_answer(family: str) -> str:
-    return registry.family(family).answer("the first")
+    return registry.get_family(family).format_answer("the first")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -103,15 +104,15 @@ def test_the_same_bytes_twice_and_no_path_in_them(made: dict[str, Path], family:
     folder = made[family]
     merge(monkeypatch, folder, "again")
     names = sorted(p.name for p in (folder / "merged").iterdir() if ".prov." not in p.name)
-    assert {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", INDEX} <= set(names)
-    assert [sha256(folder / "merged" / n) for n in names] == [sha256(folder / "again" / n) for n in names]
+    assert {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", INDEX_NAME} <= set(names)
+    assert [hash_file(folder / "merged" / n) for n in names] == [hash_file(folder / "again" / n) for n in names]
     assert (folder / "merged/README.md").read_text() == "# A card\n"
     for name in names:
         assert str(folder).encode() not in (folder / "merged" / name).read_bytes()
 
 
 def test_weights_keep_the_type_of_their_base(made: dict[str, Path], tmp_path: Path) -> None:
-    from medmim.models.merge import merge as merged
+    from medmim.models.merge import merge_adapter as merged
 
     base = made["mantis"] / "base"
     LlavaForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path / "base")

@@ -7,59 +7,59 @@ import pytest
 import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from chat_models import CHAT, POSITIONS, write_chat_model
-from medmim.common.files import INDEX
-from medmim.models.prompting import prompter
-from medmim.models.weights import load
-from medmim.prediction.local_replies import ask, batches, questions
-from medmim.questions.conditions import asked
+from chat_models import CHAT_MODELS, MAX_POSITIONS, write_chat_model
+from medmim.common.files import INDEX_NAME
+from medmim.models.prompting import load_prompter
+from medmim.models.weights import load_model
+from medmim.prediction.local_replies import ask_batch, make_batches, prepare_questions
+from medmim.questions.conditions import apply_condition
 from medmim.questions.prompt import option_lines
 from medmim.tables import table_io
 from medmim.tables.images import ImageStore
-from small_models import image_rows, run, write_tables
+from small_models import make_image_rows, run_program, write_tables
 
 torch.set_num_threads(1)
 CFG = {"family": "chat", "model": "m", "conditions": ["plain", "blind"], "text_likelihood": True, "system": "", "batch": 4}
 CFG |= {"max_new_tokens": 4, "precision": "fp32", "gpus": 0, "threads": 1}
-KINDS = pytest.mark.parametrize("kind", CHAT)
-IMAGES = [str(r["image_id"]) for r in image_rows()]
+KINDS = pytest.mark.parametrize("kind", CHAT_MODELS)
+IMAGES = [str(r["image_id"]) for r in make_image_rows()]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     write_tables(folder)
-    for kind in CHAT:
+    for kind in CHAT_MODELS:
         write_chat_model(folder / kind, kind)
     return folder
 
 
 def asker(world: Path, kind: str):
-    return prompter("chat", world / kind, ImageStore([world / "images.parquet"]).image)
+    return load_prompter("chat", world / kind, ImageStore([world / "images.parquet"]).read_image)
 
 
 def laid_out(world: Path, by, condition: str = "plain"):
     """Questions with 0, 1, 2 and 3 images of other shapes, closed and open, as one model is asked them."""
-    rows = table_io.read(world / "qa.parquet", "qa").to_pylist()
+    rows = table_io.read_table(world / "qa.parquet", "qa").to_pylist()
     contents = {i: i for row in rows for i in row["image_ids"]}
-    return questions(asked(rows, condition), by, system="", lines=True, images=contents, basis=[])
+    return prepare_questions(apply_condition(rows, condition), by, system="", wants_lines=True, images=contents, basis=[])
 
 
 @KINDS
 def test_replies_do_not_depend_on_the_batch(world, kind):
     by = asker(world, kind)
-    model = load(world / kind, family="chat")
+    model = load_model(world / kind, family="chat")
     for condition in ("plain", "blind"):
         given = laid_out(world, by, condition)
         assert {len(q.prompt.images) for q in given} == ({0, 1, 2, 3} if condition == "plain" else {0})
-        alone = {q.key: ask(model, by, [q], max_new_tokens=4)[0] for q in given}
+        alone = {q.key: ask_batch(model, by, [q], max_new_tokens=4)[0] for q in given}
         together = {}
-        for batch in batches(given, 99):
-            together |= {q.key: r for q, r in zip(batch, ask(model, by, batch, max_new_tokens=4), strict=True)}
+        for batch in make_batches(given, 99):
+            together |= {q.key: r for q, r in zip(batch, ask_batch(model, by, batch, max_new_tokens=4), strict=True)}
         for question in given:
             one, many = alone[question.key], together[question.key]
             assert one.text == many.text and not one.failure
-            assert len(one.letters) == len(one.lines) == len(question.asked.options)
+            assert len(one.letters) == len(one.lines) == len(question.item.options)
             assert one.letters + one.lines == pytest.approx(many.letters + many.lines, abs=1e-4)
         if condition == "plain":
             assert len({tuple(r.letters) for r in alone.values() if r.letters}) > 8  # the images are seen
@@ -69,7 +69,7 @@ def test_replies_do_not_depend_on_the_batch(world, kind):
 def test_all_is_what_plain_passes_over_prompt_and_reply_say(world, kind):
     """By hand: the processor's own input of the whole text, no cache, no padding, a pass for each token and line."""
     by = asker(world, kind)
-    model = load(world / kind, family="chat")
+    model = load_model(world / kind, family="chat")
 
     @torch.inference_mode()
     def logprobs(text, images):
@@ -77,9 +77,9 @@ def test_all_is_what_plain_passes_over_prompt_and_reply_say(world, kind):
         inputs = by._processor(text=[text], **shown, add_special_tokens=False, return_tensors="pt")
         return inputs["input_ids"][0], model(**inputs).logits[0].log_softmax(-1)
 
-    for question in [q for q in laid_out(world, by) if q.asked.options][1:4]:  # of 1, 2 and 3 images
+    for question in [q for q in laid_out(world, by) if q.item.options][1:4]:  # of 1, 2 and 3 images
         prompt = question.prompt
-        reply = ask(model, by, [question], max_new_tokens=3)[0]
+        reply = ask_batch(model, by, [question], max_new_tokens=3)[0]
         _, before = logprobs(prompt.text, prompt.images)
         said, new = prompt.text, []
         for _ in range(3):
@@ -88,7 +88,7 @@ def test_all_is_what_plain_passes_over_prompt_and_reply_say(world, kind):
         if by.tokenizer(by.tokenizer.decode(new), add_special_tokens=False)["input_ids"] == new:  # can be said again as text
             assert reply.text == by.tokenizer.decode(new, skip_special_tokens=True).strip()
         letters, lines = [], []
-        for line in option_lines(question.asked.options):
+        for line in option_lines(question.item.options):
             ids, after = logprobs(prompt.text + line, prompt.images)
             tokens = ids[len(before) :]
             assert by.tokenizer.decode(tokens) == line
@@ -102,28 +102,28 @@ def test_all_is_what_plain_passes_over_prompt_and_reply_say(world, kind):
 @KINDS
 def test_prompt_is_the_models_own_template(world, kind):
     by = asker(world, kind)
-    prompt = by.prompt("<image>See <image>there?\nA: x", ["a", "b"], "Be brief.")
+    prompt = by.build_prompt("<image>See <image>there?\nA: x", ["a", "b"], "Be brief.")
     first, second = prompt.text.split("See ")
     assert "Be brief." in first and second.index("there?\nA: x") > 0
     names = {"gemma3": "<start_of_image>", "internvl": "<IMG_CONTEXT>\n", "llava_onevision": "<image>"}
     name = names.get(kind, "<|vision_start|><|image_pad|><|vision_end|>")
     assert first.endswith(name) and second.startswith(name)
-    assert by.tokenizer.convert_ids_to_tokens(by.letters(3)) == ["A", "B", "C"]
+    assert by.tokenizer.convert_ids_to_tokens(by.encode_letters(3)) == ["A", "B", "C"]
     with pytest.raises(ValueError, match="1 placeholders for 0 images"):
-        by.prompt("<image>x", [])
+        by.build_prompt("<image>x", [])
     control = "<end_of_turn>" if kind == "gemma3" else "<|im_end|>"
     with pytest.raises(ValueError, match=r"the question holds .*, which structures the prompt of this model"):
-        by.prompt(f"Yes?{control}", [])
+        by.build_prompt(f"Yes?{control}", [])
 
 
 def test_stops_are_the_tokenizers_and_those_of_the_generation_settings(world):
     by = asker(world, "gemma3")
-    assert by.tokenizer.convert_ids_to_tokens(list(by.stops)) == ["<eos>", "<end_of_turn>"]
+    assert by.tokenizer.convert_ids_to_tokens(list(by.stop_ids)) == ["<eos>", "<end_of_turn>"]
 
 
 def test_batch_has_one_bos_and_pads_on_the_left(world):
     by = asker(world, "gemma3")
-    batch = by.batch([by.prompt("<image><image>x", IMAGES[:2]), by.prompt("<image>x", IMAGES[2:3])])
+    batch = by.build_batch([by.build_prompt("<image><image>x", IMAGES[:2]), by.build_prompt("<image>x", IMAGES[2:3])])
     assert batch["pixel_values"].shape == (3, 3, 56, 56)
     tokens = [by.tokenizer.convert_ids_to_tokens(row) for row in batch["input_ids"].tolist()]
     assert [t.count("<bos>") for t in tokens] == [1, 1]
@@ -133,14 +133,16 @@ def test_batch_has_one_bos_and_pads_on_the_left(world):
 
 @KINDS
 def test_program(monkeypatch, world, tmp_path, kind):
-    assert predict(monkeypatch, world, world / kind, tmp_path) == table_io.read(world / "qa.parquet", "qa").num_rows * 2
+    assert predict(monkeypatch, world, world / kind, tmp_path) == table_io.read_table(world / "qa.parquet", "qa").num_rows * 2
 
 
 def predict(monkeypatch, world, model: Path, tmp_path: Path, **cfg: object) -> int:
     """Replies that the program gives."""
     options = {"qa": world / "qa.parquet", "images": [world / "images.parquet"], "replies": tmp_path / "replies"}
-    run(monkeypatch, "predict.py", cfg=CFG | cfg, model=model / INDEX, **options, predictions=tmp_path / "out.parquet")
-    return table_io.read(tmp_path / "out.parquet", "predictions").num_rows
+    run_program(
+        monkeypatch, "predict.py", cfg=CFG | cfg, model=model / INDEX_NAME, **options, predictions=tmp_path / "out.parquet"
+    )
+    return table_io.read_table(tmp_path / "out.parquet", "predictions").num_rows
 
 
 def changed(world: Path, kind: str, target: Path, file: str, old: str, new: str) -> Path:
@@ -182,7 +184,7 @@ def test_a_template_that_drops_an_image_is_refused(monkeypatch, world, tmp_path,
     with pytest.raises(SystemExit):
         predict(monkeypatch, world, folder, tmp_path)
     error = capsys.readouterr().err
-    faulty = [q for q in table_io.read(world / "qa.parquet", "qa").to_pylist() if len(q["image_ids"]) > 1]
+    faulty = [q for q in table_io.read_table(world / "qa.parquet", "qa").to_pylist() if len(q["image_ids"]) > 1]
     assert "can't be asked" in error and any(q["qa_id"] in error for q in faulty)
     assert not (tmp_path / "out.parquet").exists()
 
@@ -199,21 +201,23 @@ def test_a_processor_that_drops_or_adds_an_image_is_refused(monkeypatch, world, 
     with pytest.raises(SystemExit):
         predict(monkeypatch, world, world / "qwen2_5_vl", tmp_path)
     error = capsys.readouterr().err
-    faulty = [q for q in table_io.read(world / "qa.parquet", "qa").to_pylist() if len(q["image_ids"]) > (1 if by < 0 else 0)]
+    faulty = [
+        q for q in table_io.read_table(world / "qa.parquet", "qa").to_pylist() if len(q["image_ids"]) > (1 if by < 0 else 0)
+    ]
     assert "can't be asked" in error and any(q["qa_id"] in error for q in faulty) and "Traceback" not in error
 
 
 @KINDS
 def test_a_prompt_longer_than_the_models_positions_is_not_asked(monkeypatch, world, tmp_path, capsys, kind):
-    rows = table_io.read(world / "qa.parquet", "qa").to_pylist()
+    rows = table_io.read_table(world / "qa.parquet", "qa").to_pylist()
     long = next(q for q in rows if len(q["image_ids"]) == 2)
-    long |= {"question": f"{long['question']} {'Long, long ago. ' * (POSITIONS // 16)}"}
-    table_io.write(tmp_path / "qa.parquet", "qa", rows)
+    long |= {"question": f"{long['question']} {'Long, long ago. ' * (MAX_POSITIONS // 16)}"}
+    table_io.write_table(tmp_path / "qa.parquet", "qa", rows)
     shutil.copy(world / "images.parquet", tmp_path)
     predict(monkeypatch, tmp_path, world / kind, tmp_path, conditions=["plain"])
-    found = table_io.read(tmp_path / "out.parquet", "predictions").to_pylist()
+    found = table_io.read_table(tmp_path / "out.parquet", "predictions").to_pylist()
     failed = [row for row in found if row["failure"]]
     assert [row["qa_id"] for row in failed] == [long["qa_id"]] and "1 could not be asked" in capsys.readouterr().err
     assert (failed[0]["reply"], failed[0]["option_logprobs"], failed[0]["text_logprobs"]) == ("", [], [])
-    assert "a prompt of 1" in failed[0]["failure"] and f"more than the model's {POSITIONS} positions" in failed[0]["failure"]
+    assert "a prompt of 1" in failed[0]["failure"] and f"more than the model's {MAX_POSITIONS} positions" in failed[0]["failure"]
     assert all(len(r["text_logprobs"]) == len(r["option_logprobs"]) > 0 for r in found[:-1] if r not in failed)

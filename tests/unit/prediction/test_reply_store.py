@@ -6,35 +6,35 @@ import subprocess
 import sys
 from pathlib import Path
 
-from medmim.prediction.reply_store import Store
+from medmim.prediction.reply_store import ReplyStore
 
 
 def test_what_was_put_is_there_later(tmp_path: Path) -> None:
-    with Store(tmp_path / "replies") as store:
+    with ReplyStore(tmp_path / "replies") as store:
         assert store.get("a") is None and not (tmp_path / "replies").exists()
         store.put("a", {"reply": "ja\n", "logprobs": [-0.1]})
         store.put("b", None)
-    with Store(tmp_path / "replies") as again:
+    with ReplyStore(tmp_path / "replies") as again:
         assert again.get("a") == {"reply": "ja\n", "logprobs": [-0.1]}
         assert "b" in again and "c" not in again
 
 
 def test_a_torn_line_is_passed_over_and_two_processes_do_not_meet(tmp_path: Path) -> None:
-    with Store(tmp_path) as one, Store(tmp_path) as two:
+    with ReplyStore(tmp_path) as one, ReplyStore(tmp_path) as two:
         one.put("a", 1)
         two.put("b", 2)
     assert len(list(tmp_path.iterdir())) == 2
     for path in tmp_path.iterdir():
         whole = path.read_bytes()
         path.write_bytes(whole + whole[:-3])
-    with Store(tmp_path) as store:
+    with ReplyStore(tmp_path) as store:
         assert (store.get("a"), store.get("b")) == (1, 2)
 
 
 def test_nothing_that_was_put_is_lost_by_a_kill(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from medmim.prediction.reply_store import Store\n"
-        "with Store(Path(sys.argv[1])) as store:\n"
+        "import sys; from pathlib import Path; from medmim.prediction.reply_store import ReplyStore\n"
+        "with ReplyStore(Path(sys.argv[1])) as store:\n"
         "    for n in range(10**6):\n"
         "        store.put(str(n), 'x' * 100)\n"
         "        print(n, flush=True)\n"
@@ -44,5 +44,5 @@ def test_nothing_that_was_put_is_lost_by_a_kill(tmp_path: Path) -> None:
     said = [int(running.stdout.readline()) for _ in range(200)]
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
-    with Store(tmp_path) as store:
+    with ReplyStore(tmp_path) as store:
         assert all(str(n) in store for n in said)

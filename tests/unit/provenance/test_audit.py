@@ -13,7 +13,7 @@ import pytest
 from medmim.common import files
 from medmim.provenance import audit as module
 from medmim.provenance import job_record
-from medmim.provenance.audit import audit, hashes
+from medmim.provenance.audit import audit_run, hash_files
 from medmim.provenance.code_digest import Checkout
 
 ROOT = Path(__file__).parents[3]
@@ -84,12 +84,12 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def audited(code: Path) -> set[tuple[str, str]]:
     checkout = Checkout(code / "workflow", code / "requirements.lock")
-    return {(f["kind"], f["path"]) for f in audit(RUN, [Path(QA)], CACHE, checkout)["faults"]}
+    return {(f["kind"], f["path"]) for f in audit_run(RUN, [Path(QA)], CACHE, checkout)["faults"]}
 
 
 def detail(code: Path, kind: str, path: str = "") -> str:
     checkout = Checkout(code / "workflow", code / "requirements.lock")
-    found = audit(RUN, [], CACHE, checkout)["faults"]
+    found = audit_run(RUN, [], CACHE, checkout)["faults"]
     return next(f["detail"] for f in found if f["kind"] == kind and path in f["path"])
 
 
@@ -102,14 +102,14 @@ def flip(path: Path, at: float = 0.5) -> str:
 
 def reseal(path: Path, change: Callable[[job_record.Record], object]) -> None:
     """Change a record as one would who knows how it is sealed."""
-    record = job_record.read(path)
+    record = job_record.read_record(path)
     change(record)
-    job_record.write(path, record)
+    job_record.write_record(path, record)
 
 
 def test_a_whole_run_passes(run: Path) -> None:
-    found = audit(RUN, [Path(QA)], CACHE, Checkout(run / "workflow", run / "requirements.lock"))
-    raw = [p for folder in (RUN / "raw/vqa_rad", Path(USERS)) for p in files.walk(folder)]
+    found = audit_run(RUN, [Path(QA)], CACHE, Checkout(run / "workflow", run / "requirements.lock"))
+    raw = [p for folder in (RUN / "raw/vqa_rad", Path(USERS)) for p in files.list_files(folder)]
     assert found == {"artifacts": 10, "files": len(raw), "faults": []}
 
 
@@ -130,7 +130,7 @@ def test_a_flipped_byte_of_a_raw_image(run: Path, folder: str, at: float) -> Non
 @POSITIONS
 @pytest.mark.parametrize("path", [QA, INDEX, LISTED, "r/images/odir.images.parquet"])
 def test_a_flipped_byte_of_a_sidecar(run: Path, path: str, at: float) -> None:
-    sidecar = flip(job_record.sidecar(Path(path)), at)
+    sidecar = flip(job_record.sidecar_path(Path(path)), at)
     assert audited(run) == {("damaged sidecar", sidecar)}
 
 
@@ -142,7 +142,7 @@ def test_a_flipped_byte_of_the_cache(run: Path, part: str, at: float) -> None:
 
 
 def test_a_flip_through_a_hard_link_is_found_on_both_sides(run: Path) -> None:
-    sha256 = files.sha256(Path(QA))
+    sha256 = files.hash_file(Path(QA))
     blob = CACHE / "blobs" / sha256[:2] / sha256
     blob.unlink()
     blob.hardlink_to(QA)
@@ -151,14 +151,14 @@ def test_a_flip_through_a_hard_link_is_found_on_both_sides(run: Path) -> None:
 
 
 def test_a_sidecar_of_another_file(run: Path) -> None:
-    place = job_record.sidecar(Path(QA))
-    shutil.copy(job_record.sidecar(Path("r/qa/odir.parquet")), place)
+    place = job_record.sidecar_path(Path(QA))
+    shutil.copy(job_record.sidecar_path(Path("r/qa/odir.parquet")), place)
     assert audited(run) == {("damaged sidecar", place.as_posix())}
     assert "speaks of r/qa/odir.parquet, not of vqa_rad.parquet" in detail(run, "damaged sidecar")
 
 
 def test_two_sidecars_swapped(run: Path) -> None:
-    one, other = (job_record.sidecar(Path("r/qa", f"{source}.parquet")) for source in ("vqa_rad", "odir"))
+    one, other = (job_record.sidecar_path(Path("r/qa", f"{source}.parquet")) for source in ("vqa_rad", "odir"))
     kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(kept)
@@ -175,17 +175,17 @@ def test_sidecars_of_one_job_that_differ(run: Path) -> None:
 
 
 def test_a_sealed_record_that_is_no_jobs(run: Path) -> None:
-    place = job_record.sidecar(Path(QA))
+    place = job_record.sidecar_path(Path(QA))
     reseal(place, lambda record: record.pop("inputs"))
     assert audited(run) == {("damaged sidecar", place.as_posix())}
     assert "KeyError: 'inputs'" in detail(run, "damaged sidecar")
 
 
-@pytest.mark.parametrize("other", [QA, job_record.sidecar(Path(QA))], ids=["a table", "no table"])
+@pytest.mark.parametrize("other", [QA, job_record.sidecar_path(Path(QA))], ids=["a table", "no table"])
 def test_an_index_sealed_anew_that_is_none(run: Path, other: Path) -> None:
     shutil.copy(other, LISTED)
-    sha256 = files.sha256(Path(LISTED))
-    reseal(job_record.sidecar(Path(LISTED)), lambda record: record["outputs"]["index"].update(sha256=sha256))
+    sha256 = files.hash_file(Path(LISTED))
+    reseal(job_record.sidecar_path(Path(LISTED)), lambda record: record["outputs"]["index"].update(sha256=sha256))
     assert ("altered", LISTED) in audited(run) and "is not an index of files" in detail(run, "altered")
 
 
@@ -205,16 +205,18 @@ def test_a_file_that_is_no_file(run: Path) -> None:
 
 def test_an_artifact_gone_with_its_sidecar(run: Path) -> None:
     path = Path("r/images/vqa_rad.rejected.parquet")
-    job_record.sidecar(path).unlink()
+    job_record.sidecar_path(path).unlink()
     assert audited(run) == {("no provenance", path.as_posix())}
     path.unlink()
     assert audited(run) == {("missing", path.as_posix())}
 
 
 def test_what_was_expected_and_not_made(run: Path) -> None:
-    found = audit(RUN, [Path("r/no")], None, Checkout(run / "workflow", run / "requirements.lock"))["faults"]
+    found = audit_run(RUN, [Path("r/no")], None, Checkout(run / "workflow", run / "requirements.lock"))["faults"]
     assert found == [{"kind": "missing", "path": "r/no", "detail": "was not made: run the workflow first"}]
-    assert {"kind": "missing", "path": "own", "detail": "is no run: there is no sidecar in it"} in audit(Path("own"))["faults"]
+    assert {"kind": "missing", "path": "own", "detail": "is no run: there is no sidecar in it"} in audit_run(Path("own"))[
+        "faults"
+    ]
 
 
 @pytest.mark.parametrize("path", ["r/stray.parquet", f"{PHANTOM}/extra.jpg", "data/extra.jpg", "r/qa/logs"])
@@ -232,14 +234,14 @@ def test_what_is_no_artifact_is_left_alone(run: Path) -> None:
 
 def test_a_cache_in_the_runs_folder_is_no_orphan(run: Path) -> None:
     Path("cache").rename("r/cache")
-    found = audit(RUN, [], Path("r/cache"), Checkout(run / "workflow", run / "requirements.lock"))
+    found = audit_run(RUN, [], Path("r/cache"), Checkout(run / "workflow", run / "requirements.lock"))
     assert found["faults"] == []
 
 
 def test_links_between_jobs(run: Path) -> None:
     """An artifact replaced together with its sidecar, resealed: the consumer tells."""
     flip(Path("r/images/vqa_rad.findings.parquet"))
-    sha256 = files.sha256(Path("r/images/vqa_rad.findings.parquet"))
+    sha256 = files.hash_file(Path("r/images/vqa_rad.findings.parquet"))
     for name in ("images", "findings", "rejected"):
         sidecar = Path(f"r/images/vqa_rad.{name}.parquet.prov.json")
         reseal(sidecar, lambda record: record["outputs"]["findings"].update(sha256=sha256))
@@ -253,7 +255,7 @@ def test_an_input_that_nothing_made(run: Path) -> None:
     entry = {"path": "r/unmade.parquet", "bytes": 1, "sha256": "0" * 64}
     reseal(Path("r/qa/odir.parquet.prov.json"), lambda record: record["inputs"].update(images=[entry]))
     checkout = Checkout(run / "workflow", run / "requirements.lock")
-    found = {(f["kind"], f["path"]) for f in audit(RUN, [], CACHE, checkout)["faults"]}
+    found = {(f["kind"], f["path"]) for f in audit_run(RUN, [], CACHE, checkout)["faults"]}
     assert found == {("no provenance", "r/unmade.parquet")}
 
 
@@ -265,7 +267,7 @@ def test_two_jobs_that_read_other_bytes_of_one_outside_file(run: Path) -> None:
 
 def test_a_cache_record_of_another_key_or_without_its_blob(run: Path) -> None:
     one, other = sorted((CACHE / "jobs").glob("*/*"))[:2]
-    needed = [sha for paths in job_record.read(other)["outputs"].values() for sha in paths.values()]
+    needed = [sha for paths in job_record.read_record(other)["outputs"].values() for sha in paths.values()]
     shutil.copy(other, one)
     assert audited(run) == {("damaged cache entry", one.as_posix())}
     (CACHE / "blobs" / needed[0][:2] / needed[0]).unlink()
@@ -303,9 +305,9 @@ def test_a_docstring_is_no_other_code(run: Path) -> None:
 
 
 def test_a_record_without_code_or_with_a_forged_digest(run: Path) -> None:
-    reseal(job_record.sidecar(Path(QA)), lambda record: record.update(code={}))
+    reseal(job_record.sidecar_path(Path(QA)), lambda record: record.update(code={}))
     assert audited(run) == {("other code", QA), ("uncommitted code", QA)}
-    reseal(job_record.sidecar(Path(QA)), lambda record: record.update(code={"sha256": "0", "modules": {}, "packages": {}}))
+    reseal(job_record.sidecar_path(Path(QA)), lambda record: record.update(code={"sha256": "0", "modules": {}, "packages": {}}))
     assert audited(run) == {("other code", QA), ("uncommitted code", QA)}
 
 
@@ -315,12 +317,12 @@ def test_uncommitted_code_names_the_modules(run: Path) -> None:
     shutil.rmtree(RUN)
     call(run, Path(), "index_files.py", root="data", index=LISTED)
     checkout = Checkout(run / "workflow", run / "requirements.lock")
-    assert [(f["kind"], f["path"]) for f in audit(RUN, checkout=checkout)["faults"]] == [("uncommitted code", LISTED)]
+    assert [(f["kind"], f["path"]) for f in audit_run(RUN, checkout=checkout)["faults"]] == [("uncommitted code", LISTED)]
     assert "has other code: medmim.common.files" in detail(run, "uncommitted code")
     committed(run)
     assert "medmim.common.files" in detail(run, "uncommitted code")  # HEAD holds it, the recorded commit still does not
     call(run, Path(), "index_files.py", root="data", index=LISTED)
-    assert audit(RUN, checkout=checkout)["faults"] == []
+    assert audit_run(RUN, checkout=checkout)["faults"] == []
 
 
 def test_a_commit_that_this_clone_lacks_is_compared_with_head(run: Path) -> None:
@@ -343,15 +345,17 @@ def test_no_git_at_all_is_said_once(run: Path) -> None:
 
 def test_a_commit_is_extracted_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    extract = module._Commits._extract
-    monkeypatch.setattr(module._Commits, "_extract", lambda self, commit: asked.append(commit) or extract(self, commit))
+    extract = module._CommitCheckouts._extract_commit
+    monkeypatch.setattr(
+        module._CommitCheckouts, "_extract_commit", lambda self, commit: asked.append(commit) or extract(self, commit)
+    )
     assert audited(run) == set()
     assert len(asked) == 2 and asked[0] == "HEAD"
 
 
 def test_an_absolute_path_to_the_run_will_do(run: Path) -> None:
     checkout = Checkout(run / "workflow", run / "requirements.lock")
-    assert audit(RUN.absolute(), [Path(QA).absolute()], CACHE.absolute(), checkout)["faults"] == []
+    assert audit_run(RUN.absolute(), [Path(QA).absolute()], CACHE.absolute(), checkout)["faults"] == []
 
 
 def test_hashes_of_many_files(tmp_path: Path) -> None:
@@ -359,8 +363,8 @@ def test_hashes_of_many_files(tmp_path: Path) -> None:
     for i, path in enumerate(paths):
         path.write_bytes(bytes(i) * (9000 if i == 149 else 1))  # an empty one, and one of several reads
     (tmp_path / "link").symlink_to(paths[3])
-    found = hashes([*paths, tmp_path / "link", tmp_path / "no", tmp_path])
-    assert {path: found[path] for path in paths} == {path: files.sha256(path) for path in paths}
+    found = hash_files([*paths, tmp_path / "link", tmp_path / "no", tmp_path])
+    assert {path: found[path] for path in paths} == {path: files.hash_file(path) for path in paths}
     assert found[tmp_path / "link"] == found[paths[3]]
     assert isinstance(found[tmp_path / "no"], FileNotFoundError) and isinstance(found[tmp_path], OSError)
 
@@ -369,8 +373,8 @@ def test_a_file_of_several_names_is_read_once(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "a").write_text("a")
     (tmp_path / "b").hardlink_to(tmp_path / "a")
     read = []
-    monkeypatch.setattr(module, "_sha256", lambda path, size, tell: read.append(path) or "hash")
-    assert hashes([tmp_path / "a", tmp_path / "b"]) == {tmp_path / "a": "hash", tmp_path / "b": "hash"}
+    monkeypatch.setattr(module, "_hash_file", lambda path, size, tell: read.append(path) or "hash")
+    assert hash_files([tmp_path / "a", tmp_path / "b"]) == {tmp_path / "a": "hash", tmp_path / "b": "hash"}
     assert len(read) == 1
 
 
@@ -382,10 +386,10 @@ def test_the_bar_counts_bytes_and_files(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(Progress, "__enter__", lambda self: bars.append(self) or enter(self))
     for name in "ab":
         (tmp_path / name).write_text("text")
-    hashes(tmp_path.iterdir())
+    hash_files(tmp_path.iterdir())
     assert bars == []  # no terminal, no bar
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    hashes(tmp_path.iterdir())
+    hash_files(tmp_path.iterdir())
     assert [(t.completed, t.total, t.fields) for t in bars[0].tasks] == [(8, 8, {"done": 2, "count": 2})]
 
 

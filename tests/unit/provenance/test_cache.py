@@ -28,7 +28,7 @@ def put(cache: Cache, key: str, folder: Path, **contents: str) -> dict[str, dict
         path.write_text(text)
         kept.setdefault("one" if name == "whole" else "many", {})["" if name == "whole" else f"sub/{name}"] = (
             path,
-            files.sha256(path),
+            files.hash_file(path),
         )
     cache.put(key, RECORD, kept)
     return kept
@@ -45,7 +45,7 @@ def used(cache: Cache, key: str, at: int) -> None:
 
 
 def keys(cache: Cache) -> list[str]:
-    return [path.stem for path in cache.entries()]
+    return [path.stem for path in cache.list_entries()]
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_what_was_put_is_restored_as_links(cache: Cache, tmp_path: Path) -> None
     put(cache, "aa1", tmp_path, whole="w", x="x", y="y")
     entry = cache.get("aa1")
     assert entry is not None and entry.record == RECORD and sorted(entry.outputs) == ["many", "one"]
-    cache.restore(entry.outputs["one"], tmp_path / "to")
-    cache.restore(entry.outputs["many"], tmp_path / "folder")
+    cache.restore_output(entry.outputs["one"], tmp_path / "to")
+    cache.restore_output(entry.outputs["many"], tmp_path / "folder")
     assert (tmp_path / "to").read_text() == "w" and (tmp_path / "to").samefile(blobs(cache)["w"])
     assert {p.name: p.read_text() for p in (tmp_path / "folder/sub").iterdir()} == {"x": "x", "y": "y"}
     assert blobs(cache)["x"].stat().st_nlink == 3, "the job's, the cache's, the restored"
@@ -94,7 +94,7 @@ def test_where_links_are_refused_files_are_copied(
     put(cache, "aa1", tmp_path, whole="w" * 100_000)
     entry = cache.get("aa1")
     assert entry is not None
-    cache.restore(entry.outputs["one"], tmp_path / "to")
+    cache.restore_output(entry.outputs["one"], tmp_path / "to")
     (tmp_path / "aa1/whole").write_text("changed in place")
     assert (tmp_path / "to").read_text() == "w" * 100_000
     assert cache.get("aa1") is not None
@@ -108,7 +108,7 @@ def test_on_another_device_files_are_copied(tmp_path: Path) -> None:
         put(cache, "aa1", tmp_path, whole="w")
         entry = cache.get("aa1")
         assert entry is not None
-        cache.restore(entry.outputs["one"], tmp_path / "to")
+        cache.restore_output(entry.outputs["one"], tmp_path / "to")
         assert (tmp_path / "to").read_text() == "w"
         one_device = folder.stat().st_dev == tmp_path.stat().st_dev
         assert (tmp_path / "to").samefile(blobs(cache)["w"]) is one_device
@@ -124,7 +124,7 @@ def test_a_damaged_file_is_a_miss_and_named(cache: Cache, tmp_path: Path, told: 
     data = bytearray(b"abc")
     data[at] ^= 1
     blob.write_bytes(data)
-    assert cache.damaged([blob.name, *(p.name for p in blobs(cache).values())]) == [blob] * 2
+    assert cache.find_damaged([blob.name, *(p.name for p in blobs(cache).values())]) == [blob] * 2
     assert cache.get("aa1") is None
     assert blob.as_posix() in told.text and "dropped a damaged entry" in told.text
     assert not blob.exists() and sorted(blobs(cache)) == ["good", "other"] and keys(cache) == ["bb2"]
@@ -142,7 +142,7 @@ def test_a_missing_file_is_a_miss_and_named(cache: Cache, tmp_path: Path, told: 
 
 def test_a_damaged_record_is_a_miss_and_named(cache: Cache, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
     put(cache, "aa1", tmp_path, whole="abc")
-    (path,) = cache.entries()
+    (path,) = cache.list_entries()
     whole = path.read_bytes()
     for at in (0, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
@@ -153,7 +153,7 @@ def test_a_damaged_record_is_a_miss_and_named(cache: Cache, tmp_path: Path, told
 
 def test_a_record_under_another_key_is_no_entry_of_it(cache: Cache, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
     put(cache, "aa1", tmp_path, whole="abc")
-    (path,) = cache.entries()
+    (path,) = cache.list_entries()
     path.rename(path.with_name("aa2.json"))
     assert cache.get("aa2") is None
     assert "aa2.json" in told.text
@@ -161,12 +161,12 @@ def test_a_record_under_another_key_is_no_entry_of_it(cache: Cache, tmp_path: Pa
 
 def test_a_path_that_leaves_its_output_is_refused(cache: Cache, tmp_path: Path) -> None:
     put(cache, "aa1", tmp_path, whole="abc")
-    (path,) = cache.entries()
-    record = job_record.read(path)
+    (path,) = cache.list_entries()
+    record = job_record.read_record(path)
     (sha256,) = record["outputs"]["one"].values()
     for name in ("../../out", "/out", "a/../../out"):
         with pytest.raises(PermissionError, match="would be written outside"):
-            cache.restore({name: sha256}, tmp_path / "deep/er")
+            cache.restore_output({name: sha256}, tmp_path / "deep/er")
     assert not (tmp_path / "out").exists()
 
 
@@ -251,7 +251,7 @@ def test_what_is_trimmed_between_two_looks_is_a_miss_and_named(tmp_path: Path, t
     put(cache, "bb", tmp_path, whole="b" * 10)
     assert entry is not None
     with pytest.raises(OSError):
-        cache.restore(entry.outputs["one"], tmp_path / "to")
+        cache.restore_output(entry.outputs["one"], tmp_path / "to")
     assert not (tmp_path / "to").exists()
     (cache.folder / "jobs/aa/aa.json").write_bytes(record)  # as if written just after its file was trimmed
     assert cache.get("aa") is None and "or gone" in told.text
@@ -274,8 +274,8 @@ def work(folder: Path, number: int, limit: int, times: int) -> None:
                 continue
         elif (entry := cache.get(key)) is not None:
             try:
-                cache.restore(entry.outputs["one"], own / "to")
-                cache.restore(entry.outputs["many"], own / "too")
+                cache.restore_output(entry.outputs["one"], own / "to")
+                cache.restore_output(entry.outputs["many"], own / "too")
             except OSError:
                 continue
             assert (own / "to").read_text() == key * 1000
@@ -293,7 +293,7 @@ def test_several_processes_share_a_cache(tmp_path: Path, limit: int) -> None:
     assert [worker.exitcode for worker in workers] == [0] * 4
     cache = Cache(tmp_path / "cache", limit)
     assert [p for p in cache.folder.rglob("*partial*")] == []
-    for path in cache.entries():
+    for path in cache.list_entries():
         assert json.loads(path.read_text())["record"] == RECORD
     if limit == NO_LIMIT:
         assert keys(cache) == ["00", "01", "02", "03"] and all(cache.get(key) for key in keys(cache))

@@ -20,7 +20,8 @@ def workflow(tmp_path: Path) -> Path:
     for name, text in {
         "scripts/a.py": '"""Doc."""\nfrom medmim import leaf\nimport numpy as np\n',
         "scripts/b.py": "from medmim.part import deep\n",
-        "scripts/c.py": 'from medmim import tables\nX = "images"\ntables.write(place, "qa", rows)\ntables.read(place, name)\n',
+        "scripts/c.py": 'from medmim import tables\nX = "images"\ntables.write_table(place, "qa", rows)\n'
+        "tables.read_table(place, name)\n",
         "medmim/__init__.py": "",
         "medmim/leaf.py": "def f():\n    return 1\n",
         "medmim/part/__init__.py": "",
@@ -37,9 +38,9 @@ def workflow(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def code(workflow: Path, program: str, *modules: str) -> code_digest.Code:
+def code(workflow: Path, program: str, *modules: str) -> code_digest.CodeDigest:
     """As a new process finds it."""
-    return Checkout(workflow, workflow / "requirements.lock").code(program, *modules)
+    return Checkout(workflow, workflow / "requirements.lock").code_digest(program, *modules)
 
 
 def sha256(workflow: Path, program: str, *modules: str) -> str:
@@ -61,12 +62,12 @@ def test_what_was_found_in_a_file_is_kept_for_the_same_content(workflow: Path, m
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     before, leaf = code(workflow, "b.py"), workflow / "medmim/leaf.py"
     with monkeypatch.context() as patched:
-        patched.setattr(code_digest, "_parse", None)
+        patched.setattr(code_digest, "_parse_source", None)
         assert code(workflow, "b.py") == before
     times = leaf.stat()
     leaf.write_text(leaf.read_text().replace("1", "2"))
     os.utime(leaf, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert code_digest.changes(before, code(workflow, "b.py")) == ["medmim.leaf"]
+    assert code_digest.describe_code_changes(before, code(workflow, "b.py")) == ["medmim.leaf"]
     leaf.write_text(leaf.read_text().replace("2", "1"))
     for kept in workflow.rglob("*.digest"):
         kept.write_text(kept.read_text()[:-9])
@@ -138,11 +139,11 @@ def test_only_the_schemas_that_calls_name_count(workflow: Path) -> None:
 
 def test_changes_are_told_by_name(workflow: Path) -> None:
     old = code(workflow, "b.py")
-    assert code_digest.changes(old, code(workflow, "b.py")) == []
+    assert code_digest.describe_code_changes(old, code(workflow, "b.py")) == []
     (workflow / "medmim/part/deep.py").write_text("import numpy\nimport pandas\nfrom medmim import plugin\n")
     (workflow / "medmim/part/page.html").write_text("<p >")
     (workflow / "requirements.lock").write_text("numpy==1.0\npandas==3.0\n")
-    assert code_digest.changes(old, code(workflow, "b.py")) == [
+    assert code_digest.describe_code_changes(old, code(workflow, "b.py")) == [
         "medmim.leaf (gone)", "medmim.part.deep", "medmim.plugin (new)", "medmim/part/page.html",
         "numpy none → 1.0 (new)", "pandas 2.0 → 3.0",
     ]  # fmt: skip
@@ -150,14 +151,14 @@ def test_changes_are_told_by_name(workflow: Path) -> None:
 
 def test_a_checkout_remembers_what_it_read(workflow: Path) -> None:
     checkout = Checkout(workflow, workflow / "requirements.lock")
-    before = checkout.code("a.py")
+    before = checkout.code_digest("a.py")
     (workflow / "medmim/leaf.py").write_text("def f():\n    return 2\n")
-    assert checkout.code("a.py") is before
+    assert checkout.code_digest("a.py") is before
 
 
 def test_every_program_of_this_checkout_has_a_digest() -> None:
     programs = sorted(p.name for p in (code_digest.WORKFLOW / "scripts").glob("*.py"))
-    found = {name: code_digest.code(name) for name in programs}
+    found = {name: code_digest.code_digest(name) for name in programs}
     assert len({c["sha256"] for c in found.values()}) == len(programs) > 10
     named = {m.rsplit(".", 1)[1] for c in found.values() for m in c["modules"] if m.startswith("medmim.schemas.")}
     assert named == {m.name for m in pkgutil.iter_modules(schemas.__path__)}, "a table that no program is known to read or write"
@@ -169,4 +170,4 @@ def test_every_function_of_tables_that_takes_a_name_is_followed() -> None:
         for name, f in vars(importlib.import_module("medmim.tables.table_io")).items()
         if callable(f) and f.__module__ == table_io.__name__ and not name.startswith("_") and "name" in f.__annotations__
     }
-    assert taking == code_digest.TABLES
+    assert taking == code_digest.TABLE_FUNCTIONS

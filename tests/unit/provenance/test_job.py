@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from medmim.common import files
-from medmim.common.errors import Interrupted, UserError
-from medmim.common.processes import Processes
+from medmim.common.errors import RunInterruptedError, UserError
+from medmim.common.processes import JobProcesses
 from medmim.provenance import cache, code_digest, job_record, outputs
 from medmim.provenance.cache import Cache
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 from medmim.tables import table_io
 
 PROGRAM = """
@@ -39,14 +39,14 @@ with Job(arguments, inputs=["read"], outputs=["table", "folder"]) as job:
         (job.out["folder"] / "sub").mkdir()
         (job.out["folder"] / "sub/x").write_text("x")
     if "table" in job.out:
-        tables.write(job.out["table"], "files", [{"path": "a", "bytes": 1, "sha256": job.cfg["x"]}])
+        tables.write_table(job.out["table"], "files", [{"path": "a", "bytes": 1, "sha256": job.cfg["x"]}])
     if job.args.fail == "superseded":
         Attempt({"table": job.args.table})
     elif job.args.fail == "user":
         raise UserError("row 3 of table.csv has no patient")
     elif job.args.fail:
         raise RuntimeError("a defect")
-    job.done("made")
+    job.set_summary("made")
 """
 
 
@@ -72,11 +72,11 @@ def test_outputs_and_sidecars(run, tmp_path: Path) -> None:
         "l.log", "l.runs.jsonl", "m/files.parquet", "m/files.parquet.prov.json", "m/sub/x", "t.parquet", "t.parquet.prov.json",
     ]  # fmt: skip
     record = json.loads((tmp_path / "r/t.parquet.prov.json").read_text())
-    assert record["inputs"]["read"] == [{"path": "in", "bytes": 2, "sha256": files.sha256(tmp_path / "in")}]
-    assert record["outputs"]["table"]["sha256"] == files.sha256(tmp_path / "r/t.parquet")
+    assert record["inputs"]["read"] == [{"path": "in", "bytes": 2, "sha256": files.hash_file(tmp_path / "in")}]
+    assert record["outputs"]["table"]["sha256"] == files.hash_file(tmp_path / "r/t.parquet")
     assert record["cfg"] == {"x": "y"}
     assert {"commit", "clean"} == record["git"].keys()
-    assert table_io.read(tmp_path / "r/m/files.parquet", "files").to_pylist()[0]["path"] == "sub/x"
+    assert table_io.read_table(tmp_path / "r/m/files.parquet", "files").to_pylist()[0]["path"] == "sub/x"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_pattern_stands_for_the_files_it_matches(run, tmp_path: Path) -> None:
     for name in ("b.json", "a.json", "c.txt"):
         (tmp_path / name).write_text(name)
     run("--read", "*.json", "c.txt", "--table", "t.parquet")
-    record = job_record.read(tmp_path / "t.parquet.prov.json")
+    record = job_record.read_record(tmp_path / "t.parquet.prov.json")
     assert [entry["path"] for entry in record["inputs"]["read"]] == ["a.json", "b.json", "c.txt"]
     assert "--read: x*.json does not exist" in run("--read", "x*.json", "--table", "t.parquet", ok=False)
 
@@ -126,16 +126,16 @@ def test_of_two_runs_of_one_job_the_later_one_counts(tmp_path: Path) -> None:
     """A node that SLURM lost computes on, while the job runs again elsewhere."""
     places = {"table": tmp_path / "t.parquet"}
     lost = outputs.Attempt(places)
-    lost.made["table"].write_text("of the lost node")
+    lost.temporary_paths["table"].write_text("of the lost node")
     later = outputs.Attempt(places)
-    assert lost.superseded() and not later.superseded()
+    assert lost.is_superseded() and not later.is_superseded()
     with pytest.raises(UserError, match="another run of this job began"):
-        lost.put(lambda written, folders: {})
-    lost.end()
-    later.made["table"].write_text("of the later run")
-    later.put(lambda written, folders: {"outputs": written})
-    later.end()
-    assert later.superseded(), "it is in place: nothing more is to be written"
+        lost.publish(lambda written, folders: {})
+    lost.clean_up()
+    later.temporary_paths["table"].write_text("of the later run")
+    later.publish(lambda written, folders: {"outputs": written})
+    later.clean_up()
+    assert later.is_superseded(), "it is in place: nothing more is to be written"
     assert places["table"].read_text() == "of the later run"
     assert {p.name for p in tmp_path.iterdir()} == {"t.parquet", "t.parquet.prov.json"}
 
@@ -169,7 +169,7 @@ class Run:
         **options: Any,
     ) -> bool:
         """Whether the job's body ran; `ends`: the status it has to end with."""
-        arguments = parser("")
+        arguments = build_parser("")
         arguments.add_argument("--read", type=Path, nargs="*", default=[])
         arguments.add_argument("--kind", default="a")
         arguments.add_argument("--threads", type=int, default=1)
@@ -186,8 +186,8 @@ class Run:
                 (job.out["model"] / "sub/w").write_text("weights")
                 if fail:
                     raise UserError("no") if fail is True else fail
-                job.extra["more"] = "told"
-                job.done("made")
+                job.extra_fields["more"] = "told"
+                job.set_summary("made")
         except SystemExit as end:
             assert end.code == ends
         self.said = self.capsys.readouterr().err
@@ -200,14 +200,14 @@ class Run:
 
     @property
     def entries(self) -> list[Path]:
-        return Cache(self.cache, 1 << 30).entries()
+        return Cache(self.cache, 1 << 30).list_entries()
 
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["program.py"])
-    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "in").write_text("in")
     root, handlers, level = logging.getLogger(), logging.root.handlers[:], logging.root.level
     yield Run(tmp_path, tmp_path / "cache", monkeypatch, capsys)
@@ -220,15 +220,15 @@ def test_a_second_identical_job_is_restored(job: Run) -> None:
     assert not job("two"), "the body ran"
     assert "made (from the cache)" in job.said
     one, two = job.files("one"), job.files("two")
-    sidecars = [name for name in one if name.endswith(files.SIDECAR)]
+    sidecars = [name for name in one if name.endswith(files.SIDECAR_SUFFIX)]
     assert sorted(one) == sorted(two) and len(sidecars) == 2
     assert {n: b for n, b in one.items() if n not in sidecars} == {n: b for n, b in two.items() if n not in sidecars}
-    first, second = (job_record.read(job.folder / to / "t.txt.prov.json") for to in ("one", "two"))
-    assert second == job_record.read(job.folder / "two/m/files.parquet.prov.json")
+    first, second = (job_record.read_record(job.folder / to / "t.txt.prov.json") for to in ("one", "two"))
+    assert second == job_record.read_record(job.folder / "two/m/files.parquet.prov.json")
     assert "restored" not in first and second["restored"]["host"] == first["machine"]["host"]
     assert datetime.fromisoformat(second["restored"]["at"]) >= datetime.fromisoformat(first["end"])
-    assert [o["path"] for o in job_record.outputs(second)] == ["two/m/files.parquet", "two/t.txt"]
-    assert [o["sha256"] for o in job_record.outputs(second)] == [o["sha256"] for o in job_record.outputs(first)]
+    assert [o["path"] for o in job_record.output_files(second)] == ["two/m/files.parquet", "two/t.txt"]
+    assert [o["sha256"] for o in job_record.output_files(second)] == [o["sha256"] for o in job_record.output_files(first)]
     assert second["folders"] == [first["folders"][0] | {"path": "two/m", "index": "two/m/files.parquet"}]
     assert [second["command"][i] for i in (1, 3)] == ["two/t.txt", "two/m/files.parquet"]
     same = ("program", "cfg", "key", "inputs", "code", "git", "machine", "summary", "start", "end", "peak_memory_bytes", "more")
@@ -248,7 +248,7 @@ def test_a_restored_run_can_be_restored_from(job: Run) -> None:
     job("two")
     shutil.rmtree(job.folder / "one")
     assert not job("three")
-    assert job_record.read(job.folder / "three/t.txt.prov.json")["outputs"]["text"]["path"] == "three/t.txt"
+    assert job_record.read_record(job.folder / "three/t.txt.prov.json")["outputs"]["text"]["path"] == "three/t.txt"
 
 
 @pytest.mark.parametrize(
@@ -295,13 +295,13 @@ def test_another_folder_among_the_options_is_restored(job: Run) -> None:
 
 
 def test_a_job_that_is_not_cached_always_runs(job: Run) -> None:
-    assert job("one", cached=False) and job.entries == []
+    assert job("one", use_cache=False) and job.entries == []
     assert job("two")
-    assert job("three", cached=False) and len(job.entries) == 1
+    assert job("three", use_cache=False) and len(job.entries) == 1
 
 
 def test_without_a_cache_every_job_runs(job: Run) -> None:
-    job.monkeypatch.setenv(cache.FOLDER, "")
+    job.monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
     assert job("one") and job("two")
     assert not job.cache.exists()
 
@@ -313,15 +313,15 @@ def test_a_failure_is_not_kept(job: Run) -> None:
     assert job() and len(job.entries) == 1
 
 
-class Second(Processes):
+class Second(JobProcesses):
     """The second process of a job, whose first one says what the cache has."""
 
-    first = False
+    is_main = False
 
     def __init__(self, told: str) -> None:
         self.told = told
 
-    def agreed(self, what: str, decide: object) -> str:
+    def broadcast(self, what: str, decide: object) -> str:
         return self.told
 
 
@@ -338,7 +338,7 @@ def test_what_a_machine_cannot_do_is_said_before_anything_is_read(job: Run) -> N
     def before(cfg: object) -> None:
         raise UserError(f"no room for {cfg}")
 
-    assert not job(read=("gone",), before=before, ends=1)
+    assert not job(read=("gone",), preflight=before, ends=1)
     assert "error: no room for 1" in job.said and list(job.folder.iterdir()) == [job.folder / "in"]
 
 
@@ -356,7 +356,7 @@ def test_scratch_goes_once_the_outputs_are_there(job: Run, again: bool) -> None:
 
 
 def test_work_that_was_told_to_stop_says_try_again(job: Run) -> None:
-    assert job(fail=Interrupted("told to stop"), ends=75)
+    assert job(fail=RunInterruptedError("told to stop"), ends=75)
     assert "program.py: told to stop" in job.said and "error" not in job.said and job.files("r") == {}
 
 
@@ -383,7 +383,7 @@ def test_a_cache_that_fails_costs_no_result(job: Run) -> None:
     job.cache.write_text("a file where the folder should be")
     assert job()
     assert "cache: not kept" in job.said
-    assert job_record.read(job.folder / "r/t.txt.prov.json")["summary"] == "made"
+    assert job_record.read_record(job.folder / "r/t.txt.prov.json")["summary"] == "made"
 
 
 def test_a_full_cache_costs_no_result(job: Run) -> None:
@@ -397,7 +397,7 @@ def test_a_full_cache_costs_no_result(job: Run) -> None:
     assert (job.folder / "one/t.txt.prov.json").exists()
     job("two")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache.Cache, "restore", full)
+        patch.setattr(cache.Cache, "restore_output", full)
         assert job("three")
     assert "No space left on device; computing again" in job.said
     assert sorted(job.files("three")) == sorted(job.files("two"))
@@ -408,7 +408,7 @@ def test_a_full_disk_is_told_in_a_line(job: Run) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job_record, "write", full)
+        patch.setattr(job_record, "write_record", full)
         assert job(ends=1)
     assert "program.py: error: no space left for r/t.txt, r/m/files.parquet" in job.said and "Traceback" not in job.said
     assert not job.cache.exists()
@@ -430,10 +430,10 @@ def test_a_cache_that_may_only_be_read_is_read(job: Run) -> None:
 def checkout(tmp_path: Path) -> Path:
     """A copy of this checkout with two more programs."""
     shutil.copytree(code_digest.WORKFLOW, tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(code_digest.LOCK, tmp_path)
-    program = "from pathlib import Path\nfrom medmim.provenance.job import Job, parser\n"
-    program += 'p = parser("")\np.add_argument("--to", type=Path)\n'
-    whole = f'{program}with Job(p, outputs=["to"]) as job:\n    job.out["to"].write_text("x")\n    job.done("made")\n'
+    shutil.copy(code_digest.LOCK_FILE, tmp_path)
+    program = "from pathlib import Path\nfrom medmim.provenance.job import Job, build_parser\n"
+    program += 'p = build_parser("")\np.add_argument("--to", type=Path)\n'
+    whole = f'{program}with Job(p, outputs=["to"]) as job:\n    job.out["to"].write_text("x")\n    job.set_summary("made")\n'
     (tmp_path / "workflow/scripts/whole.py").write_text(whole)
     (tmp_path / "workflow/scripts/hidden.py").write_text(whole.replace("with", '__import__("medmim.config." + "base")\nwith'))
     return tmp_path
@@ -441,7 +441,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def call(checkout: Path, program: str, *more: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, f"workflow/scripts/{program}", "--to", "to", *more]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": "workflow", "PYTHONDONTWRITEBYTECODE": "1", cache.FOLDER: "cache"}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": "workflow", "PYTHONDONTWRITEBYTECODE": "1", cache.FOLDER_VARIABLE: "cache"}
     return subprocess.run(argv, cwd=checkout, env=env, capture_output=True, text=True, check=False)
 
 

@@ -15,17 +15,17 @@ RECORD = {
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    job_record.write(tmp_path / "c.prov.json", RECORD)
+    job_record.write_record(tmp_path / "c.prov.json", RECORD)
     return tmp_path / "c.prov.json"
 
 
 def test_what_was_written_is_read(path: Path) -> None:
-    record = job_record.read(path)
+    record = job_record.read_record(path)
     assert record == RECORD | {"seal": record["seal"]}
-    assert sorted(e["path"] for e in job_record.inputs(record)) == ["a", "b"]
-    assert [e["path"] for e in job_record.outputs(record)] == ["c"]
+    assert sorted(e["path"] for e in job_record.input_files(record)) == ["a", "b"]
+    assert [e["path"] for e in job_record.output_files(record)] == ["c"]
     before = path.read_bytes()
-    job_record.write(path, record)
+    job_record.write_record(path, record)
     assert path.read_bytes() == before, "a record read and written again is the same"
 
 
@@ -35,7 +35,7 @@ def test_a_change_of_any_byte_shows(path: Path) -> None:
         for bits in (1, 0x20, 0x80):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1 :])
             with pytest.raises(SidecarError, match=path.name):
-                job_record.read(path)
+                job_record.read_record(path)
 
 
 def test_a_byte_more_or_less_shows(path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_byte_more_or_less_shows(path: Path) -> None:
             if changed != whole:
                 path.write_bytes(changed)
                 with pytest.raises(SidecarError):
-                    job_record.read(path)
+                    job_record.read_record(path)
 
 
 @pytest.mark.parametrize(
@@ -61,18 +61,18 @@ def test_a_byte_more_or_less_shows(path: Path) -> None:
 def test_what_is_no_record_is_refused(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(SidecarError, match=path.name):
-        job_record.read(path)
+        job_record.read_record(path)
 
 
 def test_an_absent_one_is_no_damage(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        job_record.read(tmp_path / "x.prov.json")
+        job_record.read_record(tmp_path / "x.prov.json")
 
 
 def test_names(tmp_path: Path) -> None:
-    assert job_record.sidecar(Path("a/b.parquet")) == Path("a/b.parquet.prov.json")
-    assert job_record.subject(Path("a/b.parquet.prov.json")) == Path("a/b.parquet")
+    assert job_record.sidecar_path(Path("a/b.parquet")) == Path("a/b.parquet.prov.json")
+    assert job_record.subject_path(Path("a/b.parquet.prov.json")) == Path("a/b.parquet")
     for name in ("z.prov.json", "a/b.prov.json", "a/b.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert [*job_record.sidecars(tmp_path)] == [tmp_path / "a/b.prov.json", tmp_path / "z.prov.json"]
+    assert [*job_record.find_sidecars(tmp_path)] == [tmp_path / "a/b.prov.json", tmp_path / "z.prov.json"]

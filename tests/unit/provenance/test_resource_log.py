@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from medmim.common import slurm_client
-from medmim.common.errors import Interrupted, UserError
+from medmim.common.errors import RunInterruptedError, UserError
 from medmim.provenance import resource_log
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 
 # As SLURM 22.05 printed it, without the fields between that are not read.
 GPU = (
@@ -44,7 +44,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(error: BaseException | None = None, cfg: object = None, **options: Any) -> None:
-    arguments = parser("")
+    arguments = build_parser("")
     arguments.add_argument("--threads", type=int)
     arguments.add_argument("--to", type=Path)
     argv = ["--cfg", json.dumps(cfg or {}), "--log", "logs/predict.m.plain.log", "--to", "out"]
@@ -78,7 +78,7 @@ def test_a_run_leaves_a_line_at_its_start_and_one_at_its_end(place: Path) -> Non
     [
         (UserError("no"), "failed"),
         (RuntimeError("no"), "failed"),
-        (Interrupted("later"), "stopped"),
+        (RunInterruptedError("later"), "stopped"),
         (KeyboardInterrupt(), "stopped"),
         (SystemExit(3), "stopped"),
     ],
@@ -99,7 +99,7 @@ def test_a_run_from_the_cache_says_so(place: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_that_another_took_over_from_says_so(place: Path) -> None:
-    arguments = parser("")
+    arguments = build_parser("")
     arguments.add_argument("--to", type=Path)
     argv = ["--log", "logs/a.log", "--to", "out"]
     with pytest.raises(SystemExit), Job(arguments, outputs=["to"], argv=argv) as lost:
@@ -111,8 +111,8 @@ def test_a_run_that_another_took_over_from_says_so(place: Path) -> None:
 
 def test_a_killed_run_leaves_its_start(place: Path) -> None:
     program = (
-        "import os, signal\nfrom pathlib import Path\nfrom medmim.provenance.job import Job, parser\n"
-        "p = parser('')\np.add_argument('--to', type=Path)\n"
+        "import os, signal\nfrom pathlib import Path\nfrom medmim.provenance.job import Job, build_parser\n"
+        "p = build_parser('')\np.add_argument('--to', type=Path)\n"
         "with Job(p, outputs=['to']):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", program, "--log", "logs/a.log", "--to", "out"], check=False)
@@ -120,7 +120,7 @@ def test_a_killed_run_leaves_its_start(place: Path) -> None:
 
 
 def test_without_a_log_there_is_no_journal(place: Path) -> None:
-    with Job(parser(""), argv=[]):
+    with Job(build_parser(""), argv=[]):
         pass
     assert list(place.iterdir()) == []
 
@@ -156,10 +156,10 @@ def test_children_count_their_time_and_their_memory_by_worker(place: Path) -> No
 
     def memory(workers: int) -> tuple[float, float]:
         book = resource_log.Journal(place / f"{workers}.log", workers)
-        book.start("p", {}, workers)
+        book.write_start("p", {}, workers)
         subprocess.run([sys.executable, "-c", spend], check=True)
-        book.worked()
-        book.end("done")
+        book.record_child_memory()
+        book.write_end("done")
         end = lines(place / f"{workers}.runs.jsonl")[1]
         return end["memory_mb"], end["cpu_seconds"]
 
@@ -186,22 +186,22 @@ def test_slurm_is_asked_once_and_for_all_it_knows_of_the_job(place: Path, monkey
     "script", ["exit 1", "echo slurm_load_jobs error; exit 1", "true", "echo JobId=1 Partition=x", "sleep 60"]
 )
 def test_without_an_answer_the_jobs_number_is_all(place: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setattr(slurm_client, "PATIENCE", 0.5)
+    monkeypatch.setattr(slurm_client, "CLIENT_TIMEOUT_SECONDS", 0.5)
     client(place, "scontrol", f"exec {script}" if "sleep" in script else script, monkeypatch)
     before = time.monotonic()
-    assert slurm_client.allocation("1") == {"id": "1"}
+    assert slurm_client.query_allocation("1") == {"id": "1"}
     assert time.monotonic() - before < 20
 
 
 def test_no_client_is_no_answer(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(place))
-    assert slurm_client.allocation("1") == {"id": "1"}
+    assert slurm_client.query_allocation("1") == {"id": "1"}
 
 
 def test_of_an_array_the_line_of_the_task_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "said").write_text(ARRAY)
     client(place, "scontrol", f"cat {place}/said", monkeypatch)
-    found = [slurm_client.allocation(job) for job in ("2", "3")]
+    found = [slurm_client.query_allocation(job) for job in ("2", "3")]
     assert [(f["id"], f["cpus"], f["memory_mb"], f["gpus"], f["limit_seconds"], f["started"]) for f in found] == [
         ("2", 2, 1536, 0, None, None), ("3", 1, 1536, 0, None, None),
     ]  # fmt: skip
@@ -218,7 +218,7 @@ def test_of_an_array_the_line_of_the_task_is_read(place: Path, monkeypatch: pyte
 )
 def test_gpus_and_memory_of_other_answers(tres: str, gres: str, gpus: int, memory: int | None) -> None:
     line = f"JobId=7 Restarts=0 TimeLimit=30:00 SubmitTime=None StartTime=None Partition=p NumNodes=2 NumCPUs=4 {tres} {gres}"
-    found = slurm_client._told(line, "7")
+    found = slurm_client._parse_job_line(line, "7")
     assert (found["gpus"], found["memory_mb"], found["limit_seconds"]) == (gpus, memory, 1800)
 
 
@@ -227,9 +227,9 @@ def test_gpus_and_memory_of_other_answers(tres: str, gres: str, gpus: int, memor
     [("30:00", 1800), ("01:30:05", 5405), ("2-00:00:00", 172800), ("UNLIMITED", None), ("Partition_Limit", None), ("", None)],
 )
 def test_durations(said: str, seconds: int | None) -> None:
-    assert slurm_client.seconds(said) == seconds
+    assert slurm_client.parse_duration(said) == seconds
 
 
 @pytest.mark.parametrize(("said", "size"), [("500M", 500), ("1.5G", 1536), ("2048K", 2), ("1T", 1048576), ("0", 0)])
 def test_sizes(said: str, size: float) -> None:
-    assert slurm_client.mebibytes(said) == size
+    assert slurm_client.parse_memory_size(said) == size

@@ -12,9 +12,9 @@ import pytest
 
 from medmim.common import files
 from medmim.provenance import code_digest, job_record, staleness
-from medmim.provenance.cache import FOLDER, Cache, command
-from medmim.provenance.job import Job, parser
-from medmim.provenance.staleness import Hashes, Planned, changed, decide
+from medmim.provenance.cache import FOLDER_VARIABLE, Cache, result_arguments
+from medmim.provenance.job import Job, build_parser
+from medmim.provenance.staleness import HashCache, PlannedJob, decide_jobs, describe_config_changes
 
 PROGRAM = "index_files.py"
 """A program of this checkout whose name the jobs here bear, for its code."""
@@ -25,7 +25,7 @@ class Step:
 
     def __init__(self, to: str, *read: str, **cfg: object) -> None:
         self.to, self.read, self.cfg, self.more, self.program = to, read, cfg, [], PROGRAM
-        self.code = code_digest.code(PROGRAM)
+        self.code = code_digest.code_digest(PROGRAM)
 
     @property
     def argv(self) -> list[str]:
@@ -45,14 +45,14 @@ class Step:
         ]
 
     @property
-    def planned(self) -> Planned:
+    def planned(self) -> PlannedJob:
         words = ["python", f"/some where/workflow/scripts/{self.program}", "--code", "0" * 64, *self.argv]
-        return Planned.of_shell(
+        return PlannedJob.from_shell_command(
             f"rule {self.to}", shlex.join(words), self.code, self.read, [self.to, f"{self.to}.d/files.parquet"]
         )
 
     def run(self) -> "Step":
-        arguments = parser("")
+        arguments = build_parser("")
         for name in ("--text", "--folder"):
             arguments.add_argument(name, type=Path)
         arguments.add_argument("--read", type=Path, nargs="*")
@@ -84,7 +84,9 @@ def step() -> Step:
 
 def why(*steps: Step) -> dict[str, str]:
     """Reasons by the job's first output."""
-    return {job.outputs[0].as_posix(): reason for job, reason in decide([s.planned for s in steps], Path("r")).run.items()}
+    return {
+        job.outputs[0].as_posix(): reason for job, reason in decide_jobs([s.planned for s in steps], Path("r")).to_run.items()
+    }
 
 
 def older(path: Path | str, seconds: float = 100) -> None:
@@ -97,7 +99,7 @@ def test_what_was_just_made_is_fresh(step: Step) -> None:
 
 
 def test_what_was_never_made_is_new() -> None:
-    assert why(Step("r/x", "raw")) == {"r/x": staleness.NEW}
+    assert why(Step("r/x", "raw")) == {"r/x": staleness.NOT_MADE_YET}
 
 
 # What changes nothing
@@ -144,7 +146,7 @@ def test_layout_of_the_command_changes_nothing(step: Step) -> None:
     ]
     outputs = [p.as_posix() for p in step.planned.outputs]
     shell = f"python {shlex.join(words)}".replace(" --", "   --")
-    assert decide([Planned.of_shell("x", shell, step.code, step.read, outputs)], Path("r")).run == {}
+    assert decide_jobs([PlannedJob.from_shell_command("x", shell, step.code, step.read, outputs)], Path("r")).to_run == {}
 
 
 def test_strangers_change_nothing(step: Step) -> None:
@@ -181,7 +183,7 @@ def test_a_lost_sidecar(step: Step) -> None:
     Path("r/x.prov.json").unlink()
     assert why(step) == {"r/x": "r/x has no provenance"}
     Path("r/x").unlink()
-    assert why(step) == {"r/x": staleness.NEW}
+    assert why(step) == {"r/x": staleness.NOT_MADE_YET}
 
 
 def test_an_altered_sidecar(step: Step) -> None:
@@ -223,7 +225,7 @@ def test_another_code(step: Step) -> None:
 
 
 def test_another_command(step: Step) -> None:
-    made = shlex.join(command(step.argv))
+    made = shlex.join(result_arguments(step.argv))
     step.more = ["--kind", "b"]
     assert why(step) == {"r/x": f"its command was {made}"}
 
@@ -301,29 +303,29 @@ def test_reasons_are_told_in_the_order_of_the_plan() -> None:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Cache:
-    monkeypatch.setenv(FOLDER, "cache")
+    monkeypatch.setenv(FOLDER_VARIABLE, "cache")
     return Cache(Path("cache"), 1 << 40)
 
 
 def bytes_of(*steps: Step) -> dict[str, bytes]:
-    paths = [p for s in steps for p in (Path(s.to), *Path(f"{s.to}.d").iterdir()) if not p.name.endswith(files.SIDECAR)]
+    paths = [p for s in steps for p in (Path(s.to), *Path(f"{s.to}.d").iterdir()) if not p.name.endswith(files.SIDECAR_SUFFIX)]
     return {str(p): p.read_bytes() for p in paths}
 
 
 def test_a_lost_run_is_taken_from_the_cache(store: Cache, chain: list[Step]) -> None:
     made = bytes_of(*chain)
     shutil.rmtree("r")
-    told = decide([s.planned for s in chain], Path("r"), store, take=True)
-    assert told.run == {} and list(told.cached.values()) == [staleness.NEW] * 3
+    told = decide_jobs([s.planned for s in chain], Path("r"), store, take=True)
+    assert told.to_run == {} and list(told.from_cache.values()) == [staleness.NOT_MADE_YET] * 3
     assert bytes_of(*chain) == made
     assert why(*chain) == {}
 
 
 def test_a_record_from_the_cache_is_as_the_job_would_write_it(store: Cache, step: Step) -> None:
-    before = job_record.read(Path("r/x.prov.json"))
+    before = job_record.read_record(Path("r/x.prov.json"))
     shutil.rmtree("r")
-    assert decide([step.planned], Path("r"), store, take=True).run == {}
-    after = job_record.read(Path("r/x.prov.json"))
+    assert decide_jobs([step.planned], Path("r"), store, take=True).to_run == {}
+    after = job_record.read_record(Path("r/x.prov.json"))
     assert after.pop("restored").keys() == {"at", "host"}
     assert {k for k in after if after[k] != before[k]} <= {"folders", "seal"}  # the folder's time is another
     shutil.rmtree("r")
@@ -335,40 +337,40 @@ def test_a_record_from_the_cache_is_as_the_job_would_write_it(store: Cache, step
 def test_another_folder_takes_from_the_same_cache(store: Cache, chain: list[Step]) -> None:
     made = list(bytes_of(*chain).values())
     there = [Step(s.to.replace("r/", "other/"), *(p.replace("r/", "other/") for p in s.read), **s.cfg) for s in chain]
-    assert decide([s.planned for s in there], Path("other"), store, take=True).run == {}
+    assert decide_jobs([s.planned for s in there], Path("other"), store, take=True).to_run == {}
     assert list(bytes_of(*there).values()) == made
     assert why(*there) == {}
 
 
 def test_a_dry_run_takes_nothing(store: Cache, chain: list[Step]) -> None:
     shutil.rmtree("r")
-    told = decide([s.planned for s in chain], Path("r"), store)
-    assert len(told.cached) == 3 and told.run == {} and not Path("r").exists()
+    told = decide_jobs([s.planned for s in chain], Path("r"), store)
+    assert len(told.from_cache) == 3 and told.to_run == {} and not Path("r").exists()
 
 
 def test_a_change_stops_where_the_cache_has_what_follows(store: Cache, chain: list[Step]) -> None:
     Path("r/x").unlink()  # in place, it would damage the cache, which has the same file
     Path("r/x").write_text("altered")
-    told = decide([s.planned for s in chain], Path("r"), store, take=True)
-    assert [job.name for job in told.cached] == ["rule r/x"] and told.run == {}
+    told = decide_jobs([s.planned for s in chain], Path("r"), store, take=True)
+    assert [job.name for job in told.from_cache] == ["rule r/x"] and told.to_run == {}
     assert Path("r/x").read_text() == "rawmore"
 
 
 def test_what_rests_on_a_job_that_runs_waits_for_it(store: Cache, chain: list[Step]) -> None:
     chain[0].cfg = {"seed": 2}
     Path("r/z").unlink()
-    told = decide([s.planned for s in chain], Path("r"), store, take=True)
-    assert [job.name for job in told.run] == ["rule r/x", "rule r/z"] and told.cached == {}
+    told = decide_jobs([s.planned for s in chain], Path("r"), store, take=True)
+    assert [job.name for job in told.to_run] == ["rule r/x", "rule r/z"] and told.from_cache == {}
     assert not Path("r/z").exists()
 
 
 def test_a_damaged_entry_makes_the_job_run(store: Cache, step: Step, caplog: pytest.LogCaptureFixture) -> None:
-    blob = store.folder / "blobs" / (sha := files.sha256(Path("r/x")))[:2] / sha
+    blob = store.folder / "blobs" / (sha := files.hash_file(Path("r/x")))[:2] / sha
     blob.unlink()
     blob.write_text("other")
     shutil.rmtree("r")
-    told = decide([step.planned], Path("r"), store, take=True)
-    assert [*told.run.values()] == [staleness.NEW] and told.cached == {}
+    told = decide_jobs([step.planned], Path("r"), store, take=True)
+    assert [*told.to_run.values()] == [staleness.NOT_MADE_YET] and told.from_cache == {}
     assert str(blob) in caplog.text
 
 
@@ -379,16 +381,16 @@ def test_a_damaged_entry_makes_the_job_run(store: Cache, step: Step, caplog: pyt
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files hashed."""
     names: list[str] = []
-    hash_of = files.sha256
-    monkeypatch.setattr(files, "sha256", lambda path: names.append(path.name) or hash_of(path))
+    hash_of = files.hash_file
+    monkeypatch.setattr(files, "hash_file", lambda path: names.append(path.name) or hash_of(path))
     return names
 
 
 def hashed(*names: str) -> dict[Path, str | None]:
     """As a new process finds them."""
-    remembered = Hashes(Path("stamps.json"))
+    remembered = HashCache(Path("stamps.json"))
     found = remembered(map(Path, names))
-    remembered.keep()
+    remembered.save()
     return found
 
 
@@ -396,8 +398,8 @@ def test_a_file_is_hashed_once(read: list[str]) -> None:
     older("raw")
     older("more")
     assert hashed("raw", "more", "raw", "absent") == {
-        Path("raw"): files.sha256(Path("raw")),
-        Path("more"): files.sha256(Path("more")),
+        Path("raw"): files.hash_file(Path("raw")),
+        Path("more"): files.hash_file(Path("more")),
         Path("absent"): None,
     }
     read.clear()
@@ -417,7 +419,7 @@ def test_what_may_have_changed_is_hashed_again(read: list[str], change: str) -> 
         Path("raw").write_text("Raw, longer" if change == "size" else "Raw")
     os.utime("raw", ns=(stat.st_atime_ns, stat.st_mtime_ns + (change == "time")))
     read.clear()
-    assert hashed("raw") == {Path("raw"): files.sha256(Path("raw"))}
+    assert hashed("raw") == {Path("raw"): files.hash_file(Path("raw"))}
     assert read[0] == "raw"
 
 
@@ -432,14 +434,14 @@ def test_a_file_just_written_is_not_remembered(read: list[str]) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"raw": 1}', '{"raw": []}', '{"raw": ["a", "b", "c", "d"]}', "\\xff"])
 def test_a_damaged_store_only_costs_time(text: str) -> None:
     Path("stamps.json").write_bytes(text.encode().replace(b"\\xff", b"\xff"))
-    assert hashed("raw") == {Path("raw"): files.sha256(Path("raw"))}
+    assert hashed("raw") == {Path("raw"): files.hash_file(Path("raw"))}
 
 
 def test_nothing_is_remembered_where_there_is_no_folder() -> None:
     older("raw")
-    remembered = Hashes(Path("absent/stamps.json"))
+    remembered = HashCache(Path("absent/stamps.json"))
     remembered([Path("raw")])
-    remembered.keep()
+    remembered.save()
     assert not Path("absent").exists()
 
 
@@ -459,7 +461,7 @@ def test_nothing_is_remembered_where_there_is_no_folder() -> None:
     ],
 )
 def test_changes_of_a_config_are_told(old: object, new: object, told: list[str]) -> None:
-    assert changed(old, new) == told
+    assert describe_config_changes(old, new) == told
 
 
 @pytest.mark.parametrize(
@@ -474,7 +476,7 @@ def test_changes_of_a_config_are_told(old: object, new: object, told: list[str])
     ],
 )
 def test_a_command_without_what_changes_no_result(argv: str, kept: str) -> None:
-    assert command(argv.split()) == kept.split()
+    assert result_arguments(argv.split()) == kept.split()
 
 
 def test_a_job_is_read_from_its_shell_command() -> None:
@@ -482,6 +484,6 @@ def test_a_job_is_read_from_its_shell_command() -> None:
         "python -m torch.distributed.run --nproc-per-node 2 '/a b/workflow/scripts/tune.py' "
         """--cfg '{"x": "a \\"b\\" '"'"'c'"'"'"}' --code 0 --log l.log --model 'r/m 1/files.parquet'"""
     )
-    job = Planned.of_shell("tune m", shell, {"sha256": "0"}, ["a"], ["r/m 1/files.parquet"])
+    job = PlannedJob.from_shell_command("tune m", shell, {"sha256": "0"}, ["a"], ["r/m 1/files.parquet"])
     assert (job.name, job.program, job.cfg) == ("tune m", "tune.py", {"x": "a \"b\" 'c'"})
     assert job.command == ["--model", "r/m 1/files.parquet"] and job.outputs == [Path("r/m 1/files.parquet")]

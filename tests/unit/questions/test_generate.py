@@ -4,14 +4,14 @@ import re
 from collections import Counter, defaultdict
 
 import pytest
-from qa_made import HELD_IN, SOURCES, made
+from qa_made import HELD_IN, SOURCES, make_source_tables
 
-from medmim.questions.balance import level, places
-from medmim.questions.generate import VARIANTS, in_benchmark
-from medmim.questions.prompt import blind
+from medmim.questions.balance import assign_places, find_cap
+from medmim.questions.generate import VARIANTS_PER_FACT, is_benchmark_patient
+from medmim.questions.prompt import strip_placeholders
 from medmim.questions.row import Row
 from medmim.questions.templates import SLACK, Template
-from medmim.questions.validation import problems
+from medmim.questions.validation import check_row
 from medmim.sources.embed import questions as embed
 from medmim.sources.lumiere import questions as lumiere
 from medmim.sources.ms_cxr_t import questions as ms_cxr_t
@@ -36,7 +36,10 @@ MODULES = (embed, lumiere, ms_cxr_t, odir, pmc, vqa_rad)
 def asked() -> dict[str, list[Row]]:
     """Questions of every source, for pretraining too."""
     return {
-        s: made(s, 120 if s in HELD_IN else 60).ask(pretrain=s not in ("vqa_rad", "odir"), open_fraction=0.2) for s in SOURCES
+        s: make_source_tables(s, 120 if s in HELD_IN else 60).generate_questions(
+            pretrain=s not in ("vqa_rad", "odir"), open_fraction=0.2
+        )
+        for s in SOURCES
     }
 
 
@@ -47,8 +50,8 @@ def of(rows: list[Row], **columns: object) -> list[Row]:
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_task_is_there_and_sound(asked: dict[str, list[Row]], source: str) -> None:
     rows = asked[source]
-    images = {i["image_id"] for i in made(source, 120).images}
-    assert all(problems(r, images) == [] for r in rows)
+    images = {i["image_id"] for i in make_source_tables(source, 120).images}
+    assert all(check_row(r, images) == [] for r in rows)
     assert len({r["qa_id"] for r in rows}) == len(rows)
     multi = [r for r in rows if r["split"] != "pretrain"]
     assert {r["task"] for r in multi} == set(TASKS[source])
@@ -81,46 +84,46 @@ def test_no_gold_is_too_common(asked: dict[str, list[Row]], source: str) -> None
     for key, counts in golds.items():
         n = sum(counts.values())
         if n >= 150:
-            share = 1 / (len(counts) / styles) + SLACK + 0.5 * (VARIANTS / n) ** 0.5 + 0.05
+            share = 1 / (len(counts) / styles) + SLACK + 0.5 * (VARIANTS_PER_FACT / n) ** 0.5 + 0.05
             assert max(counts.values()) / n <= share, (key, counts)
 
 
 def test_skewed_findings_are_thinned() -> None:
-    tables = made("ms_cxr_t", 200)
+    tables = make_source_tables("ms_cxr_t", 200)
     for finding in tables.findings:  # four of five patients of each finding are stable
         patient = int(str(finding["patient_id"]).split("/")[1])
         if str(finding["name"]).startswith("progression:") and patient // 5 % 5:
             finding["value"] = "stable"
     tables.truth.clear()
-    rows = tables.ask(open_fraction=0.0, benchmark_fraction=0.0)
+    rows = tables.generate_questions(open_fraction=0.0, benchmark_fraction=0.0)
     stable = sum(r["answer"] in ("stable", "unchanged") for r in rows) / len(rows)
     assert 0.3 < stable < 0.6  # of the findings it is more than 0.8
 
 
 def test_natural_order_is_the_order_of_the_scale() -> None:
-    rows = made("ms_cxr_t").ask(option_order="natural", open_fraction=0.0)
+    rows = make_source_tables("ms_cxr_t").generate_questions(option_order="natural", open_fraction=0.0)
     orders = {tuple(r["options"]) for r in rows}
     assert orders == {("improving", "stable", "worsening"), ("improved", "unchanged", "worse")}
     assert {r["answer_index"] for r in rows} == {0, 1, 2}
-    shuffled = {tuple(r["options"]) for r in made("ms_cxr_t").ask(open_fraction=0.0)}
+    shuffled = {tuple(r["options"]) for r in make_source_tables("ms_cxr_t").generate_questions(open_fraction=0.0)}
     assert len(shuffled) == 12
-    images = made("embed", 20).ask(option_order="natural", open_fraction=0.0)
+    images = make_source_tables("embed", 20).generate_questions(option_order="natural", open_fraction=0.0)
     assert all(r["options"] == sorted(r["options"]) for r in of(images, task="embed_typeC") if "1" in r["options"][0])
 
 
 @pytest.mark.parametrize("source", HELD_IN)
 def test_same_seed_same_rows_whatever_the_order_of_the_tables(source: str) -> None:
-    tables = made(source, 20)
-    rows = tables.ask(pretrain=True)
+    tables = make_source_tables(source, 20)
+    rows = tables.generate_questions(pretrain=True)
     tables.images.reverse()
-    assert tables.ask(pretrain=True) == rows
-    assert tables.ask(pretrain=True, seed=8) != rows
+    assert tables.generate_questions(pretrain=True) == rows
+    assert tables.generate_questions(pretrain=True, seed=8) != rows
 
 
 def test_more_data_keeps_most_questions() -> None:
-    few, many = ({r["qa_id"] for r in made("embed", n).ask()} for n in (60, 66))
+    few, many = ({r["qa_id"] for r in make_source_tables("embed", n).generate_questions()} for n in (60, 66))
     assert len(few & many) > 0.6 * len(few)
-    assert all(in_benchmark(p, 0.5) for p in (f"embed/{i}" for i in range(99)) if in_benchmark(p, 0.2))
+    assert all(is_benchmark_patient(p, 0.5) for p in (f"embed/{i}" for i in range(99)) if is_benchmark_patient(p, 0.2))
 
 
 @pytest.mark.parametrize("source", HELD_IN)
@@ -135,13 +138,13 @@ def test_splits_share_no_patient_and_no_image(asked: dict[str, list[Row]], sourc
 
 def templates() -> list[Template]:
     found = [v for m in MODULES for v in vars(m).values() if isinstance(v, Template)]
-    return [*found, *ms_cxr_t.PAIRS.values()]
+    return [*found, *ms_cxr_t.PAIR_TEMPLATES.values()]
 
 
 def test_twenty_wordings_or_more_and_all_distinct() -> None:
     for t in templates():
         if not t.task.startswith("pretrain"):
-            forms = [words for kind in ("closed", "open") if (words := t.worded(kind, None))]
+            forms = [words for kind in ("closed", "open") if (words := t.select_wordings(kind, None))]
             assert forms, t.task
             for words in forms:
                 assert len(set(words)) == len(words) >= 20, t.task
@@ -150,18 +153,24 @@ def test_twenty_wordings_or_more_and_all_distinct() -> None:
 def test_all_wordings_are_used(asked: dict[str, list[Row]]) -> None:
     for template, source in ((embed.TYPE_D, "embed"), (lumiere.TYPE_C, "lumiere"), (embed.TYPE_B, "embed")):
         rows = of(asked[source], task=template.task, split="train")
-        assert {blind(r["question"]) for r in rows} == {*template.worded("closed", None), *template.worded("open", None)}
-    task = ms_cxr_t.PAIRS["edema"]
-    used = {blind(r["question"]) for r in of(made("ms_cxr_t", 300).ask(), task=task.task, split="train")}
-    assert used == {w.format(finding="edema") for w in task.worded("closed", None)}
+        assert {strip_placeholders(r["question"]) for r in rows} == {
+            *template.select_wordings("closed", None),
+            *template.select_wordings("open", None),
+        }
+    task = ms_cxr_t.PAIR_TEMPLATES["edema"]
+    used = {
+        strip_placeholders(r["question"])
+        for r in of(make_source_tables("ms_cxr_t", 300).generate_questions(), task=task.task, split="train")
+    }
+    assert used == {w.format(finding="edema") for w in task.select_wordings("closed", None)}
 
 
 def test_gold_is_what_the_findings_say() -> None:
-    tables = made("embed", 40)
+    tables = make_source_tables("embed", 40)
     stated = {(f["image_id"], f["name"]): f["value"] for f in tables.findings}
     by_id = {f["finding_id"]: f for f in tables.findings}
     number = {"image 1": 0, "image 2": 1, "image 3": 2, "the first image": 0, "the second image": 1, "the third image": 2}
-    rows = [r for r in tables.ask(open_fraction=0.0) if r["split"] == "train"]
+    rows = [r for r in tables.generate_questions(open_fraction=0.0) if r["split"] == "train"]
     assert {r["task"] for r in rows} == set(TASKS["embed"])
     for r in rows:
         letters = [stated[i, "birads"] for i in r["image_ids"]]
@@ -170,22 +179,22 @@ def test_gold_is_what_the_findings_say() -> None:
             assert len(r["patient_ids"]) == len(letters)
         elif r["task"] == "embed_typeB":
             gold = next(by_id[f]["value"] for f in r["findings"] if by_id[f]["image_id"] not in r["image_ids"])
-            assert r["answer"] == embed.OUTCOMES[embed.OUTCOME[gold]]
+            assert r["answer"] == embed.OUTCOME_TEXTS[embed.OUTCOME_BY_ASSESSMENT[gold]]
         elif r["task"] == "embed_typeC":
             view = "MLO" if "MLO" in r["question"] else "CC"
             shown = [stated[i, "view"] == view for i in r["image_ids"]]
             assert shown == [n == number[r["answer"]] for n in range(len(shown))]
         else:
             assert [stated[i, "view"] for i in r["image_ids"]] == ["CC", "MLO"]
-            assert {embed.ASSESSMENTS[letter] for letter in letters} == {r["answer"]}
+            assert {embed.ASSESSMENT_TEXTS[letter] for letter in letters} == {r["answer"]}
             assert len(r["options"]) == 7
 
 
 def test_pairs_keep_their_order_and_label() -> None:
-    tables = made("ms_cxr_t")
+    tables = make_source_tables("ms_cxr_t")
     labels = {f["image_id"]: f["value"] for f in tables.findings if str(f["name"]).startswith("progression")}
     words = {"improved": "improving", "unchanged": "stable", "worse": "worsening"}
-    for r in tables.ask(open_fraction=0.0):
+    for r in tables.generate_questions(open_fraction=0.0):
         before, after = r["image_ids"]
         assert before.endswith("-0")
         assert after.endswith("-1")
@@ -273,19 +282,19 @@ def test_text_only_questions_state_what_decides(asked: dict[str, list[Row]]) -> 
 
 
 def test_shared_and_unknown_images_are_not_asked_about() -> None:
-    tables = made("ms_cxr_t", 20)
+    tables = make_source_tables("ms_cxr_t", 20)
     lost = str(tables.images[0]["image_id"])
     shared = tables.images[2] | {"patient_id": "ms_cxr_t/other", "study_id": "ms_cxr_t/other"}
     tables.images = [*tables.images[1:], shared]
-    shown = {i for r in tables.ask() for i in r["image_ids"]}
+    shown = {i for r in tables.generate_questions() for i in r["image_ids"]}
     assert shown
     assert lost not in shown
     assert shared["image_id"] not in shown
 
 
 def test_places_and_level() -> None:
-    assert Counter(places([0.1] * 7, 3)) == {0: 3, 1: 2, 2: 2}
-    assert places([0.0, 0.4, 0.9], 3) == [0, 1, 2]
-    assert level([100, 10], 0.6) == 15
-    assert level([5, 5, 5], 1 / 3) == 5
-    assert level([], 1.0) == 0
+    assert Counter(assign_places([0.1] * 7, 3)) == {0: 3, 1: 2, 2: 2}
+    assert assign_places([0.0, 0.4, 0.9], 3) == [0, 1, 2]
+    assert find_cap([100, 10], 0.6) == 15
+    assert find_cap([5, 5, 5], 1 / 3) == 5
+    assert find_cap([], 1.0) == 0

@@ -2,9 +2,9 @@
 
 import pytest
 
-from medmim.questions.prompt import blind, prompt_text, target_text
+from medmim.questions.prompt import prompt_text, strip_placeholders, target_text
 from medmim.questions.row import Row, question_row
-from medmim.questions.validation import problems
+from medmim.questions.validation import check_row
 
 PAIR = ("i1", "i2")
 
@@ -23,7 +23,7 @@ def test_texts_are_the_releases_form() -> None:
     assert prompt_text("<image>What?", []) == "<image>What?"
     assert target_text(["yes", "no"], 1, "no") == "B: no"
     assert target_text([], None, "A lesion.") == "A lesion."
-    assert blind("<image><image>Better?") == "Better?"
+    assert strip_placeholders("<image><image>Better?") == "Better?"
     with pytest.raises(ValueError, match="gold 'no' is not option 0"):
         target_text(["yes", "no"], 0, "no")
     with pytest.raises(ValueError, match="27 options"):
@@ -46,10 +46,10 @@ def test_row_is_keyed_on_content() -> None:
 
 
 def test_sound_rows_have_no_problems() -> None:
-    assert problems(row(), {"i1", "i2"}) == []
-    assert problems(row(kind="open", options=[], answer_index=None)) == []
+    assert check_row(row(), {"i1", "i2"}) == []
+    assert check_row(row(kind="open", options=[], answer_index=None)) == []
     twice = row(options=["worse", "better", "worse"], answer_index=0)
-    assert problems(twice | {"generator": "released/c1cdc25"}) == []  # the release has such options: its audit lists them
+    assert check_row(twice | {"generator": "released/c1cdc25"}) == []  # the release has such options: its audit lists them
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_sound_rows_have_no_problems() -> None:
     ],
 )
 def test_bad_rows_are_told_why(changes: Row, reason: str) -> None:
-    assert any(reason in p for p in problems(row(**changes), {"i1", "i2"}))
+    assert any(reason in p for p in check_row(row(**changes), {"i1", "i2"}))

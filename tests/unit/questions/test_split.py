@@ -5,11 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from qa_made import HELD_IN, SOURCES, made
+from qa_made import HELD_IN, SOURCES, make_source_tables
 
 from medmim.questions.row import Row
-from medmim.questions.split import EmptySet, merge, select, shares
-from medmim.questions.validation import problems
+from medmim.questions.split import EmptySetError, allocate_evenly, merge_questions, select_rows
+from medmim.questions.validation import check_row
 from medmim.tables import table_io
 
 TRAIN = {"temporal": 200, "reasoning": 100, "comparison": 50, "coreference": 200, "composed": 90}
@@ -19,18 +19,22 @@ BENCHMARK = {"temporal": 30, "reasoning": 30, "comparison": 12, "coreference": 4
 @pytest.fixture(scope="module")
 def pool() -> list[Row]:
     """Questions of all sources."""
-    return [r for s in SOURCES for r in made(s, 80 if s in HELD_IN else 30).ask(pretrain=s not in ("vqa_rad", "odir"))]
+    return [
+        r
+        for s in SOURCES
+        for r in make_source_tables(s, 80 if s in HELD_IN else 30).generate_questions(pretrain=s not in ("vqa_rad", "odir"))
+    ]
 
 
 def test_counts_balance_and_order(pool: list[Row]) -> None:
-    merged = merge(pool, seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
+    merged = merge_questions(pool, seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
     assert Counter(r["set"] for r in merged.splits["train"]) == TRAIN
     assert Counter(r["set"] for r in merged.splits["benchmark"]) == BENCHMARK
     assert Counter(r["set"] for r in merged.splits["pretrain"]) == {"single": 200, "text": 200}
     assert merged.short == []
-    reversed_ = merge(pool[::-1], seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
+    reversed_ = merge_questions(pool[::-1], seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
     assert reversed_.splits == merged.splits
-    assert merge(pool, seed=4, train=TRAIN, benchmark=BENCHMARK, pretrain=400).splits != merged.splits
+    assert merge_questions(pool, seed=4, train=TRAIN, benchmark=BENCHMARK, pretrain=400).splits != merged.splits
     train = [r for r in merged.splits["train"] if r["kind"] == "closed"]
     tasks = Counter(r["task"] for r in train if r["set"] == "coreference")
     assert max(tasks.values()) - min(tasks.values()) <= 1
@@ -49,7 +53,7 @@ def test_no_patient_or_image_of_the_benchmark_is_in_training(pool: list[Row]) ->
     donor = next(r for r in pool if r["split"] == "train" and r["source"] == "ms_cxr_t" and r["kind"] == "closed")
     by_patient = donor | {"qa_id": "a" * 16, "patient_ids": held["patient_ids"]}
     by_image = donor | {"qa_id": "b" * 16, "image_ids": held["image_ids"]}
-    merged = merge([*pool, by_patient, by_image], seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
+    merged = merge_questions([*pool, by_patient, by_image], seed=3, train=TRAIN, benchmark=BENCHMARK, pretrain=400)
     reasons = {r["item"].split()[-1]: r["reason"] for r in merged.rejected}
     assert reasons["a" * 16] == f"patient {held['patient_ids'][0]} is in the benchmark"
     assert reasons["b" * 16].startswith(f"image {held['image_ids'][0]} is in the benchmark")
@@ -65,7 +69,7 @@ def test_unsound_and_repeated_rows_are_listed(pool: list[Row]) -> None:
     unknown = closed | {"qa_id": "e" * 16, "image_ids": ["gone"] * len(closed["image_ids"])}
     images = {i for r in pool for i in r["image_ids"]}
     extra = [bad, few, unknown, dict(closed)]
-    merged = merge([*pool, *extra], seed=3, train=TRAIN, benchmark=BENCHMARK, images=images)
+    merged = merge_questions([*pool, *extra], seed=3, train=TRAIN, benchmark=BENCHMARK, images=images)
     reasons = {r["item"].split()[-1]: r["reason"] for r in merged.rejected}
     assert "not among the options" in reasons["c" * 16]
     assert "placeholders for" in reasons["d" * 16]
@@ -73,21 +77,21 @@ def test_unsound_and_repeated_rows_are_listed(pool: list[Row]) -> None:
     assert reasons[closed["qa_id"]].startswith("same question as in")
     assert len(merged.rejected) == 4
     kept = [r for rows in merged.splits.values() for r in rows]
-    assert all(problems(r, images) == [] for r in kept)
+    assert all(check_row(r, images) == [] for r in kept)
     assert len({r["qa_id"] for r in kept}) == len(kept)
 
 
 def test_empty_set_names_the_source_that_would_supply_it(pool: list[Row]) -> None:
     rows = [r for r in pool if r["source"] != "vqa_rad"]
-    with pytest.raises(EmptySet, match=r"benchmark\.rad: 30 questions wanted, none found; source vqa_rad would supply them"):
-        merge(rows, seed=3, train=TRAIN, benchmark=BENCHMARK)
-    assert merge(rows, seed=3, train=TRAIN, benchmark=BENCHMARK | {"rad": 0}).splits["benchmark"]
-    with pytest.raises(EmptySet, match=r"no such set: benchmark\.composed"):
-        merge(pool, seed=3, train=TRAIN, benchmark={"composed": 5})
+    with pytest.raises(EmptySetError, match=r"benchmark\.rad: 30 questions wanted, none found; source vqa_rad would supply them"):
+        merge_questions(rows, seed=3, train=TRAIN, benchmark=BENCHMARK)
+    assert merge_questions(rows, seed=3, train=TRAIN, benchmark=BENCHMARK | {"rad": 0}).splits["benchmark"]
+    with pytest.raises(EmptySetError, match=r"no such set: benchmark\.composed"):
+        merge_questions(pool, seed=3, train=TRAIN, benchmark={"composed": 5})
 
 
 def test_shortage_is_reported_not_padded(pool: list[Row]) -> None:
-    merged = merge(pool, seed=3, train={}, benchmark={"rad": 10_000})
+    merged = merge_questions(pool, seed=3, train={}, benchmark={"rad": 10_000})
     n = sum(r["set"] == "rad" for r in pool)
     assert merged.short == [f"benchmark.rad: {n} of 10000 questions"]
     assert len(merged.splits["benchmark"]) == n
@@ -96,21 +100,31 @@ def test_shortage_is_reported_not_padded(pool: list[Row]) -> None:
 
 def test_selection_changes_little_as_data_are_added() -> None:
     few, many = (
-        {r["qa_id"] for r in select([r for r in made("embed", n).ask() if r["task"] == "embed_typeD"], 60, 3)} for n in (80, 84)
+        {
+            r["qa_id"]
+            for r in select_rows(
+                [r for r in make_source_tables("embed", n).generate_questions() if r["task"] == "embed_typeD"], 60, 3
+            )
+        }
+        for n in (80, 84)
     )
     assert len(few & many) > 30
 
 
 def test_shares() -> None:
-    assert shares({"a": 5, "b": 1, "c": 9}, 9) == {"a": 4, "b": 1, "c": 4}
-    assert shares({"a": 1, "b": 1}, 9) == {"a": 1, "b": 1}
-    assert shares({"a": 0}, 3) == {"a": 0}
+    assert allocate_evenly({"a": 5, "b": 1, "c": 9}, 9) == {"a": 4, "b": 1, "c": 4}
+    assert allocate_evenly({"a": 1, "b": 1}, 9) == {"a": 1, "b": 1}
+    assert allocate_evenly({"a": 0}, 3) == {"a": 0}
 
 
 def test_new_images_come_before_new_words_for_old_ones() -> None:
-    rows = [r for r in made("ms_cxr_t", 90).ask(benchmark_fraction=0.0, open_fraction=0.0) if r["task"].endswith("edema")]
+    rows = [
+        r
+        for r in make_source_tables("ms_cxr_t", 90).generate_questions(benchmark_fraction=0.0, open_fraction=0.0)
+        if r["task"].endswith("edema")
+    ]
     assert len(rows) > 20
-    pairs = [tuple(r["image_ids"]) for r in select(rows, 9, 3)]
+    pairs = [tuple(r["image_ids"]) for r in select_rows(rows, 9, 3)]
     assert len(set(pairs)) >= 7
 
 
@@ -124,11 +138,13 @@ def program(name: str, monkeypatch: pytest.MonkeyPatch, *argv: object) -> None:
 
 
 def write(folder: Path, source: str) -> dict[str, Path]:
-    frames = made(source, 40).frames()
+    frames = make_source_tables(source, 40).to_frames()
     paths = {name: folder / f"{source}.{name}.parquet" for name in ("images", "findings")}
     images = frames["images"].assign(source=source, width=1, height=1, bytes=b"x", origin_sha256="0").astype({"day": object})
-    table_io.write(paths["images"], "images", images)
-    table_io.write(paths["findings"], "findings", frames["findings"].assign(source=source, origin_file="t.csv", origin_row=1))
+    table_io.write_table(paths["images"], "images", images)
+    table_io.write_table(
+        paths["findings"], "findings", frames["findings"].assign(source=source, origin_file="t.csv", origin_row=1)
+    )
     return paths
 
 
@@ -147,8 +163,8 @@ def test_programs_from_tables_to_splits(
     counts = {"seed": 3, "train": {"comparison": 20}, "benchmark": {"comparison": 500, "odir": 20}, "pretrain": 0}
     argv = ["--qa", *qa, "--images", *images, *made_splits]
     program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
-    assert table_io.read(tmp_path / "train.parquet", "qa").num_rows == 20
-    assert Counter(table_io.read(tmp_path / "benchmark.parquet", "qa")["set"].to_pylist())["odir"] == 20
+    assert table_io.read_table(tmp_path / "train.parquet", "qa").num_rows == 20
+    assert Counter(table_io.read_table(tmp_path / "benchmark.parquet", "qa")["set"].to_pylist())["odir"] == 20
     prov = json.loads((tmp_path / "benchmark.parquet.prov.json").read_text())
     assert prov["short"][0].startswith("benchmark.comparison: ")
     before = {p: p.read_bytes() for p in tmp_path.glob("*.parquet")}
@@ -165,7 +181,7 @@ def test_a_source_without_images_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("images", "findings"):
-        table_io.write(tmp_path / f"{name}.parquet", name, [])
+        table_io.write_table(tmp_path / f"{name}.parquet", name, [])
     cfg = {"seed": 3, "benchmark_fraction": 0.3, "open_fraction": 0.1, "pretrain": False}
     with pytest.raises(SystemExit):
         program(

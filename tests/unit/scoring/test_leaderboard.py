@@ -11,26 +11,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from score_made import prediction, question
+from score_made import make_prediction, make_question
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from medmim.scoring.leaderboard import Boards, clean, leaderboard
-from medmim.scoring.score_replies import answers
+from medmim.scoring.leaderboard import LeaderboardRows, build_leaderboard, flag_clean_questions
+from medmim.scoring.score_replies import score_predictions
 from medmim.tables import table_io
 
 SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
 ABC, AB = ["improving", "stable", "worsening"], ["first image", "second image"]
 QA = [
-    question("t1", "temporal", ABC, "stable", ["p1"]),
-    question("t2", "temporal", ABC, "stable", ["p1"]),
-    question("t3", "temporal", ABC, "worsening", ["p2"]),
-    question("t4", "temporal", AB, "first image", ["p3"]),
-    question("c1", "coreference", AB, "second image", ["p1", "p4"]),
-    question("c2", "coreference", AB, "second image", ["p5", "p6"]),
-    question("c3", "coreference", [], "the left lung", ["p5", "p6"]),
-    question("o1", "odir", ["drusen", "drusen", "cataract", "glaucoma"], "cataract", ["p7"]),
-    question("o2", "odir", ["drusen", "drusen", "cataract", "glaucoma"], "drusen", ["p7"]),
+    make_question("t1", "temporal", ABC, "stable", ["p1"]),
+    make_question("t2", "temporal", ABC, "stable", ["p1"]),
+    make_question("t3", "temporal", ABC, "worsening", ["p2"]),
+    make_question("t4", "temporal", AB, "first image", ["p3"]),
+    make_question("c1", "coreference", AB, "second image", ["p1", "p4"]),
+    make_question("c2", "coreference", AB, "second image", ["p5", "p6"]),
+    make_question("c3", "coreference", [], "the left lung", ["p5", "p6"]),
+    make_question("o1", "odir", ["drusen", "drusen", "cataract", "glaucoma"], "cataract", ["p7"]),
+    make_question("o2", "odir", ["drusen", "drusen", "cataract", "glaucoma"], "drusen", ["p7"]),
 ]
 #             t1        t2   t3   t4              c1   c2              c3            o1   o2
 SAID = {
@@ -39,19 +39,19 @@ SAID = {
     ("tuned", "plain"): ["B", "B", "A", "A", "B", "B", "The left lung.", "C", "B"],
     ("tuned", "blind"): ["B", "", "A or B", "I'm sorry, I can't help", "B", "A", "", "C", "D"],
 }
-TRAIN = [question("x1", "temporal", AB, "first image", ["z1"], image_ids=["z"])]
+TRAIN = [make_question("x1", "temporal", AB, "first image", ["z1"], image_ids=["z"])]
 CFG: dict[str, Any] = {"seed": 3, "resamples": 500, "pairs": {"tuned": "base"}}
 
 
 def predictions(model: str, condition: str) -> list[dict[str, Any]]:
     return [
-        prediction(q["qa_id"], model, condition, reply, [float(-i) for i in range(len(q["options"]))])
+        make_prediction(q["qa_id"], model, condition, reply, [float(-i) for i in range(len(q["options"]))])
         for q, reply in zip(QA, SAID[model, condition], strict=True)
     ]
 
 
 def answered(given: list[dict[str, Any]], qa: list[dict[str, Any]] = QA) -> pa.Table:
-    return answers(table_io.build("qa", qa), [table_io.build("predictions", given)])
+    return score_predictions(table_io.build_table("qa", qa), [table_io.build_table("predictions", given)])
 
 
 def answer_tables(qa: list[dict[str, Any]] = QA) -> list[pa.Table]:
@@ -60,11 +60,11 @@ def answer_tables(qa: list[dict[str, Any]] = QA) -> list[pa.Table]:
 
 def boards(
     qa: list[dict[str, Any]] = QA, given: list[pa.Table] | None = None, train: list[dict[str, Any]] = TRAIN, **cfg: Any
-) -> Boards:
+) -> LeaderboardRows:
     given = answer_tables() if given is None else given
-    found = leaderboard(table_io.build("qa", qa), table_io.build("qa", train), given, **CFG | cfg)
-    table_io.build("leaderboard", found.leaderboard)
-    table_io.build("comparisons", found.comparisons)
+    found = build_leaderboard(table_io.build_table("qa", qa), table_io.build_table("qa", train), given, **CFG | cfg)
+    table_io.build_table("leaderboard", found.leaderboard)
+    table_io.build_table("comparisons", found.comparisons)
     return found
 
 
@@ -172,8 +172,8 @@ def test_another_model_or_set_changes_nothing_elsewhere() -> None:
 
 
 def test_seed_moves_intervals_only() -> None:
-    qa = [question(f"t{i}", "temporal", AB, AB[i % 2], [f"p{i % 9}"]) for i in range(60)]
-    given = answered([prediction(q["qa_id"], "m", "plain", "A", [0.0, -1.0]) for q in qa], qa)
+    qa = [make_question(f"t{i}", "temporal", AB, AB[i % 2], [f"p{i % 9}"]) for i in range(60)]
+    given = answered([make_prediction(q["qa_id"], "m", "plain", "A", [0.0, -1.0]) for q in qa], qa)
     one, same, other = (board(qa, [given], seed=s, pairs={}, resamples=101) for s in (1, 1, 2))
     assert one == same
     assert [r["value"] for r in one] == [r["value"] for r in other]
@@ -182,9 +182,9 @@ def test_seed_moves_intervals_only() -> None:
 
 def test_conditions_that_ask_fewer_questions_are_compared_on_these() -> None:
     """reordered needs several images: q0 and q1 have two, q2 one. Right: as asked q0, q1, q2; reordered q0 only."""
-    qa = [question(f"q{i}", "rad", AB, "first image", [f"p{i}"], image_ids=["i", "j"][: 1 + (i < 2)]) for i in range(3)]
-    said = [prediction(f"q{i}", "m", "plain", "A") for i in range(3)]
-    said += [prediction("q0", "m", "reordered", "A"), prediction("q1", "m", "reordered", "")]
+    qa = [make_question(f"q{i}", "rad", AB, "first image", [f"p{i}"], image_ids=["i", "j"][: 1 + (i < 2)]) for i in range(3)]
+    said = [make_prediction(f"q{i}", "m", "plain", "A") for i in range(3)]
+    said += [make_prediction("q0", "m", "reordered", "A"), make_prediction("q1", "m", "reordered", "")]
     found = by_cell(board(qa, [answered(said, qa)], pairs={}))
     told = {key[3:]: (row["value"], row["n"], row["n_patients"]) for key, row in found.items() if key[:2] == ("m", "rad")}
     assert told["plain", "accuracy"] == (1, 3, 3)
@@ -195,9 +195,9 @@ def test_conditions_that_ask_fewer_questions_are_compared_on_these() -> None:
 
 def test_rotations() -> None:
     """A model that always says A: right as asked where the gold is A, once in so many rotations, and never under all."""
-    qa = [question(f"q{i}", "rad", ABC[: 2 + i % 2], "improving", [f"p{i}"]) for i in range(4)]
-    said = [prediction(q["qa_id"], "m", "plain", "A") for q in qa]
-    said += [prediction(q["qa_id"], "m", "rotated", "A", rotation=k) for q in qa for k in range(1, len(q["options"]))]
+    qa = [make_question(f"q{i}", "rad", ABC[: 2 + i % 2], "improving", [f"p{i}"]) for i in range(4)]
+    said = [make_prediction(q["qa_id"], "m", "plain", "A") for q in qa]
+    said += [make_prediction(q["qa_id"], "m", "rotated", "A", rotation=k) for q in qa for k in range(1, len(q["options"]))]
     said[4] |= {"reply": "B"}  # q0, whose gold is at B now
     found = by_cell(board(qa, [answered(said, qa)], pairs={}))
     told = {key[3:]: (row["value"], row["n"]) for key, row in found.items() if key[:2] == ("m", "rad")}
@@ -226,13 +226,19 @@ def test_what_could_not_be_asked_has_a_rate_of_both_kinds() -> None:
 
 
 def test_clean_scores_leave_out_what_shares_a_patient_or_an_image_with_training() -> None:
-    qa = [question(f"q{i}", "temporal", AB, AB[0], [f"p{i}", f"r{i}"], image_ids=[f"i{i}", f"j{i}"]) for i in range(5)]
+    qa = [make_question(f"q{i}", "temporal", AB, AB[0], [f"p{i}", f"r{i}"], image_ids=[f"i{i}", f"j{i}"]) for i in range(5)]
     train = [
-        question("x1", "temporal", AB, AB[0], ["r1"], image_ids=["other"]),
-        question("x2", "temporal", AB, AB[0], ["other"], image_ids=["k", "j3"]),
+        make_question("x1", "temporal", AB, AB[0], ["r1"], image_ids=["other"]),
+        make_question("x2", "temporal", AB, AB[0], ["other"], image_ids=["k", "j3"]),
     ]
-    assert clean(table_io.build("qa", qa), table_io.build("qa", train)).tolist() == [True, False, True, False, True]
-    given = [answered([prediction(q["qa_id"], "m", "plain", "BAAAB"[i]) for i, q in enumerate(qa)], qa)]
+    assert flag_clean_questions(table_io.build_table("qa", qa), table_io.build_table("qa", train)).tolist() == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+    given = [answered([make_prediction(q["qa_id"], "m", "plain", "BAAAB"[i]) for i, q in enumerate(qa)], qa)]
     rows = [r for r in board(qa, given, train=train, pairs={}) if (r["model"], r["metric"]) == ("m", "accuracy")]
     assert {(r["set"], r["part"]): (r["value"] * r["n"], r["n"], r["n_patients"]) for r in rows} == {
         ("temporal", "all"): (3, 5, 10), ("temporal", "clean"): (pytest.approx(1), 3, 6),
@@ -251,12 +257,12 @@ def test_where_all_is_clean_both_parts_say_the_same() -> None:
 def crowd(patients_of: Any, seed: int = 0) -> tuple[list[dict[str, Any]], list[pa.Table]]:
     """Four models of 0.4 to 0.7 on 60 questions of a set that is none of the known ones."""
     rng = np.random.default_rng(seed)
-    qa = [question(f"q{i:02}", "medframe", AB, AB[int(rng.integers(2))], patients_of(i)) for i in range(60)]
+    qa = [make_question(f"q{i:02}", "medframe", AB, AB[int(rng.integers(2))], patients_of(i)) for i in range(60)]
     given = []
     for n, model in enumerate(("a", "b", "c", "d")):
         right = rng.random(60) < 0.4 + 0.1 * n
         said = ["AB"[q["answer_index"] if ok else 1 - q["answer_index"]] for q, ok in zip(qa, right, strict=True)]
-        given.append(answered([prediction(q["qa_id"], model, "plain", s) for q, s in zip(qa, said, strict=True)], qa))
+        given.append(answered([make_prediction(q["qa_id"], model, "plain", s) for q, s in zip(qa, said, strict=True)], qa))
     return qa, given
 
 
@@ -347,10 +353,10 @@ def call(*args: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_programs(tmp_path: Path) -> None:
-    table_io.write(tmp_path / "qa.parquet", "qa", QA)
-    table_io.write(tmp_path / "train.parquet", "qa", TRAIN)
+    table_io.write_table(tmp_path / "qa.parquet", "qa", QA)
+    table_io.write_table(tmp_path / "train.parquet", "qa", TRAIN)
     for model, condition in SAID:
-        table_io.write(tmp_path / f"{model}.{condition}.parquet", "predictions", predictions(model, condition))
+        table_io.write_table(tmp_path / f"{model}.{condition}.parquet", "predictions", predictions(model, condition))
     for model in ("base", "tuned"):
         files = [tmp_path / f"{model}.{c}.parquet" for c in ("plain", "blind")]
         done = call(
@@ -375,12 +381,12 @@ def test_the_programs(tmp_path: Path) -> None:
     assert written[0] == written[1]
     found = boards()
     for name in ("leaderboard", "comparisons"):
-        assert table_io.read(tmp_path / f"{name}0.parquet", name).to_pylist() == getattr(found, name)
+        assert table_io.read_table(tmp_path / f"{name}0.parquet", name).to_pylist() == getattr(found, name)
 
 
 def test_a_missing_prediction_is_named_and_nothing_is_written(tmp_path: Path) -> None:
-    table_io.write(tmp_path / "qa.parquet", "qa", QA)
-    table_io.write(tmp_path / "p.parquet", "predictions", predictions("base", "plain")[:-1])
+    table_io.write_table(tmp_path / "qa.parquet", "qa", QA)
+    table_io.write_table(tmp_path / "p.parquet", "predictions", predictions("base", "plain")[:-1])
     done = call(SCRIPTS / "score.py", "--qa", tmp_path / "qa.parquet", "--predictions", tmp_path / "p.parquet",
                 "--answers", tmp_path / "out/a.parquet")  # fmt: skip
     assert done.returncode == 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from medmim.scoring.open_ended import bleu, overlap, rouge_l, scores, tokens
+from medmim.scoring.open_ended import compute_overlap, score_bleu, score_open_answer, score_rouge_l, tokenize_answer
 
 WORDS = ["the", "a", "lesion", "is", "stable", "in", "left", "lung", "Lung,", "(new)", "no", "effusion"]
 LONG = st.lists(st.sampled_from("abcd"), max_size=80).map(" ".join)
@@ -16,34 +16,34 @@ seeded = settings(derandomize=True, database=None, deadline=None, max_examples=1
 
 
 def test_tokens() -> None:
-    assert tokens("The  Lesion, a small_one: T1-weighted!") == ["lesion", "small", "one", "t1", "weighted"]
-    assert tokens("An A") == ["an", "a"]
-    assert tokens("…") == tokens("") == []
+    assert tokenize_answer("The  Lesion, a small_one: T1-weighted!") == ["lesion", "small", "one", "t1", "weighted"]
+    assert tokenize_answer("An A") == ["an", "a"]
+    assert tokenize_answer("…") == tokenize_answer("") == []
 
 
 def test_overlap_counts_tokens_as_often_as_they_occur() -> None:
     # reply: lung lung lung effusion; gold: lung effusion left lung -> common: lung twice, effusion once
-    precision, recall, f1 = overlap("lung lung lung effusion", "the lung, effusion left lung")
+    precision, recall, f1 = compute_overlap("lung lung lung effusion", "the lung, effusion left lung")
     assert (precision, recall, f1) == (3 / 4, 3 / 4, 3 / 4)
-    assert overlap("lung lung lung", "lung effusion")[:2] == (1 / 3, 1 / 2)  # repeating a word earns nothing more
-    assert overlap("left lung", "left lung effusion") == (1, 2 / 3, 0.8)
+    assert compute_overlap("lung lung lung", "lung effusion")[:2] == (1 / 3, 1 / 2)  # repeating a word earns nothing more
+    assert compute_overlap("left lung", "left lung effusion") == (1, 2 / 3, 0.8)
 
 
 def test_empty() -> None:
-    assert overlap("", "lung") == overlap("lung", "") == (0, 0, 0)
-    assert overlap("", "...") == (1, 1, 1)
-    empty = scores("", "left lung")
+    assert compute_overlap("", "lung") == compute_overlap("lung", "") == (0, 0, 0)
+    assert compute_overlap("", "...") == (1, 1, 1)
+    empty = score_open_answer("", "left lung")
     assert set(empty.values()) == {0}
 
 
 def test_exact_match_after_normalisation() -> None:
-    assert scores("Left LUNG.", "the left lung")["exact_match"] == 1
-    assert scores("left lungs", "left lung")["exact_match"] == 0
-    assert scores("lung left", "left lung")["exact_match"] == 0
+    assert score_open_answer("Left LUNG.", "the left lung")["exact_match"] == 1
+    assert score_open_answer("left lungs", "left lung")["exact_match"] == 0
+    assert score_open_answer("lung left", "left lung")["exact_match"] == 0
 
 
 def test_a_perfect_reply_has_every_metric_at_one() -> None:
-    assert scores("stable lesion in the left lung", "stable lesion in the left lung") == pytest.approx(
+    assert score_open_answer("stable lesion in the left lung", "stable lesion in the left lung") == pytest.approx(
         {"exact_match": 1, "token_recall": 1, "token_f1": 1, "bleu": 1, "rouge_l": 1}
     )
 
@@ -51,7 +51,7 @@ def test_a_perfect_reply_has_every_metric_at_one() -> None:
 @seeded
 @given(TEXTS, TEXTS)
 def test_bleu_and_rouge_are_the_libraries(reply: str, gold: str) -> None:
-    found = scores(reply, gold)
+    found = score_open_answer(reply, gold)
     assert found["bleu"] == pytest.approx(sacrebleu.sentence_bleu(reply, [gold], use_effective_order=True).score / 100)
     assert found["rouge_l"] == pytest.approx(ROUGE.score(gold, reply)["rougeL"].fmeasure)
     assert all(0 <= value <= 1 for value in found.values())
@@ -60,12 +60,12 @@ def test_bleu_and_rouge_are_the_libraries(reply: str, gold: str) -> None:
 @seeded
 @given(LONG, LONG)
 def test_long_texts_too(reply: str, gold: str) -> None:
-    assert rouge_l(reply, gold) == pytest.approx(ROUGE.score(gold, reply)["rougeL"].fmeasure)
-    assert bleu(reply, gold) == pytest.approx(sacrebleu.sentence_bleu(reply, [gold], use_effective_order=True).score / 100)
+    assert score_rouge_l(reply, gold) == pytest.approx(ROUGE.score(gold, reply)["rougeL"].fmeasure)
+    assert score_bleu(reply, gold) == pytest.approx(sacrebleu.sentence_bleu(reply, [gold], use_effective_order=True).score / 100)
 
 
 @seeded
 @given(TEXTS, TEXTS)
 def test_recall_is_precision_the_other_way_round(one: str, other: str) -> None:
-    assert overlap(one, other)[0] == overlap(other, one)[1]
-    assert overlap(one, other)[2] == overlap(other, one)[2]
+    assert compute_overlap(one, other)[0] == compute_overlap(other, one)[1]
+    assert compute_overlap(one, other)[2] == compute_overlap(other, one)[2]

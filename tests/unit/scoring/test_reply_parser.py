@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from medmim.questions.prompt import LETTERS
-from medmim.scoring.reply_parser import duplicates, read, same_option
+from medmim.scoring.reply_parser import has_duplicate_options, is_same_option, parse_reply
 
 REPLIES = Path(__file__).with_name("replies.txt")
 
@@ -41,7 +41,7 @@ def words(block: str) -> list[str]:
 
 
 def outcome(reply: str, options: list[str]) -> int | str:
-    reading = read(reply, options)
+    reading = parse_reply(reply, options)
     assert (reading.index is None) == (reading.status != "ok")
     return reading.status if reading.index is None else reading.index
 
@@ -184,7 +184,7 @@ def replies() -> list[tuple[str, list[str], str]]:
 
 
 def letter_or_status(reply: str, options: list[str]) -> str:
-    reading = read(reply, options)
+    reading = parse_reply(reply, options)
     return reading.letter or reading.status
 
 
@@ -231,23 +231,23 @@ def test_other(reply: str, options: list[str], expected: int | str) -> None:
 
 
 def test_letter_of_the_option() -> None:
-    assert read("The answer is (C).", X).letter == "C"
-    assert read("no idea", X).letter == ""
+    assert parse_reply("The answer is (C).", X).letter == "C"
+    assert parse_reply("no idea", X).letter == ""
 
 
 def test_duplicates() -> None:
     options = ["Cataract", "drusen", "cataract. ", "glaucoma"]
-    assert duplicates(options)
-    assert same_option(options, 0, 2)
-    assert not same_option(options, 0, 1)
-    assert not duplicates(X)
+    assert has_duplicate_options(options)
+    assert is_same_option(options, 0, 2)
+    assert not is_same_option(options, 0, 1)
+    assert not has_duplicate_options(X)
 
 
 def test_wrong_number_of_options() -> None:
     with pytest.raises(ValueError, match="27 options"):
-        read("A", ["x"] * 27)
+        parse_reply("A", ["x"] * 27)
     with pytest.raises(ValueError, match="0 options"):
-        read("A", [])
+        parse_reply("A", [])
 
 
 # Properties
@@ -320,7 +320,7 @@ def test_after_the_list_of_options(case: tuple[str, list[str], int]) -> None:
 def test_prose_without_an_option_is_never_read(prose: str, options: list[str]) -> None:
     assume(not re.search(r"(?i)^[abc] because\b|\bthis is [abc]\W*$", prose))  # these name one
     assume(not set(" ".join(options).casefold().split()) & {w.casefold().strip(".,;()") for w in prose.split()})
-    assert read(prose, options).index is None
+    assert parse_reply(prose, options).index is None
 
 
 @settings(seeded, max_examples=400)
@@ -343,7 +343,7 @@ def test_case_whitespace_markdown_and_full_stop_change_nothing(case, change, dre
 def test_permuting_options_permutes_what_a_text_gives(case, random) -> None:
     reply, options, gold = case
     order = random.sample(range(len(options)), len(options))
-    assert order[read(reply, [options[i] for i in order]).index] == gold  # type: ignore[index]
+    assert order[parse_reply(reply, [options[i] for i in order]).index] == gold  # type: ignore[index]
 
 
 @settings(seeded, max_examples=300)
@@ -353,7 +353,7 @@ def test_permuting_options_permutes_what_a_letter_gives(options: list[str], data
     gold, other = data.draw(st.permutations(range(len(options))))[:2]
     form = data.draw(st.sampled_from(BY_LETTER + BY_TEXT))
     shown = [options[i] for i in order]
-    reading = read(said(form, shown, order.index(gold), order.index(other)), shown)
+    reading = parse_reply(said(form, shown, order.index(gold), order.index(other)), shown)
     assert reading.index is not None
     assert order[reading.index] == gold
 

@@ -3,38 +3,40 @@
 from typing import Any
 
 import pytest
-from score_made import prediction, question
+from score_made import make_prediction, make_question
 
-from medmim.scoring.score_replies import answers
+from medmim.scoring.score_replies import score_predictions
 from medmim.tables import table_io
 
 DRUSEN = ["cataract", "drusen", "Drusen", "glaucoma"]
 QA = [
-    question("q1", "reasoning", ["negative", "benign", "malignant"], "benign", ["p1"]),
-    question("q2", "odir", DRUSEN, "Drusen", ["p2", "p3"]),
-    question("q3", "rad", [], "the left lung", ["p4"]),
+    make_question("q1", "reasoning", ["negative", "benign", "malignant"], "benign", ["p1"]),
+    make_question("q2", "odir", DRUSEN, "Drusen", ["p2", "p3"]),
+    make_question("q3", "rad", [], "the left lung", ["p4"]),
 ]
 GOOD = [
-    prediction("q1", "m", "plain", "B: benign", [-3, -1, -2]),
-    prediction("q2", "m", "plain", "drusen", [-3, -1, -1, -2]),
-    prediction("q3", "m", "plain", "Left lung."),
+    make_prediction("q1", "m", "plain", "B: benign", [-3, -1, -2]),
+    make_prediction("q2", "m", "plain", "drusen", [-3, -1, -1, -2]),
+    make_prediction("q3", "m", "plain", "Left lung."),
 ]
 # q1's options moved on by 1: benign, malignant, negative; by 2: malignant, negative, benign.
 # q2's by 1: drusen, Drusen, glaucoma, cataract; by 2: Drusen, glaucoma, cataract, drusen; by 3: glaucoma, cataract, drusen,
 # Drusen.
 ROTATED = [
-    prediction("q1", "m", "rotated", "A", [-1, -3, -2], rotation=1),
-    prediction("q1", "m", "rotated", "A: malignant", [-3, -2, -1], rotation=2),
-    prediction("q2", "m", "rotated", "B: Drusen", [-1, -2, -3, -4], rotation=1),
-    prediction("q2", "m", "rotated", "D", [-2, -3, -1, -4], rotation=2),
-    prediction("q2", "m", "rotated", "drusen", [-2, -3, -1, -1], rotation=3),
+    make_prediction("q1", "m", "rotated", "A", [-1, -3, -2], rotation=1),
+    make_prediction("q1", "m", "rotated", "A: malignant", [-3, -2, -1], rotation=2),
+    make_prediction("q2", "m", "rotated", "B: Drusen", [-1, -2, -3, -4], rotation=1),
+    make_prediction("q2", "m", "rotated", "D", [-2, -3, -1, -4], rotation=2),
+    make_prediction("q2", "m", "rotated", "drusen", [-2, -3, -1, -1], rotation=3),
 ]
 
 
 def table(*predictions: list[dict[str, Any]], qa: list[dict[str, Any]] = QA, **wanted: Any) -> list[dict[str, Any]]:
-    made = answers(table_io.build("qa", qa), [table_io.build("predictions", p) for p in predictions], **wanted)
+    made = score_predictions(
+        table_io.build_table("qa", qa), [table_io.build_table("predictions", p) for p in predictions], **wanted
+    )
     rows: list[dict[str, Any]] = made.to_pylist()
-    assert table_io.build("answers", rows).equals(made)
+    assert table_io.build_table("answers", rows).equals(made)
     return rows
 
 
@@ -58,7 +60,7 @@ def test_closed_and_open() -> None:
 
 def test_duplicate_options_are_credited_by_text() -> None:
     for reply, logprobs in (("B", [-3, -1, -2, -4]), ("C", [-3, -2, -1, -4]), ("drusen", [-3, -1, -1, -4])):
-        found = score([GOOD[0], prediction("q2", "m", "plain", reply, logprobs), GOOD[2]])
+        found = score([GOOD[0], make_prediction("q2", "m", "plain", reply, logprobs), GOOD[2]])
         assert found["q2", "plain", "accuracy"]["value"] == 1, reply
         assert found["q2", "plain", "loglikelihood_accuracy"]["value"] == 1, logprobs
 
@@ -73,22 +75,22 @@ def test_duplicate_options_are_credited_by_text() -> None:
     ],
 )
 def test_what_is_not_read_counts_as_wrong(reply: str, status: str) -> None:
-    row = score([prediction("q1", "m", "plain", reply, [0, 1, 0]), *GOOD[1:]])["q1", "plain", "accuracy"]
+    row = score([make_prediction("q1", "m", "plain", reply, [0, 1, 0]), *GOOD[1:]])["q1", "plain", "accuracy"]
     assert (row["value"], row["status"], row["read"], row["option"]) == (0, status, "", None)
 
 
 def test_likelihood_ties_are_wrong_and_need_no_reply() -> None:
-    found = score([prediction("q1", "m", "plain", "", [-1, -1, -2]), *GOOD[1:]])
+    found = score([make_prediction("q1", "m", "plain", "", [-1, -1, -2]), *GOOD[1:]])
     assert (found["q1", "plain", "loglikelihood_accuracy"]["value"], found["q1", "plain", "loglikelihood_accuracy"]["read"]) == (
         0,
         "",
     )
-    found = score([prediction("q1", "m", "plain", "", [-2, -1, -2]), *GOOD[1:]])
+    found = score([make_prediction("q1", "m", "plain", "", [-2, -1, -2]), *GOOD[1:]])
     assert (found["q1", "plain", "loglikelihood_accuracy"]["value"], found["q1", "plain", "loglikelihood_accuracy"]["read"]) == (
         1,
         "B",
     )
-    found = score([GOOD[0], prediction("q2", "m", "plain", "", [-1, -1, -1, -3]), GOOD[2]])  # of different texts
+    found = score([GOOD[0], make_prediction("q2", "m", "plain", "", [-1, -1, -1, -3]), GOOD[2]])  # of different texts
     row = found["q2", "plain", "loglikelihood_accuracy"]
     assert (row["value"], row["read"], row["option"]) == (0, "", None)
 
@@ -117,7 +119,7 @@ def test_rotated_replies_are_read_as_shown_and_told_as_the_benchmarks_own_option
     order = [(r["condition"], r["qa_id"], r["rotation"]) for r in rows]
     assert order == sorted(order)
     assert table(ROTATED[::-1], GOOD[::-1], qa=QA[::-1]) == rows
-    wrong_at_first = [prediction("q2", "m", "plain", "A", [-3, -1, -1, -2]) if p["qa_id"] == "q2" else p for p in GOOD]
+    wrong_at_first = [make_prediction("q2", "m", "plain", "A", [-3, -1, -1, -2]) if p["qa_id"] == "q2" else p for p in GOOD]
     circular = {r["qa_id"]: r["value"] for r in table(wrong_at_first, ROTATED) if r["metric"] == "circular_accuracy"}
     assert circular == {"q1": 0, "q2": 0}
     assert not [r for r in table(ROTATED) if r["metric"] == "circular_accuracy"]  # as asked is a part of it
@@ -125,14 +127,14 @@ def test_rotated_replies_are_read_as_shown_and_told_as_the_benchmarks_own_option
 
 def test_rotated_replies_agree_with_plain_ones_that_see_the_same() -> None:
     """A model that always names the gold by letter, or always says the same letter."""
-    qa = [question(f"q{i}", "rad", ["cyst", "mass", "scar", "clip"][: 2 + i % 3], "mass", [f"p{i}"]) for i in range(6)]
+    qa = [make_question(f"q{i}", "rad", ["cyst", "mass", "scar", "clip"][: 2 + i % 3], "mass", [f"p{i}"]) for i in range(6)]
     for told, mean in (("gold", 1.0), ("A", 0.0)):
         given = []
         for row in qa:
             for rotation in range(len(row["options"])):
                 shown = [*row["options"][rotation:], *row["options"][:rotation]]
                 reply = "ABCD"[shown.index("mass")] if told == "gold" else "A"
-                given.append(prediction(row["qa_id"], "m", "rotated" if rotation else "plain", reply, rotation=rotation))
+                given.append(make_prediction(row["qa_id"], "m", "rotated" if rotation else "plain", reply, rotation=rotation))
         rows = table(given, qa=qa)
         assert {r["value"] for r in rows if r["metric"] == "circular_accuracy"} == {mean}
         right = [r for r in rows if r["metric"] == "accuracy" and r["value"]]
@@ -167,7 +169,7 @@ def test_a_condition_that_is_wanted_must_be_there() -> None:
 
 
 def test_conditions_and_order_of_files_and_rows() -> None:
-    blind = [prediction(p["qa_id"], "m", "blind", "A", p["option_logprobs"]) for p in GOOD]
+    blind = [make_prediction(p["qa_id"], "m", "blind", "A", p["option_logprobs"]) for p in GOOD]
     one, other = score(GOOD, blind), score(blind[::-1], GOOD[::-1], qa=QA[::-1])
     assert list(one.items()) == list(other.items())
     assert {condition for _, condition, _ in one} == {"plain", "blind"}
@@ -175,26 +177,29 @@ def test_conditions_and_order_of_files_and_rows() -> None:
 
 BAD: list[tuple[list[dict[str, Any]], str]] = [
     (GOOD[:2], "no prediction for question q3"),
-    ([*GOOD, prediction("q9", "m", "plain", "A")], "q9, which the benchmark does not hold"),
+    ([*GOOD, make_prediction("q9", "m", "plain", "A")], "q9, which the benchmark does not hold"),
     ([*GOOD, GOOD[1]], "two predictions for question q2"),
-    ([*GOOD[:2], prediction("q3", "other", "plain", "x")], r"2 models \['m', 'other'\]"),
+    ([*GOOD[:2], make_prediction("q3", "other", "plain", "x")], r"2 models \['m', 'other'\]"),
     ([], "0 models"),
-    ([prediction("q1", "m", "plain", "A", [-1, -2]), *GOOD[1:]], "q1 .*expected 3 numbers"),
-    ([prediction("q1", "m", "plain", "A", [-1, -2, float("nan")]), *GOOD[1:]], "q1 .*expected 3 numbers"),
-    ([prediction("q1", "m", "plain", "A"), *GOOD[1:]], r"q1 \(m, plain\): option_logprobs \[\], expected 3 numbers, as others"),
+    ([make_prediction("q1", "m", "plain", "A", [-1, -2]), *GOOD[1:]], "q1 .*expected 3 numbers"),
+    ([make_prediction("q1", "m", "plain", "A", [-1, -2, float("nan")]), *GOOD[1:]], "q1 .*expected 3 numbers"),
+    (
+        [make_prediction("q1", "m", "plain", "A"), *GOOD[1:]],
+        r"q1 \(m, plain\): option_logprobs \[\], expected 3 numbers, as others",
+    ),
     ([GOOD[0] | {"text_logprobs": [-1, -2, -3]}, *GOOD[1:]], r"q2 \(m, plain\): text_logprobs \[\], expected 4 numbers"),
     (
-        [*GOOD, prediction("q1", "m", "plain", "A", rotation=1)],
+        [*GOOD, make_prediction("q1", "m", "plain", "A", rotation=1)],
         "prediction for q1, rotation 1, which this condition does not ask",
     ),
     (
-        [*GOOD, prediction("q3", "m", "rotated", "A", rotation=1)],
+        [*GOOD, make_prediction("q3", "m", "rotated", "A", rotation=1)],
         "m, rotated: prediction for q3, rotation 1, which this condition",
     ),
     ([*GOOD, *ROTATED[1:]], r"m, rotated: no prediction for question q1, rotation 1 \(1 missing\); predict again"),
     ([*GOOD, *ROTATED, ROTATED[2]], "m, rotated: two predictions for question q2, rotation 1"),
     (
-        [*GOOD, prediction("q1", "m", "sideways", "A")],
+        [*GOOD, make_prediction("q1", "m", "sideways", "A")],
         "predictions of m, sideways: no condition 'sideways'; there are plain, rotated",
     ),
 ]

@@ -54,7 +54,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     def of(source: str) -> Path:
         if source not in drawn:
             drawn[source] = tmp_path_factory.mktemp(source)
-            module(source).write(drawn[source], patients=PATIENTS[source], seed=7)
+            module(source).write_cohort(drawn[source], patients=PATIENTS[source], seed=7)
         return drawn[source]
 
     return of
@@ -76,7 +76,7 @@ def rows(path: Path) -> list[object]:
 
 
 def truth(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / primitives.TRUTH, keep_default_na=False)
+    return pd.read_csv(folder / primitives.TRUTH_FILE, keep_default_na=False)
 
 
 def grey(path: Path) -> np.ndarray:
@@ -85,23 +85,23 @@ def grey(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_seed_gives_the_same_bytes(source: str, cohort: Cohort, tmp_path: Path) -> None:
-    module(source).write(tmp_path / "again", patients=PATIENTS[source], seed=7)
+    module(source).write_cohort(tmp_path / "again", patients=PATIENTS[source], seed=7)
     assert hashes(tmp_path / "again") == hashes(cohort(source))
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_another_patient_or_seed(source: str, cohort: Cohort, tmp_path: Path) -> None:
     """Another patient changes nothing of those before; another seed changes every picture."""
-    lists = {*TABLES[source], primitives.TRUTH}
+    lists = {*TABLES[source], primitives.TRUTH_FILE}
     whole = cohort(source)
-    module(source).write(tmp_path / "fewer", patients=PATIENTS[source] - 1, seed=7)
+    module(source).write_cohort(tmp_path / "fewer", patients=PATIENTS[source] - 1, seed=7)
     fewer, more = hashes(tmp_path / "fewer"), hashes(whole)
     assert fewer.keys() < more.keys()
     assert {p: h for p, h in fewer.items() if p not in lists} == {p: more[p] for p in fewer if p not in lists}
     for name in lists:
         short, long = rows(tmp_path / "fewer" / name), rows(whole / name)
         assert short == long[: len(short)] and len(short) < len(long)
-    module(source).write(tmp_path / "other", patients=1, seed=8)
+    module(source).write_cohort(tmp_path / "other", patients=1, seed=8)
     other = {p: h for p, h in hashes(tmp_path / "other").items() if p.endswith((".dcm", ".gz", ".jpg"))}
     assert other and not set(other.values()) & set(more.values())
 
@@ -204,7 +204,7 @@ def test_embed_two_visits_tell_the_next() -> None:
         for i in range(len(course) - 2):
             following.setdefault(course[i : i + 2], set()).add(course[i + 2])
     assert {len(v) for v in following.values()} == {1}
-    counts = [embed.course(np.random.default_rng(i)) for i in range(400)]
+    counts = [embed.sample_course(np.random.default_rng(i)) for i in range(400)]
     letters = pd.Series([c for p in counts for years in p.values() for c in years]).value_counts(normalize=True)
     assert set(letters.index) == set("ANBPSMK") and letters.min() > 0.04 and letters.max() < 0.4
     assert {len(years) for p in counts for years in p.values()} == {1, 2, 3, 4}
@@ -333,13 +333,15 @@ def test_ms_cxr_t_progression_is_in_the_pixels(cohort: Cohort) -> None:
 
 
 def test_findings_grow_with_their_extent_and_keep_to_their_place() -> None:
-    frame = anatomy.chest(np.random.default_rng(3), ms_cxr_t.SHAPE)
-    clean = anatomy.radiograph(frame, np.random.default_rng(4))
+    frame = anatomy.draw_chest(np.random.default_rng(3), ms_cxr_t.SHAPE)
+    clean = anatomy.render_radiograph(frame, np.random.default_rng(4))
     for finding in anatomy.FINDINGS:
-        changes = [np.abs(anatomy.afflict(clean, frame, finding, e, "left", 5) - clean) for e in ms_cxr_t.EXTENT.values()]
+        changes = [
+            np.abs(anatomy.add_finding(clean, frame, finding, e, "left", 5) - clean) for e in ms_cxr_t.SEVERITY_EXTENTS.values()
+        ]
         areas = [(c > 0.1).sum() for c in changes]
         assert areas[0] * 1.3 < areas[1] and areas[1] * 1.3 < areas[2], finding
-        across = (changes[2] * frame.at[1]).sum() / changes[2].sum()
+        across = (changes[2] * frame.grid[1]).sum() / changes[2].sum()
         assert {"consolidation": across < -0.2, "edema": abs(across) < 0.1}.get(finding, across > 0.2), finding
 
 
@@ -364,9 +366,9 @@ def test_pmc_records_have_their_figure(cohort: Cohort) -> None:
         spread = np.abs(pixels - pixels.mean(2, keepdims=True)).mean()
         assert (spread > 10) == (domain in ("gross", "histology"))
         if domain == "gross":
-            answers = [t["value"] for t in turns if t["value"] in pmc.COUNTS]
+            answers = [t["value"] for t in turns if t["value"] in pmc.COUNT_ANSWERS]
             white = ndimage.binary_opening((pixels.min(2) > 190)[:100])
-            assert [pmc.COUNTS.index(a) + 1 for a in answers] == [ndimage.label(white)[1]]
+            assert [pmc.COUNT_ANSWERS.index(a) + 1 for a in answers] == [ndimage.label(white)[1]]
     assert domains == set(pmc.DOMAINS)
 
 
@@ -398,10 +400,10 @@ def test_odir_table(cohort: Cohort) -> None:
     table = pd.read_csv(folder / TABLES["odir"][0])
     assert {"ID", "Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus", "labels", "target", "filepath"} <= set(table)
     for row in table.to_dict("records"):
-        eyes = {odir.DIAGNOSES[row[f"{eye}-Diagnostic Keywords"]] for eye in ("Left", "Right")}
+        eyes = {odir.DIAGNOSIS_FLAGS[row[f"{eye}-Diagnostic Keywords"]] for eye in ("Left", "Right")}
         assert {f for f in odir.FLAGS if row[f]} == (eyes - {"N"} or {"N"})
         eye = "Left" if "left" in row["filename"] else "Right"
-        assert row["labels"] == f"['{odir.DIAGNOSES[row[f'{eye}-Diagnostic Keywords']]}']"
+        assert row["labels"] == f"['{odir.DIAGNOSIS_FLAGS[row[f'{eye}-Diagnostic Keywords']]}']"
         assert (folder / "Training Images" / row["filename"]).is_file()
     assert (table.groupby("ID").size() == 2).all()
 
@@ -416,13 +418,15 @@ def test_odir_disc_is_towards_the_nose(cohort: Cohort) -> None:
 
 def test_odir_diagnoses_look_different() -> None:
     def look(diagnosis: str, seed: int) -> np.ndarray:
-        image = odir.picture(diagnosis, "left", np.random.default_rng(seed)) * 255
+        image = odir.draw_fundus(diagnosis, "left", np.random.default_rng(seed)) * 255
         small = Image.fromarray(image.clip(0, 255).astype(np.uint8)).resize((56, 56), Image.Resampling.BOX)
         pixels = np.asarray(small, float)[6:50, 6:50].reshape(-1, 3)
         return np.concatenate([np.histogram(pixels[:, c], 12, (0, 256))[0] for c in range(3)]) / len(pixels)
 
-    means = {d: np.mean([look(d, s) for s in range(6)], 0) for d in odir.DIAGNOSES}
-    hits = [min(means, key=lambda m: np.abs(means[m] - look(d, s)).sum()) == d for d in odir.DIAGNOSES for s in range(6, 12)]
+    means = {d: np.mean([look(d, s) for s in range(6)], 0) for d in odir.DIAGNOSIS_FLAGS}
+    hits = [
+        min(means, key=lambda m: np.abs(means[m] - look(d, s)).sum()) == d for d in odir.DIAGNOSIS_FLAGS for s in range(6, 12)
+    ]
     assert np.mean(hits) > 0.85
 
 
@@ -437,8 +441,8 @@ def test_program_writes_an_indexed_folder(tmp_path: Path) -> None:
     raw = tmp_path / "raw" / "odir" / "files.parquet"
     done = run("--source", "odir", "--raw", str(raw), "--cfg", '{"patients": 2, "seed": 1}')
     assert done.returncode == 0, done.stderr
-    index = table_io.frame(raw, "files")
-    assert {"full_df.csv", "README.txt", primitives.TRUTH, "Training Images/0_left.jpg"} < set(index.path)
+    index = table_io.read_frame(raw, "files")
+    assert {"full_df.csv", "README.txt", primitives.TRUTH_FILE, "Training Images/0_left.jpg"} < set(index.path)
     assert all(hashes(raw.parent)[r.path] == r.sha256 for r in index.itertuples())
     record = json.loads(raw.with_name("files.parquet.prov.json").read_text())
     assert (

@@ -46,7 +46,7 @@ def changed(name: str, **values: object) -> bytes:
 
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm", "693_J2KI.dcm", "image_dfl.dcm", "examples_overlay.dcm"])
 def test_dicom_grey_spans_its_window(name: str) -> None:
-    shown = dicom.read(shipped(name))
+    shown = dicom.read_pixels(shipped(name))
     ds = dcmread(io.BytesIO(shipped(name)))
     assert shown.dtype == np.uint8
     assert shown.shape == (ds.Rows, ds.Columns)
@@ -60,16 +60,16 @@ def test_dicom_window_agrees_with_pydicoms(name: str) -> None:
     values = apply_windowing(apply_modality_lut(pixel_array(ds), ds), ds)
     ends = apply_windowing(np.array([-1e9, 1e9]), ds)
     expected = np.rint((values - ends[0]) * 255 / (ends[1] - ends[0]))
-    assert np.abs(dicom.read(shipped(name)).astype(int) - expected).max() <= 1
+    assert np.abs(dicom.read_pixels(shipped(name)).astype(int) - expected).max() <= 1
 
 
 def test_dicom_monochrome1_is_the_inverse_of_monochrome2() -> None:
     # a real computed radiograph, as its detector stored it, and the same values read the other way
     name = "dicomdirtests/77654033/CR1/6154"
-    both = {p: dicom.read(changed(name, PhotometricInterpretation=p)) for p in ("MONOCHROME1", "MONOCHROME2")}
+    both = {p: dicom.read_pixels(changed(name, PhotometricInterpretation=p)) for p in ("MONOCHROME1", "MONOCHROME2")}
     np.testing.assert_array_equal(both["MONOCHROME1"], 255 - both["MONOCHROME2"])
     assert dcmread(io.BytesIO(shipped(name))).PhotometricInterpretation == "MONOCHROME1"
-    np.testing.assert_array_equal(dicom.read(shipped(name)), both["MONOCHROME1"])
+    np.testing.assert_array_equal(dicom.read_pixels(shipped(name)), both["MONOCHROME1"])
 
 
 @pytest.mark.parametrize(
@@ -84,31 +84,31 @@ def test_dicom_monochrome1_is_the_inverse_of_monochrome2() -> None:
     ],
 )
 def test_dicom_transfer_syntax_changes_nothing(name: str) -> None:
-    np.testing.assert_array_equal(dicom.read(shipped(name)), dicom.read(shipped("MR_small.dcm")))
+    np.testing.assert_array_equal(dicom.read_pixels(shipped(name)), dicom.read_pixels(shipped("MR_small.dcm")))
 
 
 def test_dicom_rescale_comes_before_the_window() -> None:
-    plain = dicom.read(changed("CT_small.dcm", RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400))
-    other = dicom.read(changed("CT_small.dcm", RescaleSlope=2, RescaleIntercept=100, WindowCenter=2228, WindowWidth=800))
+    plain = dicom.read_pixels(changed("CT_small.dcm", RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400))
+    other = dicom.read_pixels(changed("CT_small.dcm", RescaleSlope=2, RescaleIntercept=100, WindowCenter=2228, WindowWidth=800))
     assert np.abs(plain.astype(int) - other).max() <= 1
-    shifted = dicom.read(changed("CT_small.dcm", RescaleSlope=1, RescaleIntercept=0, WindowCenter=40, WindowWidth=400))
+    shifted = dicom.read_pixels(changed("CT_small.dcm", RescaleSlope=1, RescaleIntercept=0, WindowCenter=40, WindowWidth=400))
     assert np.abs(plain.astype(int) - shifted).mean() > 20
 
 
 def test_dicom_takes_the_first_of_several_windows() -> None:
-    one = dicom.read(changed("CT_small.dcm", WindowCenter=40, WindowWidth=400))
-    np.testing.assert_array_equal(dicom.read(changed("CT_small.dcm", WindowCenter=[40, 900], WindowWidth=[400, 90])), one)
+    one = dicom.read_pixels(changed("CT_small.dcm", WindowCenter=40, WindowWidth=400))
+    np.testing.assert_array_equal(dicom.read_pixels(changed("CT_small.dcm", WindowCenter=[40, 900], WindowWidth=[400, 90])), one)
 
 
 def test_dicom_window_functions() -> None:
     values = np.array([0.0, 40.0, 240.0, 1000.0])
-    assert dicom._window(values, 40, 10, "LINEAR").tolist() == [0, 142, 255, 255]  # (40 - 39.5) / 9 + 0.5
-    assert dicom._window(values, 40, 10, "LINEAR_EXACT").tolist() == [0, 128, 255, 255]  # 0.5
-    assert dicom._window(values, 40, 400, "SIGMOID").tolist() == [102, 128, 225, 255]  # 1 / (1 + exp(-4 (x - 40) / 400))
+    assert dicom._apply_window(values, 40, 10, "LINEAR").tolist() == [0, 142, 255, 255]  # (40 - 39.5) / 9 + 0.5
+    assert dicom._apply_window(values, 40, 10, "LINEAR_EXACT").tolist() == [0, 128, 255, 255]  # 0.5
+    assert dicom._apply_window(values, 40, 400, "SIGMOID").tolist() == [102, 128, 225, 255]  # 1 / (1 + exp(-4 (x - 40) / 400))
     with pytest.raises(ValueError, match="WILD"):
-        dicom._window(values, 40, 400, "WILD")
+        dicom._apply_window(values, 40, 400, "WILD")
     with pytest.raises(ValueError, match="window"):
-        dicom._window(values, 40, 1, "LINEAR")
+        dicom._apply_window(values, 40, 1, "LINEAR")
 
 
 def test_dicom_without_a_window_uses_percentiles_of_what_is_no_padding() -> None:
@@ -116,11 +116,11 @@ def test_dicom_without_a_window_uses_percentiles_of_what_is_no_padding() -> None
     raw = ds.pixel_array.copy()
     low, high = np.percentile(raw.astype(float), [0.5, 99.5])
     raw[:20] = -2000  # the file's own PixelPaddingValue
-    shown = dicom.read(changed("CT_small.dcm", PixelData=raw.tobytes()))
+    shown = dicom.read_pixels(changed("CT_small.dcm", PixelData=raw.tobytes()))
     assert (shown[:20] == 0).all()
     low, high = np.percentile(raw[20:].astype(float), [0.5, 99.5])
-    np.testing.assert_array_equal(shown[20:], intensity.stretch(raw[20:], low, high))
-    inverted = dicom.read(changed("CT_small.dcm", PixelData=raw.tobytes(), PhotometricInterpretation="MONOCHROME1"))
+    np.testing.assert_array_equal(shown[20:], intensity.stretch_to_uint8(raw[20:], low, high))
+    inverted = dicom.read_pixels(changed("CT_small.dcm", PixelData=raw.tobytes(), PhotometricInterpretation="MONOCHROME1"))
     assert (inverted[:20] == 0).all()
     np.testing.assert_array_equal(inverted[20:], 255 - shown[20:])
 
@@ -135,7 +135,7 @@ def test_dicom_voi_lut(bits: int, vr: str) -> None:
     item.add_new("LUTData", vr, table.astype(np.uint8 if bits == 8 else np.uint16).tobytes() if vr == "OW" else table.tolist())
     ds = dcmread(io.BytesIO(shipped("CT_small.dcm")))
     values = apply_modality_lut(ds.pixel_array, ds)
-    shown = dicom.read(changed("CT_small.dcm", VOILUTSequence=[item], WindowCenter=1, WindowWidth=3))
+    shown = dicom.read_pixels(changed("CT_small.dcm", VOILUTSequence=[item], WindowCenter=1, WindowWidth=3))
     expected = 255 * np.sqrt(np.clip(values + 500, 0, 4095) / 4095)
     visible = ds.pixel_array != ds.PixelPaddingValue
     assert np.abs(shown - expected)[visible].max() <= (1.5 if bits > 8 else 2)
@@ -143,13 +143,13 @@ def test_dicom_voi_lut(bits: int, vr: str) -> None:
 
 
 def test_dicom_colour() -> None:
-    rgb = dicom.read(shipped("SC_rgb_rle.dcm"))
+    rgb = dicom.read_pixels(shipped("SC_rgb_rle.dcm"))
     assert rgb.shape == (100, 100, 3)
     np.testing.assert_array_equal(rgb[5, 50], [255, 0, 0])
-    np.testing.assert_array_equal(dicom.read(shipped("SC_rgb_rle_16bit.dcm")), rgb)
+    np.testing.assert_array_equal(dicom.read_pixels(shipped("SC_rgb_rle_16bit.dcm")), rgb)
     for ybr in ("SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_dcmtk_+eb+cy+n2.dcm", "SC_ybr_full_422_uncompressed.dcm"):
-        assert np.abs(dicom.read(shipped(ybr)).astype(int) - rgb).mean() < 8, ybr
-    palette = dicom.read(shipped("examples_palette.dcm"))
+        assert np.abs(dicom.read_pixels(shipped(ybr)).astype(int) - rgb).mean() < 8, ybr
+    palette = dicom.read_pixels(shipped("examples_palette.dcm"))
     assert palette.shape == (350, 800, 3)
     assert palette.max() == 255
     assert (palette[..., 0] != palette[..., 1]).any()
@@ -169,7 +169,7 @@ def test_dicom_colour() -> None:
 )
 def test_dicom_broken_files_say_why(data, reason: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(Exception, match=reason):
-        dicom.read(data())
+        dicom.read_pixels(data())
 
 
 # NIfTI
@@ -201,7 +201,7 @@ def test_nifti_orientation_is_radiological_however_stored(axes: str) -> None:
     image = nib.Nifti1Image(*marked())
     turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(axes))
     turned = image.as_reoriented(turn)
-    shown = nifti.axial(saved(np.asarray(turned.dataobj), turned.affine), 0.0)
+    shown = nifti.read_axial_slice(saved(np.asarray(turned.dataobj), turned.affine), 0.0)
     assert shown.shape == (30, 20)
     assert (shown[1:6, 2:6] == 255).all(), "front is up, the patient's right on the left"
     assert shown[6:].max() < 255
@@ -210,9 +210,9 @@ def test_nifti_orientation_is_radiological_however_stored(axes: str) -> None:
 
 def test_nifti_real_brain() -> None:
     data = MNI.read_bytes()
-    values, affine = nifti.volume(data)
-    z = nifti.heights(values.shape, affine)
-    shown = nifti.axial(data, float(z[len(z) // 2]))
+    values, affine = nifti.read_volume(data)
+    z = nifti.compute_slice_heights(values.shape, affine)
+    shown = nifti.read_axial_slice(data, float(z[len(z) // 2]))
     assert shown.dtype == np.uint8
     assert shown.max() == 255
     assert 20 < shown.std() < 100
@@ -223,7 +223,7 @@ def test_nifti_real_brain() -> None:
     flipped = nib.Nifti1Image(np.asarray(stored.dataobj), stored.affine).as_reoriented(
         nib.orientations.ornt_transform(nib.io_orientation(stored.affine), nib.orientations.axcodes2ornt("LPI"))
     )
-    np.testing.assert_array_equal(nifti.axial(flipped.to_bytes(), float(z[len(z) // 2])), shown)
+    np.testing.assert_array_equal(nifti.read_axial_slice(flipped.to_bytes(), float(z[len(z) // 2])), shown)
 
 
 @pytest.mark.parametrize("name", ["anatomical.nii", "reoriented_anat_moved.nii", "example4d.nii.gz", "example_nifti2.nii.gz"])
@@ -231,23 +231,25 @@ def test_nifti_shipped_files(name: str) -> None:
     data = (NIBABEL / name).read_bytes()
     if len(nib.load(NIBABEL / name).shape) > 3:
         with pytest.raises(ValueError, match="one volume"):
-            nifti.volume(data)
+            nifti.read_volume(data)
         return
-    values, affine = nifti.volume(data)
+    values, affine = nifti.read_volume(data)
     assert "".join(nib.aff2axcodes(affine)) == "RAS"
-    assert nifti.axial(data, float(nifti.heights(values.shape, affine)[values.shape[2] // 2])).max() > 200
+    assert (
+        nifti.read_axial_slice(data, float(nifti.compute_slice_heights(values.shape, affine)[values.shape[2] // 2])).max() > 200
+    )
 
 
 def test_nifti_slope_and_intercept() -> None:
     values, affine = marked()
-    scaled, _ = nifti.volume(saved(values, affine, slope=0.5, inter=-3))
+    scaled, _ = nifti.read_volume(saved(values, affine, slope=0.5, inter=-3))
     np.testing.assert_allclose(scaled, values * 0.5 - 3)
 
 
 def test_nifti_pixels_are_square() -> None:
     values, affine = marked()
     affine[0, 0] = 6
-    assert nifti.axial(saved(values, affine), 0.0).shape == (30, 60)
+    assert nifti.read_axial_slice(saved(values, affine), 0.0).shape == (30, 60)
 
 
 def test_nifti_enhancing_tissue_is_found_beneath_the_skull() -> None:
@@ -257,7 +259,7 @@ def test_nifti_enhancing_tissue_is_found_beneath_the_skull() -> None:
     values[(ring < 100) & (ring > 25)] = 900
     affine = np.diag([3.0, 3, 5, 1])
     affine[2, 3] = -50
-    assert nifti.enhancing(saved(values.astype(np.int16), affine)) == (14, 20.0)
+    assert nifti.find_enhancing_slice(saved(values.astype(np.int16), affine)) == (14, 20.0)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ def test_nifti_enhancing_tissue_is_found_beneath_the_skull() -> None:
 )
 def test_nifti_broken_files_say_why(data, reason: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=reason):
-        nifti.axial(data(), 0.0)
+        nifti.read_axial_slice(data(), 0.0)
 
 
 # Raster images
@@ -294,13 +296,13 @@ def gradient(mode: str = "L") -> Image.Image:
 def test_raster_is_turned_upright_by_exif() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate clockwise
-    shown = raster.read(drawn(gradient(), exif=exif.tobytes()))
+    shown = raster.read_pixels(drawn(gradient(), exif=exif.tobytes()))
     np.testing.assert_array_equal(shown, np.rot90(np.asarray(gradient()), -1))
 
 
 def test_raster_of_16_bits_uses_the_bits_there_are() -> None:
     values = np.linspace(0, 4095, 20 * 10).astype(np.uint16).reshape(20, 10)  # 12 bits in 16
-    shown = raster.read(drawn(Image.fromarray(values)))
+    shown = raster.read_pixels(drawn(Image.fromarray(values)))
     assert shown.dtype == np.uint8
     assert np.abs(shown - values * (255 / 4095)).max() < 3
 
@@ -308,17 +310,17 @@ def test_raster_of_16_bits_uses_the_bits_there_are() -> None:
 def test_raster_transparency_is_laid_over_white() -> None:
     image = Image.new("RGBA", (4, 4), (200, 0, 0, 255))
     image.putpixel((0, 0), (0, 0, 0, 0))
-    shown = raster.read(drawn(image))
+    shown = raster.read_pixels(drawn(image))
     assert shown[0, 0].tolist() == [255, 255, 255]
     assert shown[1, 1].tolist() == [200, 0, 0]
     palette = image.convert("RGB").quantize(4)
-    paletted = raster.read(drawn(palette, transparency=palette.getpixel((1, 1))))
+    paletted = raster.read_pixels(drawn(palette, transparency=palette.getpixel((1, 1))))
     assert paletted[1, 1].tolist() == [255, 255, 255]
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("P", "GIF"), ("1", "PNG"), ("YCbCr", "JPEG")])
 def test_raster_modes(mode: str, kind: str) -> None:
-    shown = raster.read(drawn(gradient(mode), kind))
+    shown = raster.read_pixels(drawn(gradient(mode), kind))
     shown = shown if shown.ndim == 2 else shown[..., 0]
     expected = np.asarray(gradient("1" if mode == "1" else "L").convert("L"), int)
     assert np.abs(shown.astype(int) - expected).mean() < 12
@@ -340,7 +342,7 @@ def frames() -> bytes:
 )
 def test_raster_broken_files_say_why(data, reason: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=reason):
-        raster.read(data())
+        raster.read_pixels(data())
 
 
 # Archives
@@ -363,8 +365,8 @@ def tar(tmp_path: Path) -> Path:
 
 
 def test_member_is_read_without_unpacking(tar: Path) -> None:
-    assert len(tar_member.payload(tar.parents[1], "tars/paper.tar.gz!PMC1/a.jpg")) == 5000
-    assert tar_member.member(tar, "PMC1/a.jpg") != tar_member.member(tar, "PMC1/b.jpg")
+    assert len(tar_member.read_source_bytes(tar.parents[1], "tars/paper.tar.gz!PMC1/a.jpg")) == 5000
+    assert tar_member.read_tar_member(tar, "PMC1/a.jpg") != tar_member.read_tar_member(tar, "PMC1/b.jpg")
     assert [p.name for p in tar.parent.iterdir()] == ["paper.tar.gz"]
     assert not (tar.parents[2] / "outside.jpg").exists()
 
@@ -387,14 +389,14 @@ def test_member_is_read_without_unpacking(tar: Path) -> None:
 )
 def test_unsafe_and_absent_members_are_refused(tar: Path, name: str, reason: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=reason):
-        tar_member.payload(tar.parents[1], name)
+        tar_member.read_source_bytes(tar.parents[1], name)
 
 
 @pytest.mark.parametrize("keep", [200, 6000])
 def test_tar_cut_off(tar: Path, keep: int) -> None:
     tar.write_bytes(tar.read_bytes()[:keep])
     with pytest.raises(ValueError, match="tar"):
-        tar_member.member(tar, "PMC1/b.jpg")
+        tar_member.read_tar_member(tar, "PMC1/b.jpg")
 
 
 # Tables
@@ -403,7 +405,7 @@ def test_tar_cut_off(tar: Path, keep: int) -> None:
 def test_table_is_text_as_written(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffID,Name ,Rating (long, text)\n007, NA ,"a,b"\n'.replace("(long, text)", "long").encode())
-    assert tabular.table(path, ["ID", "Name", "Rating…"], ["absent"]) == [
+    assert tabular.read_rows(path, ["ID", "Name", "Rating…"], ["absent"]) == [
         {"ID": "007", "Name": "NA", "Rating…": "a,b", "absent": ""}
     ]
 
@@ -412,10 +414,10 @@ def test_missing_columns_are_named_with_those_there(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("ID,Name\n1,x\n")
     with pytest.raises(UserError, match=r"t\.csv: missing columns Age, Rating; there are ID, Name"):
-        tabular.table(path, ["ID", "Age", "Rating…"])
+        tabular.read_rows(path, ["ID", "Age", "Rating…"])
     path.write_text("")
     with pytest.raises(UserError, match=r"t\.csv: can't be read"):
-        tabular.table(path, ["ID"])
+        tabular.read_rows(path, ["ID"])
 
 
 @pytest.mark.parametrize(
@@ -432,9 +434,9 @@ def test_missing_columns_are_named_with_those_there(tmp_path: Path) -> None:
 def test_records_say_where_they_break(tmp_path: Path, name: str, text: str, reason: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=reason):
-        tabular.records(tmp_path / name, ["a"])
+        tabular.read_records(tmp_path / name, ["a"])
 
 
 def test_records_of_lines(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"a": 1}\n\n{"a": 2, "b": 3}\n')
-    assert tabular.records(tmp_path / "r.jsonl", ["a"]) == [{"a": 1}, {"a": 2, "b": 3}]
+    assert tabular.read_records(tmp_path / "r.jsonl", ["a"]) == [{"a": 1}, {"a": 2, "b": 3}]

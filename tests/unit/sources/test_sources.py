@@ -20,7 +20,7 @@ from pydicom.data import get_testdata_file
 
 from medmim.common import files
 from medmim.common.errors import UserError
-from medmim.sources.base import Build, Rejection
+from medmim.sources.base import Rejection, TableBuilder
 from medmim.tables import table_io
 from medmim.tables.images import ImageStore
 
@@ -29,10 +29,10 @@ PROGRAM = Path(__file__).resolve().parents[3] / "workflow/scripts/build_images.p
 
 def built(source: str, root: Path, size: int = 64, threads: int = 1) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
     """Images, findings, and reasons of rejection by item."""
-    build = Build(source, root, import_module(f"medmim.sources.{source}.adapter").plan(root), size, threads)
-    images = table_io.build("images", list(build.images())).to_pandas()
-    findings = table_io.build("findings", build.findings()).to_pandas()
-    return images, findings, {r["item"]: r["reason"] for r in build.rejections()}
+    build = TableBuilder(source, root, import_module(f"medmim.sources.{source}.adapter").read_contents(root), size, threads)
+    images = table_io.build_table("images", list(build.iter_image_rows())).to_pandas()
+    findings = table_io.build_table("findings", build.list_finding_rows()).to_pandas()
+    return images, findings, {r["item"]: r["reason"] for r in build.list_rejection_rows()}
 
 
 def facts(findings: pd.DataFrame, name: str) -> list[tuple[str, str, int]]:
@@ -117,7 +117,7 @@ def test_embed(embed: Path) -> None:
         ["embed/11", "embed/900", 0, "CC", "R", "cohort_1/11/1.2.900/1.3/3.png"],
         ["embed/11", "embed/901", 366, "CC", "L", "cohort_1/11/1.2.901/1.3/4.png"],
     ]
-    assert images.origin_sha256[0] == files.sha256(embed / images.origin_file[0])
+    assert images.origin_sha256[0] == files.hash_file(embed / images.origin_file[0])
     birads = findings[findings.name == "birads"].set_index("image_id")
     assert birads.value.reindex(images.image_id).tolist() == ["M", "M", "N", "N"], "the most severe of the breast's rows"
     assert birads.origin_row.reindex(images.image_id).tolist() == [2, 2, 4, 5]
@@ -615,16 +615,16 @@ def test_several_processes_make_the_same(lumiere: Path) -> None:
 
 @pytest.mark.parametrize(("broken", "limit", "passes"), [(1, 0.01, True), (2, 0.01, False), (2, 0.02, True), (1, 0, False)])
 def test_share_of_broken(broken: int, limit: float, passes: bool) -> None:
-    build = Build("x", Path("raw/x"), import_module("medmim.sources.base").Plan(), 8)
-    build.files = {str(n): "" for n in range(100 - broken)}
+    build = TableBuilder("x", Path("raw/x"), import_module("medmim.sources.base").SourceContents(), 8)
+    build.image_ids = {str(n): "" for n in range(100 - broken)}
     build.rejected = [Rejection(f"{n}.jpg", "cut off") for n in range(broken)] + [
-        Rejection("d.jpg", "same pixels", broken=False)
+        Rejection("d.jpg", "same pixels", is_broken=False)
     ] * 9
     if passes:
-        build.check(limit)
+        build.check_rejected_share(limit)
     else:
         with pytest.raises(UserError, match=rf"{broken} of 100 .*max_rejected(?s:.*)0\.jpg: cut off"):
-            build.check(limit)
+            build.check_rejected_share(limit)
 
 
 # The program
@@ -634,7 +634,7 @@ def test_share_of_broken(broken: int, limit: float, passes: bool) -> None:
 def program(vqa_rad: Path, tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[str], Path]]:
     def run(index: bool = True, **cfg: Any) -> tuple[subprocess.CompletedProcess[str], Path]:
         if index:
-            table_io.write(vqa_rad / "files.parquet", "files", files.index(vqa_rad))
+            table_io.write_table(vqa_rad / "files.parquet", "files", files.index_files(vqa_rad))
         out = tmp_path / "out"
         options = [o for n in ("images", "findings", "rejected") for o in (f"--{n}", str(out / f"{n}.parquet"))]
         command = [
@@ -660,8 +660,8 @@ def test_program_writes_three_tables(program: Callable[..., Any], vqa_rad: Path)
     assert done.returncode == 0, done.stderr
     assert "vqa_rad: 2 images, 14 findings, 0 rejected" in done.stderr
     assert len(ImageStore([out / "images.parquet"])) == 2
-    assert table_io.read(out / "findings.parquet", "findings").num_rows == 14
-    assert table_io.read(out / "rejected.parquet", "rejected").num_rows == 0
+    assert table_io.read_table(out / "findings.parquet", "findings").num_rows == 14
+    assert table_io.read_table(out / "rejected.parquet", "rejected").num_rows == 0
     record = json.loads((out / "images.parquet.prov.json").read_text())
     assert "medmim.sources.vqa_rad.adapter" in record["code"]["modules"]
     assert {"pillow", "pydicom", "numpy"} & record["code"]["packages"].keys() >= {"pillow", "numpy"}
@@ -677,7 +677,7 @@ def test_program_stops_above_the_limit_and_goes_on_below(program: Callable[..., 
     assert [p.name for p in out.iterdir()] == []
     done, out = program(max_rejected=0.5)
     assert done.returncode == 0, done.stderr
-    assert table_io.frame(out / "rejected.parquet", "rejected").item.tolist() == [
+    assert table_io.read_frame(out / "rejected.parquet", "rejected").item.tolist() == [
         "VQA_RAD Image Folder/synpic2.jpg (VQA_RAD Dataset Public.json record 3)"
     ]
 
@@ -692,7 +692,7 @@ def test_program_refuses_files_changed_since_they_were_indexed(program: Callable
 
 @pytest.mark.parametrize("source", ["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"])
 def test_phantoms_are_read_whole(source: str, tmp_path: Path) -> None:
-    import_module(f"medmim.sources.{source}.phantom").write(tmp_path, patients=4, seed=7)
+    import_module(f"medmim.sources.{source}.phantom").write_cohort(tmp_path, patients=4, seed=7)
     images, findings, rejected = built(source, tmp_path)
     assert rejected == {}
     assert images.patient_id.nunique() == 4

@@ -8,25 +8,25 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from medmim.config.run_config import CREDENTIALED
-from medmim.provenance.job import Job, parser
+from medmim.config.run_config import CREDENTIALED_SOURCES
+from medmim.provenance.job import Job, build_parser
 from medmim.sources import terms
 from medmim.tables import data_policy, table_io
-from medmim.tables.data_policy import Rules
+from medmim.tables.data_policy import DataPolicy
 
 SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
-MIMIC = terms.rules("ms_cxr_t", True)
-RAD = terms.rules("vqa_rad", False)
+MIMIC = terms.source_policy("ms_cxr_t", True)
+RAD = terms.source_policy("vqa_rad", False)
 
 
-def made(path: Path, held: Rules, *read: Path) -> Path:
+def made(path: Path, held: DataPolicy, *read: Path) -> Path:
     """A table that a job made of others."""
-    arguments = parser(None)
+    arguments = build_parser(None)
     arguments.add_argument("--read", type=Path, nargs="*")
     arguments.add_argument("--out", type=Path)
     with Job(arguments, inputs=["read"], outputs=["out"], argv=["--out", str(path), "--read", *map(str, read)]) as job:
-        job.hold(held)
-        table_io.write(job.out["out"], "files", [{"path": "a", "bytes": 1, "sha256": "0"}])
+        job.add_policy(held)
+        table_io.write_table(job.out["out"], "files", [{"path": "a", "bytes": 1, "sha256": "0"}])
     return path
 
 
@@ -37,30 +37,30 @@ def run(program: str, cfg: dict[str, Any], *arguments: str | Path) -> None:
 
 def test_a_table_is_under_the_rules_of_all_that_it_was_made_of(tmp_path: Path) -> None:
     first, second = made(tmp_path / "a.parquet", MIMIC), made(tmp_path / "b.parquet", RAD)
-    both = made(tmp_path / "c.parquet", Rules(), first, second, tmp_path / "a.parquet.prov.json")
-    assert Rules.of(both) == MIMIC | RAD and (MIMIC | RAD).credentialed == {"ms_cxr_t"}
+    both = made(tmp_path / "c.parquet", DataPolicy(), first, second, tmp_path / "a.parquet.prov.json")
+    assert DataPolicy.from_table(both) == MIMIC | RAD and (MIMIC | RAD).credentialed == {"ms_cxr_t"}
     assert pq.read_schema(both).metadata[b"licence"] == b"CC0 1.0; PhysioNet Credentialed Health Data License 1.5.0"
     record = json.loads((tmp_path / "c.parquet.prov.json").read_text())["rules"]
     assert record == {"licence": sorted(MIMIC.licences | RAD.licences), "credentialed": ["ms_cxr_t"]}
-    assert Rules.told(record) == MIMIC | RAD
+    assert DataPolicy.from_record(record) == MIMIC | RAD
 
 
 def test_rules_hold_for_one_job_only_and_change_no_rows(tmp_path: Path) -> None:
     made(tmp_path / "a.parquet", MIMIC)
-    plain = made(tmp_path / "b.parquet", Rules())
-    assert data_policy.current() == Rules() and Rules.of(plain) == Rules()
+    plain = made(tmp_path / "b.parquet", DataPolicy())
+    assert data_policy.current_policy() == DataPolicy() and DataPolicy.from_table(plain) == DataPolicy()
     assert pq.read_schema(plain).metadata.keys() == {b"table"}
-    assert table_io.read(plain, "files").equals(table_io.read(tmp_path / "a.parquet", "files"))
+    assert table_io.read_table(plain, "files").equals(table_io.read_table(tmp_path / "a.parquet", "files"))
 
 
 def test_the_users_folders_and_phantoms_are_marked_from_the_start(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a").write_text("x")
     index, raw = tmp_path / "i.parquet", tmp_path / "raw/files.parquet"
-    run("index_files.py", {"rules": MIMIC.record()}, "--root", tmp_path / "data", "--index", index)
+    run("index_files.py", {"rules": MIMIC.to_record()}, "--root", tmp_path / "data", "--index", index)
     run("make_phantoms.py", {"patients": 1, "seed": 1}, "--source", "odir", "--raw", raw)
-    assert (Rules.of(index), Rules.of(raw)) == (MIMIC, data_policy.SYNTHETIC)
+    assert (DataPolicy.from_table(index), DataPolicy.from_table(raw)) == (MIMIC, data_policy.SYNTHETIC_POLICY)
 
 
 def test_owners_and_config_agree_on_what_is_credentialed() -> None:
-    assert {name for name, owner in terms.OWNERS.items() if owner.credentialed} == set(CREDENTIALED)
+    assert {name for name, owner in terms.PROVIDERS.items() if owner.credentialed} == set(CREDENTIALED_SOURCES)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medmim.tables import images
-from medmim.tables.images import ImageStore, decode, downscale, encode
+from medmim.tables.images import ImageStore, decode_png, downscale_pixels, encode_png
 
 
 def pixels(seed: int, *shape: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def pixels(seed: int, *shape: int) -> np.ndarray:
 
 
 def row(seed: int, *shape: int, released: str = "") -> dict[str, object]:
-    image_id, png = encode(pixels(seed, *shape))
+    image_id, png = encode_png(pixels(seed, *shape))
     names = ("source", "patient_id", "study_id", "view", "laterality", "modality", "origin_file", "origin_sha256")
     return dict.fromkeys(names, "x") | {
         "image_id": image_id,
@@ -33,27 +33,27 @@ def row(seed: int, *shape: int, released: str = "") -> dict[str, object]:
 @pytest.fixture
 def table(tmp_path: Path) -> tuple[Path, list[dict[str, object]]]:
     rows = [row(s, 9, 7, released=f"cohort/{s}.png") if s % 3 else row(s, 9, 7, 3) for s in range(50)]
-    images.write(tmp_path / "a.parquet", rows)
+    images.write_images(tmp_path / "a.parquet", rows)
     return tmp_path / "a.parquet", rows
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 8), (8, 5, 3)])
 def test_png_is_lossless(shape: tuple[int, ...]) -> None:
     before = pixels(0, *shape)
-    image = decode(encode(before)[1])
+    image = decode_png(encode_png(before)[1])
     assert image.mode == ("L" if len(shape) == 2 else "RGB")
     np.testing.assert_array_equal(np.asarray(image), before)
 
 
 def test_id_is_of_the_picture_not_of_its_storage() -> None:
     grey = pixels(1, 4, 6)
-    assert encode(np.stack([grey] * 3, axis=2)) == encode(grey)
-    assert encode(np.asfortranarray(grey)) == encode(grey)
-    assert encode(grey.reshape(6, 4))[0] != encode(grey)[0]
-    assert encode(grey.reshape(2, 4, 3))[0] != encode(grey.reshape(4, 6))[0]
+    assert encode_png(np.stack([grey] * 3, axis=2)) == encode_png(grey)
+    assert encode_png(np.asfortranarray(grey)) == encode_png(grey)
+    assert encode_png(grey.reshape(6, 4))[0] != encode_png(grey)[0]
+    assert encode_png(grey.reshape(2, 4, 3))[0] != encode_png(grey.reshape(4, 6))[0]
     changed = grey.copy()
     changed[3, 5] ^= 1
-    assert encode(changed)[0] != encode(grey)[0]
+    assert encode_png(changed)[0] != encode_png(grey)[0]
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_id_is_of_the_picture_not_of_its_storage() -> None:
 )
 def test_encode_refuses_what_is_no_picture(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
-        encode(bad)
+        encode_png(bad)
 
 
 def test_downscale_bounds_the_longest_side_and_never_enlarges() -> None:
     tall = pixels(2, 300, 100, 3)
-    assert downscale(tall, 60).shape == (60, 20, 3)
-    assert downscale(tall, 300) is tall
-    assert downscale(pixels(2, 3, 900), 30).shape == (1, 30)
-    np.testing.assert_array_equal(downscale(np.full((90, 90), 77, np.uint8), 10), 77)
+    assert downscale_pixels(tall, 60).shape == (60, 20, 3)
+    assert downscale_pixels(tall, 300) is tall
+    assert downscale_pixels(pixels(2, 3, 900), 30).shape == (1, 30)
+    np.testing.assert_array_equal(downscale_pixels(np.full((90, 90), 77, np.uint8), 10), 77)
 
 
 def test_store_finds_images_by_id_and_by_release_path(table: tuple[Path, list[dict[str, object]]]) -> None:
@@ -79,15 +79,15 @@ def test_store_finds_images_by_id_and_by_release_path(table: tuple[Path, list[di
     for number in np.random.default_rng(0).permutation(len(rows)):
         expected = rows[number]
         by_id = str(expected["image_id"])
-        assert store.row(by_id) == {k: v for k, v in expected.items() if k != "bytes"}
-        assert store.png(by_id) == expected["bytes"]
+        assert store.read_row(by_id) == {k: v for k, v in expected.items() if k != "bytes"}
+        assert store.read_png(by_id) == expected["bytes"]
         if expected["release_path"]:
             reference = f"release/{expected['release_path']}"
             assert reference in store
-            assert store.row(reference)["image_id"] == by_id
-            np.testing.assert_array_equal(np.asarray(store.image(reference)), np.asarray(decode(expected["bytes"])))  # type: ignore[arg-type]
+            assert store.read_row(reference)["image_id"] == by_id
+            np.testing.assert_array_equal(np.asarray(store.read_image(reference)), np.asarray(decode_png(expected["bytes"])))  # type: ignore[arg-type]
     two = [str(rows[9]["image_id"]), str(rows[3]["image_id"])]
-    assert [encode(np.asarray(i))[0] for i in store.images(two)] == two
+    assert [encode_png(np.asarray(i))[0] for i in store.read_images(two)] == two
 
 
 def test_absent_image_is_named_with_its_tables(table: tuple[Path, list[dict[str, object]]]) -> None:
@@ -95,7 +95,7 @@ def test_absent_image_is_named_with_its_tables(table: tuple[Path, list[dict[str,
     assert "release/cohort/0.png" not in store
     assert "" not in store
     assert "release/" not in store
-    for call in (store.row, store.png, store.image):
+    for call in (store.read_row, store.read_png, store.read_image):
         with pytest.raises(LookupError, match=r"release/nowhere\.png.*a\.parquet"):
             call("release/nowhere.png")
 
@@ -106,12 +106,12 @@ def test_store_pickles_and_reads_in_other_processes(table: tuple[Path, list[dict
     ids = [str(r["image_id"]) for r in rows]
     assert len(pickle.dumps(store)) < 1000
     with ProcessPoolExecutor(2) as pool:
-        assert list(pool.map(store.png, ids)) == [r["bytes"] for r in rows]
+        assert list(pool.map(store.read_png, ids)) == [r["bytes"] for r in rows]
 
 
 def test_frame_has_every_row_without_the_bytes(table: tuple[Path, list[dict[str, object]]], tmp_path: Path) -> None:
-    images.write(tmp_path / "b.parquet", [row(99, 5, 5)])
-    frame = ImageStore([table[0], tmp_path / "b.parquet"]).frame()
+    images.write_images(tmp_path / "b.parquet", [row(99, 5, 5)])
+    frame = ImageStore([table[0], tmp_path / "b.parquet"]).to_frame()
     assert len(frame) == 51
     assert "bytes" not in frame
     assert frame.origin_file.iloc[-1] == "99.png"
@@ -122,8 +122,8 @@ def test_table_is_written_in_small_row_groups_and_the_same_bytes(
 ) -> None:
     path, rows = table
     metadata = pq.read_metadata(path)
-    assert max(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)) <= images.ROW_GROUP
-    assert images.write(tmp_path / "again.parquet", iter(rows)) == 50
+    assert max(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)) <= images.ROW_GROUP_SIZE
+    assert images.write_images(tmp_path / "again.parquet", iter(rows)) == 50
     assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
 
 
@@ -133,10 +133,10 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
         raise RuntimeError("disk on fire")
 
     with pytest.raises(RuntimeError):
-        images.write(tmp_path / "x.parquet", broken())
+        images.write_images(tmp_path / "x.parquet", broken())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_of_no_images_can_be_read(tmp_path: Path) -> None:
-    images.write(tmp_path / "x.parquet", [])
+    images.write_images(tmp_path / "x.parquet", [])
     assert len(ImageStore([tmp_path / "x.parquet"])) == 0

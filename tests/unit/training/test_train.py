@@ -28,12 +28,12 @@ from medmim.models import weights
 from medmim.models.families.base import Layout
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
-from medmim.training.data.order import mixed, permutation, positions
-from medmim.training.finetune import PROJECTOR, adapt, total_steps
+from medmim.training.data.order import order_mixed_groups, order_samples, permute_epoch
+from medmim.training.finetune import PROJECTOR, make_trainable, total_steps
 from medmim.training.runtime import checkpoints, preemption
-from medmim.training.runtime.process_group import Group, of_srun
-from medmim.training.runtime.throughput import Meter, told
-from small_models import run, write_model, write_tables
+from medmim.training.runtime.process_group import ProcessGroup, torchrun_env_from_srun
+from medmim.training.runtime.throughput import ThroughputMeter, format_measurements
+from small_models import run_program, write_model, write_tables
 
 FAMILIES = ["llava-med", "mantis"]
 TUNING = {
@@ -58,7 +58,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             model = write_model(folder / family, family)
             (folder / family / "chat_template.jinja").write_text("of the base")
             parts = {part: folder / f"{family}.{part}.parquet" for part in ("samples", "pixels", "rejected")}
-            run(patch, "build_shards.py", model=model, qa=qa, images=images, **parts,
+            run_program(patch, "build_shards.py", model=model, qa=qa, images=images, **parts,
                 cfg={"family": family, "system": "", "max_length": 512, "max_rejected": 0})  # fmt: skip
     return folder
 
@@ -102,7 +102,7 @@ def tune_here(patch: pytest.MonkeyPatch, *given: Any, **kwargs: Any) -> None:
     """`tune` in this process. Raises SystemExit where it fails."""
     words = command(*given, **kwargs)[1:]
     options: dict[str, Any] = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
-    run(patch, "tune.py", **options | {"cfg": json.loads(options["cfg"])})
+    run_program(patch, "tune.py", **options | {"cfg": json.loads(options["cfg"])})
 
 
 def ended(process: Program) -> tuple[int, str]:
@@ -122,7 +122,7 @@ def tuned(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_lora_in_the_language_model_and_the_projector_are_trained(prepared: Path, family: str) -> None:
-    model = adapt(weights.load(prepared / family, family=family), Tuning(**TUNING), "base")
+    model = make_trainable(weights.load_model(prepared / family, family=family), Tuning(**TUNING), "base")
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     lora = [name for name in trained if "lora_" in name]
     layers = model.config.text_config.num_hidden_layers
@@ -130,15 +130,15 @@ def test_only_lora_in_the_language_model_and_the_projector_are_trained(prepared:
     rest = sorted(set(trained) - set(lora))
     assert rest and all(PROJECTOR in name and "modules_to_save" in name for name in rest)
     whole = dict(model.named_parameters())
-    assert sum(whole[n].numel() for n in rest) == sum(p.numel() for p in weights.load(prepared / family, family=family)
+    assert sum(whole[n].numel() for n in rest) == sum(p.numel() for p in weights.load_model(prepared / family, family=family)
                                                       .model.multi_modal_projector.parameters())  # fmt: skip
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_frozen_tower_keeps_nothing_to_go_back_through(prepared: Path, method: str) -> None:
-    base = weights.load(prepared / "mantis", family="mantis").train()
+    base = weights.load_model(prepared / "mantis", family="mantis").train()
     side = base.config.vision_config.image_size
-    model = adapt(base, Tuning(**TUNING | {"method": method}), "base")
+    model = make_trainable(base, Tuning(**TUNING | {"method": method}), "base")
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})  # as the Trainer does
     assert not base.model.vision_tower(torch.zeros(1, 3, side, side)).last_hidden_state.requires_grad
 
@@ -161,7 +161,7 @@ def test_the_adapter_is_what_stock_peft_loads(prepared: Path, tuned: dict[str, P
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_loss_is_recorded_and_falls(tuned: dict[str, Path], mode: str) -> None:
-    loss = table_io.frame(tuned[mode] / "loss.parquet", "loss")
+    loss = table_io.read_frame(tuned[mode] / "loss.parquet", "loss")
     assert loss.step.tolist() == list(range(1, 7)) and set(loss.stage) == {"tune"}
     assert loss.tokens.is_monotonic_increasing and loss.loss.iloc[-2:].mean() < loss.loss.iloc[:2].mean()
     assert not (tuned[mode] / "checkpoints").exists()
@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(prepared: Path, undisturbed: P
         until_checkpoint(tmp_path, process)
         process.kill()
     assert not (tmp_path / "adapter/files.parquet").exists() and not (tmp_path / "loss.parquet").exists()
-    newest = checkpoints.newest(next(tmp_path.glob("checkpoints/*")))
+    newest = checkpoints.find_newest(next(tmp_path.glob("checkpoints/*")))
     assert newest is not None
     torn = newest.with_name("checkpoint-79")
     shutil.copytree(newest, torn)
@@ -224,7 +224,7 @@ def test_stopped_after_any_step(
     """SIGTERM while the model is loaded, after the first step, twice, before and after the last."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     family, tuning = MODES[mode]
-    checked, loaded = checkpoints.Keeper.on_step_end, weights.load
+    checked, loaded = checkpoints.CheckpointCallback.on_step_end, weights.load_model
 
     def on_step_end(keeper, args, state, control, **kwargs):
         if state.global_step in steps:
@@ -236,8 +236,8 @@ def test_stopped_after_any_step(
             os.kill(os.getpid(), signal.SIGTERM)
         return loaded(*args, **kwargs)
 
-    monkeypatch.setattr(checkpoints.Keeper, "on_step_end", on_step_end)
-    monkeypatch.setattr(weights, "load", load)
+    monkeypatch.setattr(checkpoints.CheckpointCallback, "on_step_end", on_step_end)
+    monkeypatch.setattr(weights, "load_model", load)
     for step in steps:
         if step < 6:
             with pytest.raises(SystemExit) as end:
@@ -280,9 +280,9 @@ def test_a_run_deletes_what_it_has_overtaken_and_no_more(tmp_path: Path) -> None
         made.mkdir(parents=True)
         (made / "weights").write_text("x")
         if whole:
-            checkpoints.mark(made)
-    assert checkpoints.newest(tmp_path) == tmp_path / "c/checkpoint-8"
-    checkpoints.prune(tmp_path, tmp_path / "b/checkpoint-6", 6)
+            checkpoints.mark_complete(made)
+    assert checkpoints.find_newest(tmp_path) == tmp_path / "c/checkpoint-8"
+    checkpoints.prune_checkpoints(tmp_path, tmp_path / "b/checkpoint-6", 6)
     left = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("*/*"))
     assert left == ["b/checkpoint-6", "c/checkpoint-7", "c/checkpoint-8"]
 
@@ -330,7 +330,7 @@ def test_slurm_is_asked_to_go_on_where_it_would_not_by_itself(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     with caplog.at_level("INFO"):
-        preemption.requeue(moved)
+        preemption.requeue_job(moved)
     assert said in caplog.text
     assert ("requeue 7" in calls.read_text()) is queued
 
@@ -342,7 +342,7 @@ STEP = {
 
 
 def test_a_step_of_srun_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert of_srun(STEP) == {
+    assert torchrun_env_from_srun(STEP) == {
         "RANK": "4", "LOCAL_RANK": "0", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "1",
         "MASTER_ADDR": "10.0.0.3", "MASTER_PORT": "20113",
     }  # fmt: skip
@@ -350,8 +350,8 @@ def test_a_step_of_srun_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name, value in (STEP | {"SLURM_STEP_NUM_TASKS": "1"}).items():
         monkeypatch.setenv(name, value)
-    alone = Group.of_environment()
-    assert (alone.rank, alone.world, alone.first) == (0, 1, True) and alone.agreed("it", lambda: "said") == "said"
+    alone = ProcessGroup.from_environment()
+    assert (alone.rank, alone.world_size, alone.is_main) == (0, 1, True) and alone.broadcast("it", lambda: "said") == "said"
 
 
 @pytest.fixture
@@ -464,7 +464,7 @@ def test_two_processes_with_deepspeed_learn_what_one_without_learns(
         with ExitStack() as stack:
             processes = [stack.enter_context(started(words, **told)) for told in two]
             assert [ended(process)[0] for process in processes] == [0, 0]
-    shared, one = (table_io.frame(out / "loss.parquet", "loss") for out in (tmp_path, alone[method]))
+    shared, one = (table_io.read_frame(out / "loss.parquet", "loss") for out in (tmp_path, alone[method]))
     assert shared[["step", "tokens"]].equals(one[["step", "tokens"]])
     assert shared.loss.tolist() == pytest.approx(one.loss.tolist(), rel=1e-5)
     trained = [learned(out / "adapter", method) for out in (tmp_path, alone[method])]
@@ -482,7 +482,7 @@ def test_the_projector_has_a_learning_rate_of_its_own(prepared: Path, tmp_path: 
         if PROJECTOR in name:
             assert torch.equal(projector[name.split(PROJECTOR)[1]], weight)
     assert all(weight.abs().max() > 0 for name, weight in adapter.items() if "lora_B" in name)
-    assert set(table_io.frame(tmp_path / "loss.parquet", "loss").learning_rate) != {0.0}
+    assert set(table_io.read_frame(tmp_path / "loss.parquet", "loss").learning_rate) != {0.0}
 
 
 def test_full_fine_tuning_saves_a_model(prepared: Path, tuned: dict[str, Path]) -> None:
@@ -494,8 +494,8 @@ def test_full_fine_tuning_saves_a_model(prepared: Path, tuned: dict[str, Path]) 
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, base[name])}
     assert changed == {name for name in base if "vision_tower" not in name}
-    assert weights.load(folder, family="mantis").config.text_config._attn_implementation == "sdpa"
-    assert Layout.open("mantis", folder).image_tokens == Layout.open("mantis", prepared / "mantis").image_tokens
+    assert weights.load_model(folder, family="mantis").config.text_config._attn_implementation == "sdpa"
+    assert Layout.from_folder("mantis", folder).image_tokens == Layout.from_folder("mantis", prepared / "mantis").image_tokens
 
 
 def test_what_a_run_made_of_its_machine_is_told(
@@ -509,7 +509,7 @@ def test_what_a_run_made_of_its_machine_is_told(
     names = {"loss", "learning_rate", "grad_norm", "tokens_per_second", "padding", "loader_wait", "peak_memory_bytes"}
     assert set(board.Tags()["scalars"]) == names
     losses = [(e.step, e.value) for e in board.Scalars("loss")]
-    kept = table_io.frame(tmp_path / "loss.parquet", "loss")
+    kept = table_io.read_frame(tmp_path / "loss.parquet", "loss")
     assert losses == [(step, pytest.approx(loss)) for step, loss in zip(kept.step, kept.loss, strict=True)]
     measured = json.loads((tmp_path / "adapter/files.parquet.prov.json").read_text())["measured"]
     assert set(measured) == names - {"loss", "learning_rate", "grad_norm"} and 0 < measured["padding"] < 0.5
@@ -519,16 +519,16 @@ def test_what_a_run_made_of_its_machine_is_told(
 def test_a_meter_measures() -> None:
     now = iter([0.0, 10, 10.5, 12, 12.5, 12.5, 20])  # the start, one batch, another, that there is no third, the end
     seen = {"tokens": np.array([1000, 5000]), "cells": np.array([1000, 6000])}
-    meter = Meter(**seen, parameters=8 * 10**9, gpus=2, gpu="NVIDIA H100 80GB HBM3", clock=lambda: next(now))
+    meter = ThroughputMeter(**seen, parameters=8 * 10**9, gpus=2, gpu="NVIDIA H100 80GB HBM3", clock=lambda: next(now))
     meter._gpus = 0  # whose memory can't be asked for here
     meter.start(1)
-    assert list(meter.waiting("ab")) == ["a", "b"]
-    found = meter.step(2)
-    assert found == meter.whole() and found.pop("peak_memory_bytes") > 1e6
+    assert list(meter.time_batches("ab")) == ["a", "b"]
+    found = meter.measure_step(2)
+    assert found == meter.measure_run() and found.pop("peak_memory_bytes") > 1e6
     mfu = 8e9 * 200 / (2 * 989e12)
     wanted = {"tokens_per_second": 200, "padding": 0.2, "loader_wait": 0.05, "mfu_4n": 4 * mfu, "mfu_6n": 6 * mfu}
     assert found == pytest.approx(wanted)
-    assert told(found | {"peak_memory_bytes": 7.1e10}) == (
+    assert format_measurements(found | {"peak_memory_bytes": 7.1e10}) == (
         "200 tokens/s, MFU 0.3% at 4N, MFU 0.5% at 6N, padding 20.0%, waiting for data 5.0%, peak memory 71.0 GB"
     )
 
@@ -538,17 +538,17 @@ def test_a_base_is_made_and_says_what_it_reads(tmp_path: Path, monkeypatch: pyte
     cfg = {"image_size": 28, "vision_width": 16, "vision_layers": 1, "language_width": 32, "language_layers": 1, "heads": 2,
            "vision_steps": 30, "vision_batch": 8, "language_steps": 5, "language_batch": 4, "learning_rate": 2e-3}  # fmt: skip
     tokenizer = tmp_path / "tokenizer/files.parquet"
-    run(monkeypatch, "make_tokenizer.py", qa=qa, tokenizer=tokenizer,
+    run_program(monkeypatch, "make_tokenizer.py", qa=qa, tokenizer=tokenizer,
         cfg={"family": "mantis", "tiny": {size: cfg[size] for size in SIZES}})  # fmt: skip
     shards = {part: tmp_path / f"{part}.parquet" for part in ("samples", "pixels")}
     limits = {"family": "mantis", "system": "", "max_length": 512, "max_rejected": 0}
     tables_ = {"qa": qa, "images": tmp_path / "images.parquet", "rejected": tmp_path / "rejected.parquet"}
-    run(monkeypatch, "build_shards.py", model=tokenizer, **tables_, **shards, cfg=limits)
+    run_program(monkeypatch, "build_shards.py", model=tokenizer, **tables_, **shards, cfg=limits)
     for name in ("a", "b"):
-        run(monkeypatch, "make_base.py", **shards, qa=qa, tokenizer=tokenizer, model=tmp_path / name / "files.parquet",
+        run_program(monkeypatch, "make_base.py", **shards, qa=qa, tokenizer=tokenizer, model=tmp_path / name / "files.parquet",
             loss=tmp_path / f"{name}.parquet", cfg={"family": "mantis", "seed": 1, "threads": 1, "tiny": cfg})  # fmt: skip
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
-    loss = table_io.frame(tmp_path / "a.parquet", "loss")
+    loss = table_io.read_frame(tmp_path / "a.parquet", "loss")
     assert loss.groupby("stage").step.max().to_dict() == {"vision": 30, "language": 5}
     vision = loss[loss.stage == "vision"].loss
     assert vision.iloc[-5:].mean() < 0.5 * vision.iloc[:5].mean(), "the tower did not learn black from white"
@@ -568,7 +568,7 @@ def pretraining(folder: Path) -> Path:
     for n in range(40):
         shade = np.full((28, 28), 255 * (n % 2), np.uint8)
         shade[0, :8] = [255 * (n >> bit & 1) for bit in range(8)]  # every picture is another
-        image_id, png = images.encode(shade)
+        image_id, png = images.encode_png(shade)
         pictures.append(
             dict.fromkeys(["view", "laterality", "release_path"], "")
             | dict(image_id=image_id, source="embed", patient_id=f"embed/{n}", study_id=f"embed/{n}", day=None, modality="MRI")
@@ -586,16 +586,16 @@ def pretraining(folder: Path) -> Path:
                 **common,
             )
         )
-    images.write(folder / "images.parquet", pictures)
-    table_io.write(folder / "pretrain.parquet", "qa", rows)
+    images.write_images(folder / "images.parquet", pictures)
+    table_io.write_table(folder / "pretrain.parquet", "qa", rows)
     return folder / "pretrain.parquet"
 
 
 def test_order_is_a_pure_function() -> None:
-    assert positions(1, 5, 13).tolist() == [*permutation(1, 0, 5), *permutation(1, 1, 5), *permutation(1, 2, 5)[:3]]
-    assert positions(1, 5, 13)[:7].tolist() == positions(1, 5, 7).tolist()
-    drawn = mixed(1, ["a"] * 100 + ["b"] * 4, 1000)
-    assert drawn.tolist() == mixed(1, ["a"] * 100 + ["b"] * 4, 1000).tolist()
+    assert order_samples(1, 5, 13).tolist() == [*permute_epoch(1, 0, 5), *permute_epoch(1, 1, 5), *permute_epoch(1, 2, 5)[:3]]
+    assert order_samples(1, 5, 13)[:7].tolist() == order_samples(1, 5, 7).tolist()
+    drawn = order_mixed_groups(1, ["a"] * 100 + ["b"] * 4, 1000)
+    assert drawn.tolist() == order_mixed_groups(1, ["a"] * 100 + ["b"] * 4, 1000).tolist()
     assert (drawn >= 100).mean() == pytest.approx(2 / 12, abs=0.05)
 
 

@@ -4,14 +4,14 @@
 class UserError(Exception):
     """Something the user can mend."""
 
-    status = 1
+    exit_status = 1
     """What the program's exit says of it."""
 
 
-class Interrupted(UserError):
+class RunInterruptedError(UserError):
     """Work that was told to stop and goes on when it is started again: the system's "temporary failure", EX_TEMPFAIL."""
 
-    status = 75
+    exit_status = 75
 
 
 class TableError(ValueError):

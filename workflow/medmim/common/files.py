@@ -9,39 +9,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SIDECAR = ".prov.json"
-INDEX = "files.parquet"
-ASIDE = ".download"
+SIDECAR_SUFFIX = ".prov.json"
+INDEX_NAME = "files.parquet"
+DOWNLOAD_FOLDER = ".download"
 """Folder at the top of a downloaded source: what is not whole yet, and what is known of what is."""
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def described(path: Path) -> dict[str, object]:
+def file_record(path: Path) -> dict[str, object]:
     """Path, size and sha256 of one file, for a sidecar."""
-    return {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
-def partial(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Where a file or folder is written until it is whole: beside its place, one name per process."""
     return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
 
 
-def remove_partials(path: Path) -> None:
+def remove_temporaries(path: Path) -> None:
     """Delete what other runs left unfinished of a file or folder; one that is still at work finds nothing to put in place.
 
     Also what was being written to be put in such an unfinished place: it has a dot more.
     """
     for dots in (".", ".."):
-        for left in path.parent.glob(f"{dots}{glob.escape(path.name)}.partial-*"):
-            remove(left)
+        for leftover in path.parent.glob(f"{dots}{glob.escape(path.name)}.partial-*"):
+            remove_path(leftover)
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Delete a file or folder if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -49,46 +49,51 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def put(temporary: Path, path: Path) -> None:
+def replace_path(temporary: Path, path: Path) -> None:
     """Move a whole file or folder to its place, replacing what stood there."""
     if temporary.is_dir():
-        remove(path)
+        remove_path(path)
     temporary.replace(path)
-    remove(temporary)  # still there where both were names of one file, as those from the cache are
+    remove_path(temporary)  # still there where both were names of one file, as those from the cache are
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path; rename it to `path` on success, delete it on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = partial(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
-        put(temporary, path)
+        replace_path(temporary, path)
     finally:
-        remove(temporary)
+        remove_path(temporary)
 
 
-def walk(root: Path) -> list[Path]:
+def list_files(root: Path) -> list[Path]:
     """All files under `root`, linked folders followed, sorted by path; our indexes, sidecars and unfinished files left out."""
-    found = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
-    return sorted(p for p in found if not _ours(p.relative_to(root)) and p.is_file())
+    paths = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+    return sorted(p for p in paths if not _is_own_file(p.relative_to(root)) and p.is_file())
 
 
-def tree(root: Path) -> str:
+def tree_digest(root: Path) -> str:
     """Hex digest of the names, sizes and times of all files under `root`: the same as long as nobody touched them."""
-    found = hashlib.sha256()
-    for path in walk(root):
+    hasher = hashlib.sha256()
+    for path in list_files(root):
         stat = path.stat()
-        found.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return found.hexdigest()
+        hasher.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return hasher.hexdigest()
 
 
-def _ours(path: Path) -> bool:
-    return path.name == INDEX or path.name.endswith(SIDECAR) or ".partial-" in path.as_posix() or path.parts[0] == ASIDE
+def _is_own_file(path: Path) -> bool:
+    return (
+        path.name == INDEX_NAME
+        or path.name.endswith(SIDECAR_SUFFIX)
+        or ".partial-" in path.as_posix()
+        or path.parts[0] == DOWNLOAD_FOLDER
+    )
 
 
-def index(root: Path, known: Callable[[Path], str | None] = lambda path: None) -> list[dict[str, object]]:
+def index_files(root: Path, known_sha256: Callable[[Path], str | None] = lambda path: None) -> list[dict[str, object]]:
     """Rows of the `files` table for every file under `root`; those whose sha256 `known` has need not be read.
 
     Raises FileNotFoundError where the folder is absent, ValueError where it holds no file.
@@ -96,7 +101,8 @@ def index(root: Path, known: Callable[[Path], str | None] = lambda path: None) -
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     rows: list[dict[str, object]] = [
-        {"path": p.relative_to(root).as_posix(), "bytes": p.stat().st_size, "sha256": known(p) or sha256(p)} for p in walk(root)
+        {"path": p.relative_to(root).as_posix(), "bytes": p.stat().st_size, "sha256": known_sha256(p) or hash_file(p)}
+        for p in list_files(root)
     ]
     if not rows:
         raise ValueError(f"{root}: the folder holds no files")

@@ -9,7 +9,7 @@ from medmim.common.errors import UserError
 log = logging.getLogger("medmim")
 
 
-def snapshot(repository: str, revision: str | None, **choice: Any) -> Path:
+def download_snapshot(repository: str, revision: str | None, **choice: Any) -> Path:
     """Folder of the hub's cache that holds a repository at a commit; `choice` goes to snapshot_download. Raises UserError."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
@@ -20,7 +20,7 @@ def snapshot(repository: str, revision: str | None, **choice: Any) -> Path:
         raise UserError(f"{repository} at {revision or 'its newest revision'} can't be fetched: {error}") from None
 
 
-def link(folder: Path, place: Path) -> int:
+def link_files(folder: Path, place: Path) -> int:
     """Make links in `place` to every file below `folder`; returns how many."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     for file in files:
@@ -30,17 +30,17 @@ def link(folder: Path, place: Path) -> int:
     return len(files)
 
 
-def licences(folder: Path) -> frozenset[str]:
+def read_licences(folder: Path) -> frozenset[str]:
     """Names of the licences that the card of a repository's folder states, as the hub writes them; none where it states none."""
     import yaml
     from huggingface_hub.repocard import metadata_load
 
     card = folder / "README.md"
     try:
-        told = (metadata_load(card) or {}) if card.is_file() else {}
+        card_metadata = (metadata_load(card) or {}) if card.is_file() else {}
     except (ValueError, yaml.YAMLError) as error:
         log.warning("%s: its header can't be read, nor the licence that it may state: %s", card, error)
         return frozenset()
-    stated = told.get("license")
-    named = told.get("license_name") or stated if stated == "other" else stated
-    return frozenset(str(name) for name in (named if isinstance(named, list) else [named]) if name)
+    licence_field = card_metadata.get("license")
+    licence_names = card_metadata.get("license_name") or licence_field if licence_field == "other" else licence_field
+    return frozenset(str(name) for name in (licence_names if isinstance(licence_names, list) else [licence_names]) if name)

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 
-class Processes:
+class JobProcesses:
     """The processes that one run of a program is: this one alone."""
 
-    first = True
+    is_main = True
     """Of several, only this one leaves outputs."""
 
-    def agreed(self, what: str, decide: Callable[[], str]) -> str:
+    def broadcast(self, what: str, decide: Callable[[], str]) -> str:
         """What `decide`, called in the first process, gives, in all of them."""
         return decide()

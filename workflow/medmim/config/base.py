@@ -8,7 +8,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused, each field documented."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

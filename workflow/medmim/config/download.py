@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from medmim.config.base import Part, Positive
+from medmim.config.base import Positive, Section
 
 Url = Annotated[str, Field(pattern=r"^https?://[^/@?#]+(/[^@?#]*[^/@?#])?$")]
 """A server and a path on it, without a slash at the end; no login, no query."""
@@ -20,7 +20,7 @@ SERVERS: dict[str, tuple[str, ...]] = {
 """Settings that each source's download reads, beside those of patience."""
 
 
-class Bucket(Part):
+class Bucket(Section):
     """A bucket of S3 or of a server that speaks its protocol."""
 
     name: str
@@ -33,7 +33,7 @@ class Bucket(Part):
     """Another server than AWS."""
 
 
-class Download(Part):
+class Download(Section):
     """Where downloaded sources come from. A mirror may stand for each owner's server; credentials never stand here."""
 
     parallel: Positive = 4
@@ -60,6 +60,6 @@ class Download(Part):
     kaggle: Url = "https://www.kaggle.com/api/v1"
     """Kaggle's API, for ODIR-5K."""
 
-    def part(self, source: str) -> dict[str, Any]:
+    def select_settings(self, source: str) -> dict[str, Any]:
         """What one source's download reads of it."""
         return self.model_dump(mode="json", include={*SERVERS[source], "retries", "pause"})

@@ -6,20 +6,20 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from medmim.config.base import Part, Positive
+from medmim.config.base import Positive, Section
 
-OURS = ("model", "messages", "n", "stream")
+RESERVED_PARAMETERS = ("model", "messages", "n", "stream")
 """What of a request is not the user's to set."""
 
 
-def _loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:  # a name
         return False
 
 
-class Service(Part):
+class Service(Section):
     """A service that answers as OpenAI's chat completions do: vLLM's server, or a hosted one."""
 
     url: str
@@ -44,8 +44,8 @@ class Service(Part):
 
     @field_validator("url")
     @classmethod
-    def _base(cls, url: str) -> str:
-        parts = _split(url)
+    def _check_url(cls, url: str) -> str:
+        parts = _split_url(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("expected a URL that begins with https:// or http://")
         if "@" in parts.netloc or parts.query or parts.fragment:
@@ -55,12 +55,12 @@ class Service(Part):
         return url.rstrip("/")
 
     @model_validator(mode="after")
-    def _complete(self) -> "Service":
-        if taken := sorted(self.parameters.keys() & {*OURS}):
-            raise ValueError(f"parameters: {', '.join(taken)} can't be set here")
-        parts = _split(self.url)
-        open_way = parts.scheme == "http" and not _loopback(parts.hostname or "")
-        if open_way and self.key_env is not None and "key_env" not in self.model_fields_set:
+    def _check_parameters(self) -> "Service":
+        if reserved := sorted(self.parameters.keys() & {*RESERVED_PARAMETERS}):
+            raise ValueError(f"parameters: {', '.join(reserved)} can't be set here")
+        parts = _split_url(self.url)
+        is_unencrypted = parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+        if is_unencrypted and self.key_env is not None and "key_env" not in self.model_fields_set:
             raise ValueError("the key could be read on its way, as url is not https: set key_env, to null if no key is needed")
         return self
 
@@ -86,23 +86,23 @@ class Author(Service):
     """Send many requests as a file, to be answered within a day, where the service has OpenAI's batch API."""
 
     @model_validator(mode="after")
-    def _bounded(self) -> "Author":
-        if "max_tokens" in self.parameters and not isinstance(self.longest, int):
+    def _check_reply_bound(self) -> "Author":
+        if "max_tokens" in self.parameters and not isinstance(self.max_reply_tokens, int):
             raise ValueError("parameters: without max_tokens or max_completion_tokens a reply could cost any amount")
         return self
 
     @property
-    def longest(self) -> Any:
+    def max_reply_tokens(self) -> Any:
         """Tokens of a reply at most, as a request says it."""
-        told = {"max_tokens": self.max_tokens} | self.parameters
-        return told.get("max_completion_tokens") or told["max_tokens"]
+        limits = {"max_tokens": self.max_tokens} | self.parameters
+        return limits.get("max_completion_tokens") or limits["max_tokens"]
 
-    def usd(self, prompt: int, completion: int) -> float:
+    def cost_usd(self, prompt: int, completion: int) -> float:
         """What so many tokens cost."""
         return (prompt * self.usd_per_million_prompt + completion * self.usd_per_million_completion) / 1e6
 
 
-def _split(url: str) -> SplitResult:
+def _split_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port

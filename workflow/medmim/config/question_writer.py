@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medmim.config.base import Fraction, Part, Positive
+from medmim.config.base import Fraction, Positive, Section
 from medmim.config.endpoint import Author
 
 
-class Writer(Part):
+class Writer(Section):
     """Questions written by a language model, from those of templates."""
 
     generator: Author
@@ -29,7 +29,7 @@ class Writer(Part):
     """Most US dollars, as budget_tokens. What was paid for by earlier runs, and is used again, counts."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "Writer":
+    def _check_shares(self) -> "Writer":
         if self.rewrite == self.open == 0:
             raise ValueError("rewrite and open are both 0: there is nothing to write")
         return self

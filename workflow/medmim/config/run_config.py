@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from medmim.config.base import Fraction, Part, Positive
+from medmim.config.base import Fraction, Positive, Section
 from medmim.config.conditions import CONDITIONS, Condition
 from medmim.config.download import Download
 from medmim.config.endpoint import Endpoint
@@ -17,13 +17,13 @@ from medmim.config.training import TinyBase, Tuning
 SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
 Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
 ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
-CREDENTIALED: tuple[SourceName, ...] = ("embed", "ms_cxr_t")
+CREDENTIALED_SOURCES: tuple[SourceName, ...] = ("embed", "ms_cxr_t")
 """Sources that their owners give under an agreement not to pass them on."""
 HeldOutName = Literal["medframeqa", "medxpertqa"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 
-class Source(Part):
+class SourceConfig(Section):
     """One source of images and facts."""
 
     origin: Literal["phantom", "local", "download"] = "local"
@@ -45,7 +45,7 @@ class Source(Part):
     forbid passing them on: these can't be set to false. Else false."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "Source":
+    def _check_complete(self) -> "SourceConfig":
         if self.origin == "local" and self.path is None:
             raise ValueError("origin local needs path: the folder that holds the source in its owner's layout")
         if self.origin == "phantom" and self.patients is None:
@@ -55,14 +55,14 @@ class Source(Part):
         return self
 
 
-class Images(Part):
+class ImagesConfig(Section):
     """How source images become 8-bit PNGs."""
 
     size: Positive = 768
     """Longest side in pixels after downscaling; smaller images are kept as they are."""
 
 
-class Release(Part):
+class ReleaseConfig(Section):
     """The authors' published questions."""
 
     path: str | None = None
@@ -73,13 +73,13 @@ class Release(Part):
     """Expected hash of the archive."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "Release":
+    def _check_complete(self) -> "ReleaseConfig":
         if self.url and not self.sha256:
             raise ValueError("url needs sha256: the hash of the archive at that commit")
         return self
 
 
-class Counts(Part):
+class QuestionCounts(Section):
     """At most how many questions of a kind; what the findings do not yield is reported, not padded."""
 
     temporal: int = 0
@@ -98,12 +98,12 @@ class Counts(Part):
     """Held-out, ODIR-5K; benchmark only."""
 
 
-class QA(Part):
+class QAConfig(Section):
     """Questions."""
 
     origin: Literal["generated", "released"] = "generated"
     """generated: by templates from findings. released: the authors' files."""
-    release: Release = Release()
+    release: ReleaseConfig = ReleaseConfig()
     """Where the authors' files are."""
     benchmark_fraction: Fraction = 0.2
     """Share of the held-in sources' patients, by a hash of their id, whose questions make the benchmark."""
@@ -116,9 +116,9 @@ class QA(Part):
     """Most wordings of a task's closed form, and of its open one; null takes all. Tiny models learn from few."""
     composed_images: Annotated[int, Field(ge=2, le=4)] = 4
     """Most images of a composed question."""
-    train: Counts = Counts()
+    train: QuestionCounts = QuestionCounts()
     """Training questions."""
-    benchmark: Counts = Counts()
+    benchmark: QuestionCounts = QuestionCounts()
     """Benchmark questions."""
     pretrain: int = 0
     """Single-image and text-only questions for the demo's base models; 0 makes none."""
@@ -128,7 +128,7 @@ class QA(Part):
     """Share of released records that may be unusable before the stage stops."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "QA":
+    def _check_complete(self) -> "QAConfig":
         if self.origin == "released" and self.pretrain:
             raise ValueError("pretrain: the release has no such questions; set it to 0")
         if self.origin == "released" and self.writer:
@@ -138,7 +138,7 @@ class QA(Part):
         return self
 
 
-class HeldOut(Part):
+class HeldOutConfig(Section):
     """A published benchmark to ask beside ours."""
 
     path: str | None = None
@@ -153,7 +153,7 @@ class HeldOut(Part):
     """Share of questions that may be broken before the stage stops."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "HeldOut":
+    def _check_complete(self) -> "HeldOutConfig":
         if (self.path is None) == (self.hub is None):
             raise ValueError("set exactly one of path, a folder you have, and hub, a repository to fetch")
         if (self.hub is None) != (self.revision is None):
@@ -161,7 +161,7 @@ class HeldOut(Part):
         return self
 
 
-class Model(Part):
+class ModelConfig(Section):
     """A model to be scored."""
 
     family: Literal["llava-med", "mantis", "chat", "endpoint"]
@@ -184,7 +184,7 @@ class Model(Part):
     """The recipe, for a model with a base."""
 
     @model_validator(mode="after")
-    def _complete(self) -> "Model":
+    def _check_complete(self) -> "ModelConfig":
         if sum(x is not None for x in (self.base, self.hub, self.path, self.tiny, self.endpoint)) != 1:
             raise ValueError("set exactly one of base, hub, path, tiny, endpoint")
         if (self.family == "endpoint") != (self.endpoint is not None):
@@ -194,7 +194,7 @@ class Model(Part):
         return self
 
 
-class Prediction(Part):
+class PredictionConfig(Section):
     """Replies."""
 
     conditions: list[Condition] = Field(default=list(CONDITIONS), min_length=1)
@@ -214,7 +214,7 @@ class Prediction(Part):
     """CPU threads."""
 
 
-class Scoring(Part):
+class ScoringConfig(Section):
     """Scores and intervals."""
 
     resamples: Positive = 10_000
@@ -223,7 +223,7 @@ class Scoring(Part):
     """Sets with fewer open items are shown, not ranked."""
 
 
-class Cache(Part):
+class CacheConfig(Section):
     """Outputs of jobs by what they depend on: what was computed before, in any run, is not computed again."""
 
     folder: str | None = "results/.cache"
@@ -233,7 +233,7 @@ class Cache(Part):
     """Most gigabytes (10^9 bytes) kept; what was used longest ago goes first."""
 
 
-class Report(Part):
+class ReportConfig(Section):
     """The report."""
 
     title: str = "Med-MIM"
@@ -244,7 +244,7 @@ class Report(Part):
     """File with the paper's own figures, as you filled it in; without it the report says "not available"."""
 
 
-class Export(Part):
+class ExportConfig(Section):
     """The benchmark and the instruction set for others' tools."""
 
     credentialed: bool = False
@@ -253,7 +253,7 @@ class Export(Part):
     """Put its images into the instruction set; else its questions only name them. The benchmark always has them."""
 
 
-class Config(Part):
+class Config(Section):
     """One run. Artifacts go to <results>/<run>."""
 
     run: Name
@@ -262,46 +262,52 @@ class Config(Part):
     """Folder of all runs."""
     seed: int = 2025
     """Seed of everything drawn by chance."""
-    sources: dict[SourceName, Source]
+    sources: dict[SourceName, SourceConfig]
     """The sources to use, by name: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir."""
     download: Download = Download()
     """Where sources of origin download come from."""
-    images: Images = Images()
+    images: ImagesConfig = ImagesConfig()
     """Image normalisation."""
-    qa: QA = QA()
+    qa: QAConfig = QAConfig()
     """Questions."""
-    heldout: dict[HeldOutName, HeldOut] = Field(default={})
+    heldout: dict[HeldOutName, HeldOutConfig] = Field(default={})
     """Further held-out sets, by name: medframeqa, medxpertqa. They are asked and shown on their own, in no sum."""
-    models: dict[Name, Model]
+    models: dict[Name, ModelConfig]
     """The models to score, by name."""
-    prediction: Prediction = Prediction()
+    prediction: PredictionConfig = PredictionConfig()
     """How replies are made."""
-    scoring: Scoring = Scoring()
+    scoring: ScoringConfig = ScoringConfig()
     """How scores are made."""
-    report: Report = Report()
+    report: ReportConfig = ReportConfig()
     """The report."""
-    export: Export = Export()
+    export: ExportConfig = ExportConfig()
     """The benchmark and the instruction set for others' tools."""
-    cache: Cache = Cache()
+    cache: CacheConfig = CacheConfig()
     """What is kept of jobs for other runs."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Config":
+    def _check_consistent(self) -> "Config":
         if not self.sources:
             raise ValueError("sources: name at least one")
-        for held in CREDENTIALED:
-            if held in self.sources and self.sources[held].origin != "phantom" and self.sources[held].credentialed is False:
+        for source_name in CREDENTIALED_SOURCES:
+            if (
+                source_name in self.sources
+                and self.sources[source_name].origin != "phantom"
+                and self.sources[source_name].credentialed is False
+            ):
                 raise ValueError(
-                    f"sources.{held}.credentialed: its owner's agreement forbids passing it on, which no setting here changes; "
+                    f"sources.{source_name}.credentialed: its owner's agreement forbids passing it on, which no setting "
+                    "here changes; "
                     "models.NAME.endpoint.credentialed says of an endpoint that it may have it"
                 )
         for name, model in self.models.items():
             if model.base is None:
                 continue
             if model.base not in self.models:
-                near = difflib.get_close_matches(model.base, self.models, 1)
+                close_matches = difflib.get_close_matches(model.base, self.models, 1)
                 raise ValueError(
-                    f"models.{name}.base: no model {model.base!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                    f"models.{name}.base: no model {model.base!r}"
+                    + (f"; did you mean {close_matches[0]!r}?" if close_matches else "")
                 )
             base = self.models[model.base]
             if base.base is not None:
@@ -313,17 +319,18 @@ class Config(Part):
         return self
 
     @property
-    def folder(self) -> str:
+    def run_folder(self) -> str:
         """Folder of the run's artifacts."""
         return f"{self.results}/{self.run}"
 
     @property
-    def credentialed(self) -> list[SourceName]:
+    def credentialed_sources(self) -> list[SourceName]:
         """Sources whose images and texts may only go where that is said to be allowed."""
         return [
             name
             for name, source in self.sources.items()
-            if source.credentialed or (source.credentialed is None and source.origin != "phantom" and name in CREDENTIALED)
+            if source.credentialed
+            or (source.credentialed is None and source.origin != "phantom" and name in CREDENTIALED_SOURCES)
         ]
 
 
@@ -331,20 +338,20 @@ class ConfigError(ValueError):
     """A configuration that can't be used; the message says where and what to do."""
 
 
-def _allowed(loc: tuple[int | str, ...]) -> list[str]:
+def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
     """Names of the fields of the section at `loc`; keys of a mapping are passed over."""
-    part: Any = Config
+    section: Any = Config
     for key in loc:
-        if isinstance(part, type) and issubclass(part, BaseModel):
-            part = part.model_fields[str(key)].annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            section = section.model_fields[str(key)].annotation
         else:  # dict[Name, Section] or Section | None
-            part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), None)
-        if get_origin(part) is not dict and get_args(part):
-            part = next((a for a in get_args(part) if isinstance(a, type) and issubclass(a, BaseModel)), None)
-    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
+            section = next((a for a in get_args(section) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+        if get_origin(section) is not dict and get_args(section):
+            section = next((a for a in get_args(section) if isinstance(a, type) and issubclass(a, BaseModel)), None)
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
 
 
-def parse(values: dict[str, Any], where: str = "config") -> Config:
+def parse_config(values: dict[str, Any], where: str = "config") -> Config:
     """Check a configuration. Raises ConfigError listing every wrong key with its path and the nearest right one."""
     try:
         return Config.model_validate(values)
@@ -354,12 +361,12 @@ def parse(values: dict[str, Any], where: str = "config") -> Config:
             path = ".".join(str(p) for p in e["loc"] if p != "[key]")
             message = e["msg"].removeprefix("Value error, ")
             if e["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(e["loc"][-1]), _allowed(e["loc"][:-1]), 1)
-                message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+                close_matches = difflib.get_close_matches(str(e["loc"][-1]), _allowed_keys(e["loc"][:-1]), 1)
+                message = "unknown key" + (f"; did you mean {close_matches[0]!r}?" if close_matches else "")
             lines.append(f"  {path}: {message}" if path else f"  {message}")
         raise ConfigError(f"{where} is not a valid configuration:\n" + "\n".join(lines)) from None
 
 
-def load(path: Path | str) -> Config:
+def load_config(path: Path | str) -> Config:
     """Read and check a YAML file. Raises ConfigError, FileNotFoundError."""
-    return parse(yaml.safe_load(Path(path).read_text()) or {}, str(path))
+    return parse_config(yaml.safe_load(Path(path).read_text()) or {}, str(path))

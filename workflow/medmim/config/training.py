@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medmim.config.base import Fraction, Part, Positive
+from medmim.config.base import Fraction, Positive, Section
 
 SIZES = {"image_size", "vision_width", "vision_layers", "language_width", "language_layers", "heads"}
 """The fields of TinyBase that shape the model; the others train it."""
 
 
-class TinyBase(Part):
+class TinyBase(Section):
     """A small base model of the real architecture, made and trained here. Synthetic: for the demo and the tests."""
 
     image_size: Positive = 56
@@ -37,7 +37,7 @@ class TinyBase(Part):
     """Peak learning rate of both stages."""
 
 
-class Tuning(Part):
+class Tuning(Section):
     """The language model by LoRA or in full, the projector in full, the vision tower frozen."""
 
     method: Literal["lora", "full"] = "lora"
@@ -98,32 +98,32 @@ class Tuning(Part):
     """CPU threads of each process. Part of the recipe: results depend on it."""
 
     @property
-    def world(self) -> int:
+    def world_size(self) -> int:
         """Processes that train together."""
         return self.gpus or self.processes
 
     @property
-    def batches(self) -> int:
+    def batches_per_step(self) -> int:
         """Batches of a step, of all processes."""
-        return self.accumulation * self.world
+        return self.accumulation * self.world_size
 
     @property
-    def budget(self) -> int:
+    def pack_budget(self) -> int:
         """Most tokens of a pack."""
         return self.pack_tokens or self.max_length
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Tuning":
+    def _check_consistency(self) -> "Tuning":
         if self.gpus and self.processes != 1:
             raise ValueError("processes is for trainings without a GPU: with gpus there is one process on each, leave it out")
         if self.packing and self.batch != 1:
             raise ValueError(
                 "batch is for trainings without packing, where a pack is a batch: leave it out, or set packing: false"
             )
-        if self.packing and self.budget < self.max_length:
+        if self.packing and self.pack_budget < self.max_length:
             raise ValueError(
-                f"pack_tokens {self.budget} is less than max_length {self.max_length}: no pack would hold such a sample"
+                f"pack_tokens {self.pack_budget} is less than max_length {self.max_length}: no pack would hold such a sample"
             )
-        if self.world % self.nodes:
-            raise ValueError(f"nodes: {self.world} processes can't be shared evenly by {self.nodes} nodes")
+        if self.world_size % self.nodes:
+            raise ValueError(f"nodes: {self.world_size} processes can't be shared evenly by {self.nodes} nodes")
         return self

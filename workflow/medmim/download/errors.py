@@ -3,21 +3,21 @@
 from medmim.common.errors import UserError
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """A fault that may be over when one tries again. `wait`: seconds that the server asks for."""
 
-    def __init__(self, message: str, wait: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.wait = wait
+        self.retry_after = retry_after
 
 
-class Missing(Exception):
+class NotFoundError(Exception):
     """The owner does not have the file."""
 
 
-class Refused(UserError):
+class AccessDeniedError(UserError):
     """The server wants other credentials, or has not been told by its owner to let this user in."""
 
 
-class Unreachable(UserError):
+class UnreachableError(UserError):
     """No answer from the server."""

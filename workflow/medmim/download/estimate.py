@@ -7,6 +7,6 @@ from dataclasses import dataclass
 class Estimate:
     """Bytes to fetch and bytes of disk they need while they come, None where nobody knows, and how that is known."""
 
-    bytes: int | None
-    disk: int | None
-    how: str
+    download_bytes: int | None
+    disk_bytes: int | None
+    basis: str

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from medmim.common.files import ASIDE
+from medmim.common.files import DOWNLOAD_FOLDER
 
 
 class Ledger:
@@ -20,7 +20,7 @@ class Ledger:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.path = root / ASIDE / "ledger.jsonl"
+        self.path = root / DOWNLOAD_FOLDER / "ledger.jsonl"
         self._lock = threading.Lock()
         self._files: dict[str, dict[str, Any]] = {}
         self._missing: dict[str, str] = {}
@@ -28,66 +28,66 @@ class Ledger:
         if self.path.is_file():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 try:
-                    self._take(json.loads(line))
+                    self._apply_entry(json.loads(line))
                 except (ValueError, KeyError, TypeError):
                     continue
 
-    def _take(self, told: dict[str, Any]) -> None:
-        if "done" in told:
-            self._done.add(told["done"])
-        elif "missing" in told:
-            self._missing[told["path"]] = told["missing"]
+    def _apply_entry(self, entry: dict[str, Any]) -> None:
+        if "done" in entry:
+            self._done.add(entry["done"])
+        elif "missing" in entry:
+            self._missing[entry["path"]] = entry["missing"]
         else:
-            self._files[told["path"]] = told
-            self._missing.pop(told["path"], None)
+            self._files[entry["path"]] = entry
+            self._missing.pop(entry["path"], None)
 
-    def _add(self, told: dict[str, Any]) -> None:
+    def _append_entry(self, entry: dict[str, Any]) -> None:
         with self._lock:
-            self._take(told)
+            self._apply_entry(entry)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(told) + "\n")
+                file.write(json.dumps(entry) + "\n")
 
-    def add(self, path: str, sha256: str, origin: str, checksum: str = "") -> None:
+    def add_file(self, path: str, sha256: str, origin: str, checksum: str = "") -> None:
         """Note a file that is in its place."""
         stat = (self.root / path).stat()
-        told = {"path": path, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
-        self._add({**told, "origin": origin, "checksum": checksum})
+        entry = {"path": path, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
+        self._append_entry({**entry, "origin": origin, "checksum": checksum})
 
-    def miss(self, path: str, why: str) -> None:
+    def add_missing(self, path: str, reason: str) -> None:
         """Note a file that the owner does not have."""
-        if self._missing.get(path) != why:
-            self._add({"path": path, "missing": why})
+        if self._missing.get(path) != reason:
+            self._append_entry({"path": path, "missing": reason})
 
-    def finish(self, what: str) -> None:
+    def mark_done(self, key: str) -> None:
         """Note that something is done for good, as long as the files are there."""
-        if what not in self._done:
-            self._add({"done": what})
+        if key not in self._done:
+            self._append_entry({"done": key})
 
-    def finished(self, what: str, origin: str = "") -> bool:
+    def is_done(self, key: str, origin: str = "") -> bool:
         """Whether something was done, and all files that were noted, of one origin or of any, are there."""
-        return what in self._done and self._intact(origin)
+        return key in self._done and self._has_all_files(origin)
 
-    def known(self, path: Path) -> str | None:
+    def find_hash(self, path: Path) -> str | None:
         """sha256 of a file below the folder, if it is as it was when it was noted."""
-        told = self._files.get(path.relative_to(self.root).as_posix())
-        if told is None:
+        entry = self._files.get(path.relative_to(self.root).as_posix())
+        if entry is None:
             return None
         try:
             stat = path.stat()
         except OSError:
             return None
-        return str(told["sha256"]) if (stat.st_size, stat.st_mtime_ns) == (told["bytes"], told["mtime_ns"]) else None
+        return str(entry["sha256"]) if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]) else None
 
-    def holds(self, path: str) -> bool:
+    def has_file(self, path: str) -> bool:
         """Whether a file is there as it was noted."""
-        return self.known(self.root / path) is not None
+        return self.find_hash(self.root / path) is not None
 
-    def _intact(self, origin: str) -> bool:
+    def _has_all_files(self, origin: str) -> bool:
         """Those of use for the download only may be gone."""
-        told = (path for path, line in self._files.items() if line["origin"].startswith(origin))
-        return all(self.holds(path) for path in told if not path.startswith(f"{ASIDE}/"))
+        paths = (path for path, line in self._files.items() if line["origin"].startswith(origin))
+        return all(self.has_file(path) for path in paths if not path.startswith(f"{DOWNLOAD_FOLDER}/"))
 
-    def bytes(self) -> int:
+    def count_bytes(self) -> int:
         """Size of all that was noted."""
         return sum(told["bytes"] for told in self._files.values())

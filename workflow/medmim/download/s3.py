@@ -21,15 +21,24 @@ from botocore.exceptions import (
 )
 
 from medmim.common.errors import UserError
-from medmim.download.errors import Missing, Passing, Refused
-from medmim.download.transfer import CHUNK, Answer, Checksum, Remote
+from medmim.download.errors import AccessDeniedError, NotFoundError, TransientError
+from medmim.download.transfer import CHUNK_BYTES, Checksum, FileResponse, RemoteFile
 
-PASSING = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException", "503", "500")
-REFUSED = ("403", "401", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
-ABSENT = ("404", "NoSuchKey")
+TRANSIENT_CODES = (
+    "SlowDown",
+    "RequestTimeout",
+    "InternalError",
+    "ServiceUnavailable",
+    "Throttling",
+    "ThrottlingException",
+    "503",
+    "500",
+)
+DENIED_CODES = ("403", "401", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+NOT_FOUND_CODES = ("404", "NoSuchKey")
 
 
-class S3:
+class S3Bucket:
     """One bucket. `signed`: with the user's credentials; else as anybody. `apply` says what to do where it refuses."""
 
     def __init__(
@@ -46,86 +55,88 @@ class S3:
         )
         try:
             self._client = boto3.session.Session().client("s3", endpoint_url=endpoint, config=settings)
-            self.where = _where() if signed else ""
+            self.credentials_source = _find_credentials_source() if signed else ""
         except (ProfileNotFound, PartialCredentialsError) as error:
-            raise Refused(f"s3://{name}: {error}. {apply}") from None
+            raise AccessDeniedError(f"s3://{name}: {error}. {apply}") from None
 
-    def _url(self, path: str) -> str:
+    def _format_url(self, path: str) -> str:
         return f"s3://{self.name}/{self.prefix}{path}"
 
     @contextmanager
-    def _told(self, path: str) -> Iterator[None]:
+    def _translate_errors(self, path: str) -> Iterator[None]:
         """Faults of the service and the connection in our words, by what is to be done about them."""
-        where = self._url(path)
+        shown_url = self._format_url(path)
         try:
             yield
         except NoCredentialsError:
-            raise Refused(f"{where}: no AWS credentials are set up. {self.apply}") from None
+            raise AccessDeniedError(f"{shown_url}: no AWS credentials are set up. {self.apply}") from None
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            if code in ABSENT:
-                raise Missing(f"{where}: not there ({code})") from None
-            if code in REFUSED:
-                raise Refused(f"{where}: the server refuses these AWS credentials ({code}). {self.apply}") from None
-            if code in PASSING or status >= 500 or status == 429:
-                raise Passing(f"{where}: the server says {code}", _wait(error)) from None
+            if code in NOT_FOUND_CODES:
+                raise NotFoundError(f"{shown_url}: not there ({code})") from None
+            if code in DENIED_CODES:
+                raise AccessDeniedError(f"{shown_url}: the server refuses these AWS credentials ({code}). {self.apply}") from None
+            if code in TRANSIENT_CODES or status >= 500 or status == 429:
+                raise TransientError(f"{shown_url}: the server says {code}", _parse_retry_after(error)) from None
             if code in ("PreconditionFailed", "412", "InvalidRange", "416"):
-                raise Passing(f"{where}: changed while it was fetched") from None
-            raise UserError(f"{where}: the server says {code}") from None
+                raise TransientError(f"{shown_url}: changed while it was fetched") from None
+            raise UserError(f"{shown_url}: the server says {code}") from None
         except (ConnectionError, HTTPClientError, IncompleteReadError, FlexibleChecksumError) as error:
-            raise Passing(f"{where}: the connection broke or was not made ({type(error).__name__})") from None
+            raise TransientError(f"{shown_url}: the connection broke or was not made ({type(error).__name__})") from None
         except BotoCoreError as error:
-            raise UserError(f"{where}: {type(error).__name__}") from None
+            raise UserError(f"{shown_url}: {type(error).__name__}") from None
 
     @contextmanager
-    def open(self, path: str, start: int, validator: str) -> Iterator[Answer]:
+    def open_object(self, path: str, start: int, validator: str) -> Iterator[FileResponse]:
         """The bytes of an object from `start` on, or from 0 where it is no longer that of `validator`."""
-        with self._told(path):
-            asked: dict[str, Any] = {"Bucket": self.name, "Key": self.prefix + path}
+        with self._translate_errors(path):
+            request: dict[str, Any] = {"Bucket": self.name, "Key": self.prefix + path}
             if start:
-                asked |= {"Range": f"bytes={start}-", "IfMatch": validator}
+                request |= {"Range": f"bytes={start}-", "IfMatch": validator}
             try:
-                answer = self._client.get_object(**asked)
+                response = self._client.get_object(**request)
             except ClientError as error:
                 if not start or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in (412, 416):
                     raise
-                start, answer = 0, self._client.get_object(Bucket=self.name, Key=self.prefix + path)
-            body = answer["Body"]
+                start, response = 0, self._client.get_object(Bucket=self.name, Key=self.prefix + path)
+            body = response["Body"]
             try:
-                yield Answer(_chunks(body), start, start + answer["ContentLength"], answer["ETag"], None)
+                yield FileResponse(_iter_chunks(body), start, start + response["ContentLength"], response["ETag"], None)
             finally:
                 body.close()
 
-    def listing(self, folder: str) -> list[Remote]:
+    def list_objects(self, folder: str) -> list[RemoteFile]:
         """The objects whose path begins with `folder`, sorted. One that is not there and one that is empty look the same."""
-        with self._told(folder):
+        with self._translate_errors(folder):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.prefix + folder)
-            found = [entry for page in pages for entry in page.get("Contents", [])]
-        return [self.file(e["Key"].removeprefix(self.prefix), e["Size"]) for e in found if not e["Key"].endswith("/")]
+            entries = [entry for page in pages for entry in page.get("Contents", [])]
+        return [self.make_remote(e["Key"].removeprefix(self.prefix), e["Size"]) for e in entries if not e["Key"].endswith("/")]
 
-    def sample(self, folder: str) -> list[int]:
+    def sample_sizes(self, folder: str) -> list[int]:
         """Sizes of the first objects whose path begins with `folder`, at most 1000 and by one request."""
-        with self._told(folder):
+        with self._translate_errors(folder):
             page = self._client.list_objects_v2(Bucket=self.name, Prefix=self.prefix + folder)
         return [entry["Size"] for entry in page.get("Contents", [])]
 
-    def file(self, path: str, size: int | None = None, place: str | None = None, checksum: Checksum | None = None) -> Remote:
+    def make_remote(
+        self, path: str, size: int | None = None, destination: str | None = None, checksum: Checksum | None = None
+    ) -> RemoteFile:
         """An object, for `place` below a source's folder; by default that is its own path."""
-        return Remote(place or path, self._url(path), partial(self.open, path), size, checksum)
+        return RemoteFile(destination or path, self._format_url(path), partial(self.open_object, path), size, checksum)
 
 
-def _chunks(body: Any) -> Iterator[bytes]:
-    while chunk := body.read(CHUNK):
+def _iter_chunks(body: Any) -> Iterator[bytes]:
+    while chunk := body.read(CHUNK_BYTES):
         yield chunk
 
 
-def _wait(error: ClientError) -> float | None:
-    asked = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
-    return float(asked) if str(asked).isdigit() else None
+def _parse_retry_after(error: ClientError) -> float | None:
+    header = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
+    return float(header) if str(header).isdigit() else None
 
 
-def _where() -> str:
+def _find_credentials_source() -> str:
     """Where AWS's client finds the user's credentials; empty where it finds none."""
-    found = boto3.session.Session().get_credentials()
-    return f"AWS, {found.method}" if found else ""
+    credentials = boto3.session.Session().get_credentials()
+    return f"AWS, {credentials.method}" if credentials else ""

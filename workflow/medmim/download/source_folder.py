@@ -14,48 +14,48 @@ from filelock import FileLock, Timeout
 from medmim.common import archives, files
 from medmim.common.errors import UserError
 from medmim.download import transfer
-from medmim.download.errors import Missing, Passing, Unreachable
+from medmim.download.errors import NotFoundError, TransientError, UnreachableError
 from medmim.download.ledger import Ledger
-from medmim.download.progress import Meter
-from medmim.download.transfer import Patience, Remote
+from medmim.download.progress import ProgressMeter
+from medmim.download.transfer import RemoteFile, RetryPolicy
 
 log = logging.getLogger("medmim")
 T = TypeVar("T")
 
 
-def safe(path: str) -> str:
+def check_destination(path: str) -> str:
     """`path` if it stays in its folder, which servers and tables of others name. Raises UserError."""
     parts = PurePosixPath(path)
     inside = path and not parts.is_absolute() and ".." not in parts.parts and "\\" not in path and path.isprintable()
-    if not inside or parts.parts[0] == files.ASIDE:
+    if not inside or parts.parts[0] == files.DOWNLOAD_FOLDER:
         raise UserError(f"{path!r} is not a path below the source's folder")
     return path
 
 
-def complete(limit: int | None) -> str:
+def make_completion_key(limit: int | None) -> str:
     """What a ledger says of a source that is there for so many patients."""
     return "all" if limit is None else f"all of {limit} patients"
 
 
-class Stopped(Exception):
+class DownloadStoppedError(Exception):
     """The work of one thread, as that of another failed."""
 
 
-class Folder:
+class DownloadFolder:
     """One source's folder, held by this process alone; a context. `missing` grows with what the owner does not have."""
 
-    def __init__(self, name: str, root: Path, patience: Patience | None = None, parallel: int = 4) -> None:
+    def __init__(self, name: str, root: Path, retry_policy: RetryPolicy | None = None, parallel: int = 4) -> None:
         self.name, self.root, self.parallel = name, root, parallel
-        self.patience = replace(patience or Patience(), over=threading.Event())
-        self.wanted: set[str] = set()
+        self.retry_policy = replace(retry_policy or RetryPolicy(), stop_event=threading.Event())
+        self.wanted_paths: set[str] = set()
         """Paths of the files that were asked for."""
         self.missing: dict[str, str] = {}
-        self._aside = root / files.ASIDE
-        self._aside.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self._aside / "lock", timeout=0)
-        self.meter = Meter(name)
+        self._temporary_folder = root / files.DOWNLOAD_FOLDER
+        self._temporary_folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self._temporary_folder / "lock", timeout=0)
+        self.meter = ProgressMeter(name)
 
-    def __enter__(self) -> "Folder":
+    def __enter__(self) -> "DownloadFolder":
         try:
             self._lock.acquire()
         except Timeout:
@@ -68,160 +68,165 @@ class Folder:
         self.meter.__exit__(None, None, None)
         self._lock.release()
 
-    def ask(self, question: Callable[[], T]) -> T:
+    def call_with_retries(self, request: Callable[[], T]) -> T:
         """An answer of a server, asked again while its faults may pass."""
         try:
-            return self.patience.call(question)
-        except Passing as error:
-            raise Unreachable(f"{error}, after {self.patience.retries} attempts") from None
+            return self.retry_policy.call(request)
+        except TransientError as error:
+            raise UnreachableError(f"{error}, after {self.retry_policy.retries} attempts") from None
 
-    def has(self, path: str) -> bool:
+    def has_file(self, path: str) -> bool:
         """Whether a file is there as it was fetched."""
-        return self.ledger.holds(path)
+        return self.ledger.has_file(path)
 
-    def required(self, remote: Remote) -> Path:
+    def fetch_required(self, remote: RemoteFile) -> Path:
         """A file without which there is no going on, fetched if it is not there. Raises UserError where the owner has it not."""
-        self.files([remote])
-        if why := self.missing.get(remote.path):
-            raise UserError(f"{why}: without it {self.name} can't be fetched")
+        self.fetch_files([remote])
+        if reason := self.missing.get(remote.path):
+            raise UserError(f"{reason}: without it {self.name} can't be fetched")
         return self.root / remote.path
 
-    def lacking(self, paths: Iterable[str]) -> list[str]:
+    def find_absent_files(self, paths: Iterable[str]) -> list[str]:
         """Those of the wanted paths whose files are not there yet, once each."""
-        found: dict[str, None] = {}
+        absent_paths: dict[str, None] = {}
         for path in paths:
-            self.wanted.add(path)
+            self.wanted_paths.add(path)
             try:
-                if not self.has(safe(path)):
-                    found[path] = None
+                if not self.has_file(check_destination(path)):
+                    absent_paths[path] = None
             except UserError as error:  # one bad row of a table is no reason to fetch nothing
                 self.missing[path] = str(error)
-        return list(found)
+        return list(absent_paths)
 
-    def aside(self, remote: Remote) -> None:
+    def fetch_auxiliary(self, remote: RemoteFile) -> None:
         """Fetch a file of use for the download only. Raises UserError where the owner has it not."""
-        if not self.has(remote.path):
-            self.meter.expect(1, remote.size or 0)
-            self.fetch(remote)
-            if why := self.missing.get(remote.path):
-                raise UserError(f"{why}: without it {self.name} can't be fetched")
+        if not self.has_file(remote.path):
+            self.meter.add_expected(1, remote.size or 0)
+            self.fetch_file(remote)
+            if reason := self.missing.get(remote.path):
+                raise UserError(f"{reason}: without it {self.name} can't be fetched")
 
-    def files(self, wanted: Iterable[Remote]) -> None:
+    def fetch_files(self, remotes: Iterable[RemoteFile]) -> None:
         """Fetch what is not there. What the owner does not have is noted in `missing`."""
-        at = {remote.path: remote for remote in wanted}
-        new = {path: at[path] for path in self.lacking(at)}
-        transfer.room(self.root, sum(r.size or 0 for r in new.values()))
-        known = [r.size for r in new.values() if r.size is not None]
-        self.meter.expect(len(new), sum(known) * len(new) // len(known) if known else 0)
-        self.each(new.values(), self.fetch)
+        remotes_by_path = {remote.path: remote for remote in remotes}
+        absent_remotes = {path: remotes_by_path[path] for path in self.find_absent_files(remotes_by_path)}
+        transfer.require_disk_space(self.root, sum(r.size or 0 for r in absent_remotes.values()))
+        known_sizes = [r.size for r in absent_remotes.values() if r.size is not None]
+        self.meter.add_expected(
+            len(absent_remotes), sum(known_sizes) * len(absent_remotes) // len(known_sizes) if known_sizes else 0
+        )
+        self.run_parallel(absent_remotes.values(), self.fetch_file)
 
-    def fetch(self, remote: Remote) -> None:
+    def fetch_file(self, remote: RemoteFile) -> None:
         """Fetch one file."""
         try:
-            if not self._adopted(remote):
-                sha256, checked = transfer.fetch(self.root, remote, self.patience, self.tell)
-                self.ledger.add(remote.path, sha256, remote.origin, str(checked or ""))
-        except Missing as error:
-            self.miss(remote.path, str(error))
-        except Passing as error:
-            raise Unreachable(f"{error}, after {self.patience.retries} attempts. Start again to go on where it stopped") from None
-        self.meter.done()
+            if not self._adopt_existing(remote):
+                sha256, verified_checksum = transfer.fetch_file(self.root, remote, self.retry_policy, self.count_bytes)
+                self.ledger.add_file(remote.path, sha256, remote.origin, str(verified_checksum or ""))
+        except NotFoundError as error:
+            self.mark_missing(remote.path, str(error))
+        except TransientError as error:
+            raise UnreachableError(
+                f"{error}, after {self.retry_policy.retries} attempts. Start again to go on where it stopped"
+            ) from None
+        self.meter.add_file()
 
-    def _adopted(self, remote: Remote) -> bool:
+    def _adopt_existing(self, remote: RemoteFile) -> bool:
         """Whether a file is there that nobody noted, the user's own or one that a kill left: checked, it is taken."""
-        place = self.root / remote.path
-        if not place.is_file():
+        target = self.root / remote.path
+        if not target.is_file():
             return False
-        sha256 = files.sha256(place)
-        if remote.size is not None and place.stat().st_size != remote.size:
-            wrong = f"has {place.stat().st_size} bytes, the owner's {remote.size}"
-        elif remote.checksum and remote.checksum.digest != transfer.digest(place, remote.checksum.algorithm):
-            wrong = f"has another {remote.checksum.algorithm} than the owner states"
+        sha256 = files.hash_file(target)
+        if remote.size is not None and target.stat().st_size != remote.size:
+            mismatch = f"has {target.stat().st_size} bytes, the owner's {remote.size}"
+        elif remote.checksum and remote.checksum.digest != transfer.hash_file(target, remote.checksum.algorithm):
+            mismatch = f"has another {remote.checksum.algorithm} than the owner states"
         else:
-            self.ledger.add(remote.path, sha256, remote.origin, str(remote.checksum or ""))
-            self.tell(place.stat().st_size)
+            self.ledger.add_file(remote.path, sha256, remote.origin, str(remote.checksum or ""))
+            self.count_bytes(target.stat().st_size)
             return True
-        raise UserError(f"{place} {wrong}: move it away to have it fetched")
+        raise UserError(f"{target} {mismatch}: move it away to have it fetched")
 
-    def keep(self, path: str, chunks: Iterable[bytes], origin: str) -> None:
+    def store_member(self, path: str, chunks: Iterable[bytes], origin: str) -> None:
         """Put a file in its place whose bytes came out of an archive."""
-        place = self.root / safe(path)
+        target = self.root / check_destination(path)
         sha256 = hashlib.sha256()
-        temporary = self._aside / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.member"
+        temporary = self._temporary_folder / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.member"
         try:
             with temporary.open("wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
                     sha256.update(chunk)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-        self.ledger.add(path, sha256.hexdigest(), origin)
+        self.ledger.add_file(path, sha256.hexdigest(), origin)
 
-    def archive(self, remote: Remote, want: Callable[[str], str | None]) -> None:
+    def fetch_archive(self, remote: RemoteFile, get_destination: Callable[[str], str | None]) -> None:
         """Fetch a zip or tar, take out the members that `want` gives a place, and delete it; at most once."""
-        if self.ledger.finished(remote.origin, f"{remote.origin}!"):
+        if self.ledger.is_done(remote.origin, f"{remote.origin}!"):
             return
-        path = f"{files.ASIDE}/{remote.path}"
-        transfer.room(self.root, 2 * (remote.size or 0))  # itself, and what comes out of it
-        self.aside(replace(remote, path=path))
-        taken = 0
+        path = f"{files.DOWNLOAD_FOLDER}/{remote.path}"
+        transfer.require_disk_space(self.root, 2 * (remote.size or 0))  # itself, and what comes out of it
+        self.fetch_auxiliary(replace(remote, path=path))
+        member_count = 0
         log.info("%s: taking files out of %s", self.name, remote.path)
         try:
-            for place, content in archives.chosen(archives.members(self.root / path), want):
-                if not self.has(place):
-                    self.keep(place, archives.chunks(content), f"{remote.origin}!{place}")
-                taken += 1
-        except (archives.Damaged, UserError) as error:
+            for destination, content in archives.select_members(archives.iter_members(self.root / path), get_destination):
+                if not self.has_file(destination):
+                    self.store_member(destination, archives.iter_chunks(content), f"{remote.origin}!{destination}")
+                member_count += 1
+        except (archives.DamagedArchiveError, UserError) as error:
             raise UserError(f"{remote.origin}: {error}") from None
-        if not taken:
+        if not member_count:
             raise UserError(f"{remote.origin}: holds none of the files that {self.name} is read from")
-        self.ledger.finish(remote.origin)
+        self.ledger.mark_done(remote.origin)
         (self.root / path).unlink()
 
-    def tell(self, count: int) -> None:
+    def count_bytes(self, count: int) -> None:
         """Count bytes that came; ends the work that called it where all is to end."""
-        if self.patience.over.is_set():
-            raise Stopped
-        self.meter.tell(count)
+        if self.retry_policy.stop_event.is_set():
+            raise DownloadStoppedError
+        self.meter.add_bytes(count)
 
-    def miss(self, path: str, why: str) -> None:
+    def mark_missing(self, path: str, reason: str) -> None:
         """Note that the owner does not have a file."""
-        self.wanted.add(path)
-        self.missing[path] = why
-        self.ledger.miss(path, why)
+        self.wanted_paths.add(path)
+        self.missing[path] = reason
+        self.ledger.add_missing(path, reason)
 
-    def each(self, items: Iterable[T], do: Callable[[T], None]) -> None:
+    def run_parallel(self, items: Iterable[T], process_item: Callable[[T], None]) -> None:
         """Do something with every item, several at once; the first that fails ends it, and what has come of others is kept."""
         with ThreadPoolExecutor(self.parallel) as pool:
-            waiting: set[Future[None]] = set()
+            pending: set[Future[None]] = set()
             try:
                 for item in items:
-                    waiting.add(pool.submit(do, item))
-                    if len(waiting) >= 64 * self.parallel:
-                        done, waiting = wait(waiting, return_when="FIRST_COMPLETED")
+                    pending.add(pool.submit(process_item, item))
+                    if len(pending) >= 64 * self.parallel:
+                        done, pending = wait(pending, return_when="FIRST_COMPLETED")
                         for future in done:
                             future.result()
-                done, waiting = wait(waiting, return_when=FIRST_EXCEPTION)
+                done, pending = wait(pending, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
             except BaseException:
-                self.patience.over.set()
-                for future in waiting:
+                self.retry_policy.stop_event.set()
+                for future in pending:
                     future.cancel()
                 raise
 
-    def complete(self, limit: int | None) -> None:
+    def mark_complete(self, limit: int | None) -> None:
         """Note that all is there for so many patients."""
-        self.ledger.finish(complete(limit))
+        self.ledger.mark_done(make_completion_key(limit))
 
-    def check(self, limit: float) -> None:
+    def check_missing_share(self, max_share: float) -> None:
         """Raise UserError where more than the share `limit` of what was wanted is missing at the owner's."""
-        if len(self.missing) > limit * len(self.wanted):
-            shown = [f"\n  {path}: {why}" for path, why in sorted(self.missing.items())[:5]]
-            more = f"\n  and {len(self.missing) - 5} more, all in {self.ledger.path}" if len(self.missing) > 5 else ""
+        if len(self.missing) > max_share * len(self.wanted_paths):
+            examples = [f"\n  {path}: {why}" for path, why in sorted(self.missing.items())[:5]]
+            remainder_note = f"\n  and {len(self.missing) - 5} more, all in {self.ledger.path}" if len(self.missing) > 5 else ""
             raise UserError(
-                f"{self.name}: {len(self.missing)} of {len(self.wanted)} files are missing at the owner's, more than the share"
-                f" {limit:g} that max_missing allows{''.join(shown)}{more}"
+                f"{self.name}: {len(self.missing)} of {len(self.wanted_paths)} files are missing at the owner's, more than "
+                "the share"
+                f" {max_share:g} that max_missing allows{''.join(examples)}{remainder_note}"
             )

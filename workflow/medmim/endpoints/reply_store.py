@@ -14,9 +14,9 @@ from typing import Any
 
 from medmim.common.errors import UserError
 
-PATIENCE = 60.0
+LOCK_TIMEOUT_SECONDS = 60.0
 """Seconds to wait for another process that is writing."""
-TABLES = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, url TEXT NOT NULL, id TEXT) WITHOUT ROWID;
 """
@@ -27,10 +27,10 @@ class Replies:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)  # each statement is a transaction
+        self._db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None)  # each statement is a transaction
         try:
             self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(TABLES)
+            self._db.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise UserError(
@@ -45,25 +45,25 @@ class Replies:
         self._db.close()
 
     def __contains__(self, key: str) -> bool:
-        return self._row("SELECT 1 FROM replies WHERE key = ?", key) is not None
+        return self._fetch_row("SELECT 1 FROM replies WHERE key = ?", key) is not None
 
     def get(self, key: str) -> Any:
         """The value kept under a key, or None."""
-        found = self._row("SELECT value FROM replies WHERE key = ?", key)
-        return None if found is None else json.loads(found[0])
+        row = self._fetch_row("SELECT value FROM replies WHERE key = ?", key)
+        return None if row is None else json.loads(row[0])
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value that JSON can hold, unless there is one; it is on the disk when this returns."""
         self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(value)))
 
-    def _row(self, query: str, *values: str) -> Any:
-        with closing(self._db.execute(query, values)) as found:
-            return found.fetchone()
+    def _fetch_row(self, query: str, *values: str) -> Any:
+        with closing(self._db.execute(query, values)) as cursor:
+            return cursor.fetchone()
 
-    def batches(self, url: str) -> dict[str, str | None]:
+    def pending_batches(self, url: str) -> dict[str, str | None]:
         """Batches on their way at a service: its id for each by our name, None where it is not known that it was made."""
-        with closing(self._db.execute("SELECT name, id FROM batches WHERE url = ? ORDER BY name", (url,))) as found:
-            return dict(found.fetchall())
+        with closing(self._db.execute("SELECT name, id FROM batches WHERE url = ? ORDER BY name", (url,))) as cursor:
+            return dict(cursor.fetchall())
 
     def plan_batch(self, url: str) -> str:
         """Name of a batch that is about to be made."""
@@ -71,9 +71,9 @@ class Replies:
         self._db.execute("INSERT INTO batches VALUES (?, ?, NULL)", (name, url))
         return name
 
-    def made_batch(self, name: str, id: str) -> None:
+    def record_batch_id(self, name: str, batch_id: str) -> None:
         """Note that the service has it."""
-        self._db.execute("UPDATE batches SET id = ? WHERE name = ?", (id, name))
+        self._db.execute("UPDATE batches SET id = ? WHERE name = ?", (batch_id, name))
 
     def end_batch(self, name: str, replies: Mapping[str, Any]) -> None:
         """Keep the replies of a batch and forget it, both or neither."""

@@ -5,39 +5,45 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medmim.export.questions import Questions, Row, group
-from medmim.sources.terms import OWNERS
+from medmim.export.questions import QuestionRow, Questions, find_set_group
+from medmim.sources.terms import PROVIDERS
 
 if TYPE_CHECKING:
     from medmim.export.datasheet import Datasheet
 
-OTHERS = {"medframeqa": "MedFrameQA, SuhaoYu1020/MedFrameQA", "medxpertqa": "MedXpertQA MM, TsinghuaC3I/MedXpertQA"}
+OTHER_SOURCES = {"medframeqa": "MedFrameQA, SuhaoYu1020/MedFrameQA", "medxpertqa": "MedXpertQA MM, TsinghuaC3I/MedXpertQA"}
 """Sources beside the six, by name."""
 
 
-def owner(questions: Questions, source: str) -> str:
+def describe_owner(questions: Questions, source: str) -> str:
     """Whose a source is."""
     if source in questions.synthetic:
         return "phantoms, synthetic"
-    return OWNERS[source].name if source in OWNERS else OTHERS.get(source, source)
+    return PROVIDERS[source].name if source in PROVIDERS else OTHER_SOURCES.get(source, source)
 
 
-def licence(questions: Questions) -> dict[str, str]:
+def build_licence_header(questions: Questions) -> dict[str, str]:
     """Licence of the whole, in the terms of a dataset card."""
     if questions.licences.keys() <= questions.synthetic:
         return {"license": "apache-2.0"}
     return {"license": "other", "license_name": "terms-of-each-source", "license_link": "README.md"}
 
 
-def _patients(rows: list[Row]) -> int:
+def _count_patients(rows: list[QuestionRow]) -> int:
     return len({patient for row in rows for patient in row["patient_ids"]})
 
 
-def text(questions: Questions, use: str, sheet: "Datasheet | None" = None) -> str:
+def render_card(questions: Questions, usage: str, sheet: "Datasheet | None" = None) -> str:
     """Markdown; `use` says how this tool is called, `sheet` is the datasheet that the card ends with."""
     rows = questions.rows
-    made = [name for name in questions.licences if name in questions.synthetic]
-    drawn = "Everything here" if len(made) == len(questions.licences) else f"What is from {', '.join(made)}" if made else ""
+    synthetic_sources = [name for name in questions.licences if name in questions.synthetic]
+    synthetic_label = (
+        "Everything here"
+        if len(synthetic_sources) == len(questions.licences)
+        else f"What is from {', '.join(synthetic_sources)}"
+        if synthetic_sources
+        else ""
+    )
     env = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -47,17 +53,19 @@ def text(questions: Questions, use: str, sheet: "Datasheet | None" = None) -> st
         run=questions.run,
         questions=len(rows),
         images=len({i for row in rows for i in row["image_ids"]}),
-        patients=_patients(rows),
-        credentialed=[f"{count:,} of {owner(questions, name)}" for name, count in sorted(questions.credentialed.items())],
-        synthetic=drawn,
-        use=use.strip(),
+        patients=_count_patients(rows),
+        credentialed=[
+            f"{count:,} of {describe_owner(questions, name)}" for name, count in sorted(questions.credentialed.items())
+        ],
+        synthetic=synthetic_label,
+        use=usage.strip(),
         sets=[
             {
                 "name": name,
-                "part": "train" if questions.split == "train" else group(name).replace("_", "-"),
+                "part": "train" if questions.split == "train" else find_set_group(name).replace("_", "-"),
                 "closed": sum(row["kind"] == "closed" for row in of_set),
                 "open": sum(row["kind"] == "open" for row in of_set),
-                "patients": _patients(of_set),
+                "patients": _count_patients(of_set),
             }
             for name, of_set in questions.sets.items()
         ],
@@ -65,8 +73,8 @@ def text(questions: Questions, use: str, sheet: "Datasheet | None" = None) -> st
             {
                 "name": name,
                 "questions": questions.sources[name],
-                "what": owner(questions, name),
-                "licence": questions.licence(name),
+                "what": describe_owner(questions, name),
+                "licence": questions.format_licence(name),
             }
             for name in questions.licences
         ],

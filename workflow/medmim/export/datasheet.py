@@ -7,44 +7,44 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from medmim.benchmarks.quality.faults import FAULTS, SetAudit, audit
+from medmim.benchmarks.quality.faults import FAULTS, SetAudit, audit_files
 from medmim.export import card
-from medmim.export.questions import NAMES, Questions, Row
-from medmim.questions.prompt import blind
-from medmim.sources.terms import OWNERS
-from medmim.tables.data_policy import UNSTATED
+from medmim.export.questions import SPLIT_NAMES, QuestionRow, Questions
+from medmim.questions.prompt import strip_placeholders
+from medmim.sources.terms import PROVIDERS
+from medmim.tables.data_policy import UNSTATED_LICENCE
 
-LEAKS = FAULTS[:3]
+LEAK_FAULTS = FAULTS[:3]
 """Those of the audit's faults that are about another table of questions."""
 
 
-def _counted(values: Iterable[Any]) -> str:
+def _format_counts(values: Iterable[Any]) -> str:
     """2 (799), 3 (134)"""
     return ", ".join(f"{value} ({count:,})" for value, count in sorted(Counter(values).items()))
 
 
-def _share(part: float) -> str:
+def _format_percent(part: float) -> str:
     return f"{100 * part:.1f} %"
 
 
-def _set(name: str, rows: list[Row], audited: SetAudit) -> dict[str, Any]:
-    found, words = audited.figures(), sorted(len(row["answer"].split()) for row in rows)
-    largest = found["largest_patient"]
+def _describe_set(name: str, rows: list[QuestionRow], audited: SetAudit) -> dict[str, Any]:
+    figures, words = audited.compute_figures(), sorted(len(row["answer"].split()) for row in rows)
+    largest = figures["largest_patient"]
     return {
         "name": name,
         "questions": len(rows),
-        "closed": found["closed"],
-        "open": found["open"],
-        "wordings": len({blind(row["question"]) for row in rows}),
-        "images": _counted(len(row["image_ids"]) for row in rows),
-        "options": _counted(len(row["options"]) for row in rows if row["options"]) or "none",
-        "letters": ", ".join(f"{letter} {count:,}" for letter, count in found["letters"].items()) or "none",
+        "closed": figures["closed"],
+        "open": figures["open"],
+        "wordings": len({strip_placeholders(row["question"]) for row in rows}),
+        "images": _format_counts(len(row["image_ids"]) for row in rows),
+        "options": _format_counts(len(row["options"]) for row in rows if row["options"]) or "none",
+        "letters": ", ".join(f"{letter} {count:,}" for letter, count in figures["letters"].items()) or "none",
         "words": f"{median_low(words)}, {words[0]} to {words[-1]}",
-        "chance": "none" if found["chance"] is None else _share(found["chance"]),
-        "majority": "none" if found["majority"] is None else _share(found["majority"]),
-        "patients": found["patients"],
-        "largest": _share(largest["share"]) if largest else "none",
-        "faults": {fault: found[fault] for fault in FAULTS},
+        "chance": "none" if figures["chance"] is None else _format_percent(figures["chance"]),
+        "majority": "none" if figures["majority"] is None else _format_percent(figures["majority"]),
+        "patients": figures["patients"],
+        "largest": _format_percent(largest["share"]) if largest else "none",
+        "faults": {fault: figures[fault] for fault in FAULTS},
     }
 
 
@@ -74,43 +74,43 @@ class Datasheet:
     """sha256 of each table that it was made from, by the name of the file."""
 
     @classmethod
-    def of(cls, questions: Questions, qa: Path, against: Sequence[Path], tables: Mapping[str, str]) -> "Datasheet":
+    def from_questions(cls, questions: Questions, qa: Path, against: Sequence[Path], tables: Mapping[str, str]) -> "Datasheet":
         """`qa`: the table of the questions; `against`: tables of questions that should share nothing with it.
 
         Raises tables.TableError, ReleaseError.
         """
         rows = questions.rows
-        other = next(name for split, name in NAMES.items() if split != questions.split)
-        _, audits = audit(against, [qa])
-        shown = questions.shown
-        modalities = Counter(shown["modality"].replace("", UNSTATED))
+        other = next(name for split, name in SPLIT_NAMES.items() if split != questions.split)
+        _, audits = audit_files(against, [qa])
+        image_rows = questions.image_rows
+        modalities = Counter(image_rows["modality"].replace("", UNSTATED_LICENCE))
         return cls(
             split=questions.split,
             other=other if against else "",
-            sets=[_set(name, of_set, audits[name]) for name, of_set in questions.sets.items()],
-            faults=FAULTS if against else FAULTS[len(LEAKS) :],
+            sets=[_describe_set(name, of_set, audits[name]) for name, of_set in questions.sets.items()],
+            faults=FAULTS if against else FAULTS[len(LEAK_FAULTS) :],
             abilities=dict(sorted(Counter(row["ability"] for row in rows).items())),
             generators=dict(sorted(Counter(row["generator"] for row in rows).items())),
             modalities=dict(sorted(modalities.items())),
-            absent=len({i for row in rows for i in row["image_ids"]} - {*shown.index}),
-            largest=(int(shown["width"].max()), int(shown["height"].max())) if len(shown) else (0, 0),
-            sources=[_source(questions, name) for name in questions.licences],
+            absent=len({i for row in rows for i in row["image_ids"]} - {*image_rows.index}),
+            largest=(int(image_rows["width"].max()), int(image_rows["height"].max())) if len(image_rows) else (0, 0),
+            sources=[_describe_source(questions, name) for name in questions.licences],
             tables=tables,
         )
 
-    def leaks(self) -> dict[str, int]:
+    def count_leaks(self) -> dict[str, int]:
         """Questions with each leak, over all sets; empty where none was looked for."""
-        return {leak: sum(s["faults"][leak] for s in self.sets) for leak in LEAKS if leak in self.faults}
+        return {leak: sum(s["faults"][leak] for s in self.sets) for leak in LEAK_FAULTS if leak in self.faults}
 
 
-def _source(questions: Questions, name: str) -> dict[str, Any]:
-    drawn, known = name in questions.synthetic, OWNERS.get(name)
+def _describe_source(questions: Questions, name: str) -> dict[str, Any]:
+    is_synthetic, owner = name in questions.synthetic, PROVIDERS.get(name)
     return {
         "name": name,
         "questions": questions.sources[name],
-        "what": card.owner(questions, name),
-        "licence": questions.licence(name),
-        "terms": "drawn here" if drawn else known.terms if known else UNSTATED,
-        "access": "none needed" if drawn else known.access if known else UNSTATED,
-        "models": "No condition." if drawn else known.models if known else UNSTATED,
+        "what": card.describe_owner(questions, name),
+        "licence": questions.format_licence(name),
+        "terms": "drawn here" if is_synthetic else owner.terms if owner else UNSTATED_LICENCE,
+        "access": "none needed" if is_synthetic else owner.access if owner else UNSTATED_LICENCE,
+        "models": "No condition." if is_synthetic else owner.model_terms if owner else UNSTATED_LICENCE,
     }

@@ -13,12 +13,12 @@ from medmim.export import card, croissant, parquet
 from medmim.export.datasheet import Datasheet
 from medmim.export.questions import Questions
 
-SIZES = (1_000, 10_000, 100_000)
-SPLITS = {"benchmark": "test", "train": "train"}
+SIZE_LIMITS = (1_000, 10_000, 100_000)
+HUB_SPLITS = {"benchmark": "test", "train": "train"}
 """What the hub calls our splits."""
-SHARD = 2_048
+QUESTIONS_PER_FILE = 2_048
 """Questions a file: with their images some hundred megabytes."""
-USE = """
+USAGE = """
 ```python
 from datasets import load_dataset
 
@@ -33,62 +33,70 @@ A question is asked as its images, its text, and one line `A: text` per option.{
 |---|---|
 {columns}
 """
-NO_IMAGES = " The images are not\nin here: `image_ids` names them."
+NO_IMAGES_NOTE = " The images are not\nin here: `image_ids` names them."
 
 
-def _feature(name: str, kind: Any) -> dict[str, Any]:
+def _build_feature(name: str, kind: Any) -> dict[str, Any]:
     return {"name": name, **({"sequence": kind[0]} if isinstance(kind, list) else {"dtype": kind})}
 
 
-def _size(count: int) -> str:
-    words = [f"{n // 1000}K" for n in SIZES]
-    place = sum(count >= n for n in SIZES)
-    return f"n<{words[0]}" if not place else f"{words[place - 1]}<n<{words[place]}" if place < len(SIZES) else f"n>{words[-1]}"
+def _format_size_category(count: int) -> str:
+    words = [f"{n // 1000}K" for n in SIZE_LIMITS]
+    n_reached = sum(count >= n for n in SIZE_LIMITS)
+    return (
+        f"n<{words[0]}"
+        if not n_reached
+        else f"{words[n_reached - 1]}<n<{words[n_reached]}"
+        if n_reached < len(SIZE_LIMITS)
+        else f"n>{words[-1]}"
+    )
 
 
-def write(folder: Path, questions: Questions, sheet: Datasheet) -> str:
+def write_export(folder: Path, questions: Questions, sheet: Datasheet) -> str:
     """Fill `folder`; says in a few words what was made. Raises mlcroissant.ValidationError."""
-    columns = parquet.columns(questions.with_images)
-    features = [_feature(name, kind) for name, (kind, _) in columns.items()]
-    split = SPLITS[questions.split]
+    columns = parquet.select_columns(questions.with_images)
+    features = [_build_feature(name, kind) for name, (kind, _) in columns.items()]
+    split = HUB_SPLITS[questions.split]
     configs: list[dict[str, Any]] = []
     infos: list[dict[str, Any]] = []
     shards: dict[str, list[Path]] = {}
 
-    def describe(name: str, path: str, count: int, in_memory: int, on_disk: int) -> None:
+    def add_config(name: str, path: str, count: int, in_memory: int, on_disk: int) -> None:
         configs.append({"config_name": name, "data_files": [{"split": split, "path": path}]})
-        told = {"name": split, "num_bytes": in_memory, "num_examples": count}
+        split_info = {"name": split, "num_bytes": in_memory, "num_examples": count}
         sizes = {"download_size": on_disk, "dataset_size": in_memory}
-        infos.append({"config_name": name, "features": [dict(f) for f in features], "splits": [told], **sizes})
+        infos.append({"config_name": name, "features": [dict(f) for f in features], "splits": [split_info], **sizes})
 
     for name, rows in questions.sets.items():
-        starts = range(0, len(rows), SHARD)
+        starts = range(0, len(rows), QUESTIONS_PER_FILE)
         shards[name] = [folder / f"data/{name}-{n:05d}-of-{len(starts):05d}.parquet" for n in range(len(starts))]
         parts = zip(shards[name], starts, strict=True)
-        in_memory = sum(parquet.write(path, questions, rows[start : start + SHARD]) for path, start in parts)
-        describe(name, f"data/{name}-*.parquet", len(rows), in_memory, sum(path.stat().st_size for path in shards[name]))
+        in_memory = sum(
+            parquet.write_questions(path, questions, rows[start : start + QUESTIONS_PER_FILE]) for path, start in parts
+        )
+        add_config(name, f"data/{name}-*.parquet", len(rows), in_memory, sum(path.stat().st_size for path in shards[name]))
     totals = (sum(i["dataset_size"] for i in infos), sum(i["download_size"] for i in infos))
-    describe("all", "data/*.parquet", len(questions.rows), *totals)
+    add_config("all", "data/*.parquet", len(questions.rows), *totals)
     configs[-1]["default"] = True
     header = {
         "pretty_name": f"Med-MIM {questions.name}",
-        **card.licence(questions),
+        **card.build_licence_header(questions),
         "language": ["en"],
         "task_categories": ["visual-question-answering"],
         "tags": ["medical", "multi-image", *(["synthetic"] if questions.synthetic else [])],
-        "size_categories": [_size(len(questions.rows))],
+        "size_categories": [_format_size_category(len(questions.rows))],
         "configs": configs,
         "dataset_info": infos,
     }
-    use = USE.format(
+    usage = USAGE.format(
         folder="path/to/this/folder",
         split=split,
         set=next(iter(questions.sets)),
-        images="" if questions.with_images else NO_IMAGES,
+        images="" if questions.with_images else NO_IMAGES_NOTE,
         columns="\n".join(f"| `{name}` | {meaning} |" for name, (_, meaning) in columns.items()),
     )
     front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=1000)
-    text = card.text(questions, use, sheet)
+    text = card.render_card(questions, usage, sheet)
     (folder / "README.md").write_text(f"---\n{front}---\n\n{text}", encoding="utf-8")
-    croissant.write(folder, questions, sheet, shards)
+    croissant.write_croissant(folder, questions, sheet, shards)
     return f"{len(questions.sets)} sets, {len(questions.rows)} questions"

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from medmim.export import card, lmms_utils, parquet
-from medmim.export.questions import Questions, group
+from medmim.export.questions import Questions, find_set_group
 from medmim.scoring import open_ended, reply_parser
 
-COMMON = "_medmim"  # no .yaml: lmms-eval takes every *.yaml for a task or a group
-TEMPLATE = """\
+COMMON_FILE = "_medmim"  # no .yaml: lmms-eval takes every *.yaml for a task or a group
+COMMON_TEMPLATE = """\
 dataset_path: parquet
 test_split: test
 output_type: generate_until
@@ -35,7 +35,7 @@ lmms_eval_specific_kwargs:  # put around the question; empty, it is what the Med
 metadata:
   version: 1.0
 """
-TASK = """\
+TASK_TEMPLATE = """\
 include: {common}
 task: {task}
 dataset_kwargs:
@@ -44,17 +44,17 @@ dataset_kwargs:
 process_results: !function utils.{kind}_results
 metric_list:
 """
-METRIC = """\
+METRIC_TEMPLATE = """\
   - metric: {metric}
     aggregation: mean
     higher_is_better: {better}
 """
-METRICS = {
+METRIC_DIRECTIONS = {
     "closed": {"accuracy": True, **{f"{rate}_rate": False for rate in lmms_utils.RATES}},
     "open": {"exact_match": True, "token_recall": True, "token_f1": True},
 }
 """By kind: whether more is better, by metric."""
-USE = """
+USAGE = """
 ```bash
 python -m lmms_eval --model qwen2_5_vl --model_args pretrained=Qwen/Qwen2.5-VL-7B-Instruct \\
   --include_path path/to/this/folder --tasks medmim --batch_size 1
@@ -68,29 +68,34 @@ accuracy.
 """
 
 
-def write(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str:
+def write_export(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str:
     """Fill `folder`; says in a few words what was made. cfg: max_new_tokens."""
     groups: dict[str, list[str]] = {}
-    for set_, kind, rows in questions.parts():
+    for set_, kind, rows in questions.iterate_parts():
         task = f"medmim_{set_}" + ("_open" if kind == "open" else "")
-        parquet.write(folder / "data" / f"{task}.parquet", questions, rows)
-        metrics = (METRIC.format(metric=m, better=str(more).lower()) for m, more in METRICS[kind].items())
-        (folder / f"{task}.yaml").write_text(TASK.format(common=COMMON, task=task, kind=kind) + "".join(metrics))
-        groups.setdefault("open" if kind == "open" else group(set_), []).append(task)
+        parquet.write_questions(folder / "data" / f"{task}.parquet", questions, rows)
+        metrics = (METRIC_TEMPLATE.format(metric=m, better=str(more).lower()) for m, more in METRIC_DIRECTIONS[kind].items())
+        (folder / f"{task}.yaml").write_text(TASK_TEMPLATE.format(common=COMMON_FILE, task=task, kind=kind) + "".join(metrics))
+        groups.setdefault("open" if kind == "open" else find_set_group(set_), []).append(task)
     tasks = [task for members in groups.values() for task in members]
-    top = groups.pop("further", [])
+    further_tasks = groups.pop("further", [])
     for name, members in groups.items():
-        summed = [{"metric": "accuracy", "aggregation": "mean", "weight_by_size": True}] if name != "open" else None
-        _group(folder, f"medmim_{name}", members, summed)
-    _group(folder, "medmim", [*(f"medmim_{name}" for name in groups), *top])
-    (folder / COMMON).write_text(TEMPLATE.format(max_new_tokens=cfg["max_new_tokens"]))
-    for name, module in {"utils": lmms_utils, "extract": reply_parser, "openended": open_ended}.items():
+        aggregation = [{"metric": "accuracy", "aggregation": "mean", "weight_by_size": True}] if name != "open" else None
+        _write_group(folder, f"medmim_{name}", members, aggregation)
+    _write_group(folder, "medmim", [*(f"medmim_{name}" for name in groups), *further_tasks])
+    (folder / COMMON_FILE).write_text(COMMON_TEMPLATE.format(max_new_tokens=cfg["max_new_tokens"]))
+    for name, module in {"utils": lmms_utils, "reply_parser": reply_parser, "open_ended": open_ended}.items():
         (folder / f"{name}.py").write_text(inspect.getsource(module), encoding="utf-8")
-    use = USE.format(tasks=", ".join(f"`{task}`" for task in tasks))
-    (folder / "README.md").write_text(card.text(questions, use), encoding="utf-8")
+    usage = USAGE.format(tasks=", ".join(f"`{task}`" for task in tasks))
+    (folder / "README.md").write_text(card.render_card(questions, usage), encoding="utf-8")
     return f"{len(tasks)} tasks, {len(questions.rows)} questions"
 
 
-def _group(folder: Path, name: str, members: list[str], summed: list[dict[str, Any]] | None = None) -> None:
-    told = {"group": name, "task": members, **({"aggregate_metric_list": summed} if summed else {}), "metadata": {"version": 1.0}}
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(told, sort_keys=False))
+def _write_group(folder: Path, name: str, members: list[str], aggregation: list[dict[str, Any]] | None = None) -> None:
+    group_config = {
+        "group": name,
+        "task": members,
+        **({"aggregate_metric_list": aggregation} if aggregation else {}),
+        "metadata": {"version": 1.0},
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(group_config, sort_keys=False))

@@ -16,7 +16,7 @@ Doc = dict[str, Any]
 
 
 @cache
-def _beside(name: str) -> Any:
+def _load_sibling_module(name: str) -> Any:
     """A module of this folder, which is on no path."""
     spec = importlib.util.spec_from_file_location(f"medmim_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
@@ -33,10 +33,10 @@ def doc_to_visual(doc: Doc) -> list[Any]:
 
 def doc_to_text(doc: Doc, lmms_eval_specific_kwargs: dict[str, str] | None = None) -> str:
     """The question, then one line per option, between what lmms_eval_specific_kwargs puts around it."""
-    around = lmms_eval_specific_kwargs or {}
+    kwargs = lmms_eval_specific_kwargs or {}
     options = [f"{letter}: {text}" for letter, text in zip(string.ascii_uppercase, doc["options"], strict=False)]
     text = "\n".join([doc["question"].replace(IMAGE, "").strip(), *options])
-    return around.get("pre_prompt", "") + text + around.get("post_prompt", "")
+    return kwargs.get("pre_prompt", "") + text + kwargs.get("post_prompt", "")
 
 
 def doc_to_target(doc: Doc) -> str:
@@ -46,15 +46,15 @@ def doc_to_target(doc: Doc) -> str:
 
 def closed_results(doc: Doc, results: list[str]) -> dict[str, float]:
     """Whether the reply names the gold option, and how it was read. What can't be read counts as wrong."""
-    extract = _beside("extract")
-    reading = extract.read(results[0], doc["options"])
-    right = reading.index is not None and extract.same_option(doc["options"], reading.index, doc["answer_index"])
+    reply_parser = _load_sibling_module("reply_parser")
+    reading = reply_parser.parse_reply(results[0], doc["options"])
+    right = reading.index is not None and reply_parser.is_same_option(doc["options"], reading.index, doc["answer_index"])
     return {"accuracy": float(right), **{f"{rate}_rate": float(reading.status == rate) for rate in RATES}}
 
 
 def open_results(doc: Doc, results: list[str]) -> dict[str, float]:
     """Overlap of the reply with the gold."""
-    openended = _beside("openended")
-    _, recall, f1 = openended.overlap(results[0], doc["answer"])
-    same = openended.tokens(results[0]) == openended.tokens(doc["answer"])
+    open_ended = _load_sibling_module("open_ended")
+    _, recall, f1 = open_ended.compute_overlap(results[0], doc["answer"])
+    same = open_ended.tokenize_answer(results[0]) == open_ended.tokenize_answer(doc["answer"])
     return {"exact_match": float(same), "token_recall": recall, "token_f1": f1}

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medmim.common.files import whole
-from medmim.export.questions import Questions, Row
-from medmim.tables.data_policy import Rules
+from medmim.common.files import write_atomically
+from medmim.export.questions import QuestionRow, Questions
+from medmim.tables.data_policy import DataPolicy
 
 COLUMNS = {
     "qa_id": ("string", "hash of question, options, answer and images"),
@@ -33,44 +33,52 @@ COLUMNS = {
     "generator": ("string", "what made the question, with its version"),
 }
 """Type and meaning by name; a list stands for several."""
-ROWS = 64
+ROWS_PER_GROUP = 64
 """Questions in a row group: with their images, tens of megabytes at most."""
 
 
-def _arrow(kind: Any) -> pa.DataType:
+def _build_arrow_type(kind: Any) -> pa.DataType:
     if isinstance(kind, list):
-        return pa.list_(_arrow(kind[0]))
+        return pa.list_(_build_arrow_type(kind[0]))
     return pa.struct({"bytes": pa.binary(), "path": pa.string()}) if kind == "image" else pa.type_for_alias(kind)
 
 
-def _feature(kind: Any) -> dict[str, Any]:
+def _build_feature(kind: Any) -> dict[str, Any]:
     if isinstance(kind, list):
-        return {"feature": _feature(kind[0]), "_type": "Sequence"}  # a List for datasets 4 and later; the name older ones know
+        return {
+            "feature": _build_feature(kind[0]),
+            "_type": "Sequence",
+        }  # a List for datasets 4 and later; the name older ones know
     return {"_type": "Image"} if kind == "image" else {"dtype": kind, "_type": "Value"}
 
 
-def columns(with_images: bool) -> dict[str, tuple[Any, str]]:
+def select_columns(with_images: bool) -> dict[str, tuple[Any, str]]:
     """COLUMNS, with the images or without."""
-    return {name: told for name, told in COLUMNS.items() if with_images or name != "images"}
+    return {name: description for name, description in COLUMNS.items() if with_images or name != "images"}
 
 
-def schema(with_images: bool, rules: Rules) -> pa.Schema:
+def build_schema(with_images: bool, rules: DataPolicy) -> pa.Schema:
     """Arrow schema, with the types of `datasets` in its metadata."""
-    kinds = {name: kind for name, (kind, _) in columns(with_images).items()}
-    features = {name: _feature(kind) for name, kind in kinds.items()}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}}), **rules.metadata()}
-    return pa.schema([pa.field(name, _arrow(kind)) for name, kind in kinds.items()], metadata=metadata)
+    kinds = {name: kind for name, (kind, _) in select_columns(with_images).items()}
+    features = {name: _build_feature(kind) for name, kind in kinds.items()}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}}), **rules.to_metadata()}
+    return pa.schema([pa.field(name, _build_arrow_type(kind)) for name, kind in kinds.items()], metadata=metadata)
 
 
-def write(path: Path, questions: Questions, rows: Sequence[Row]) -> int:
+def write_questions(path: Path, questions: Questions, rows: Sequence[QuestionRow]) -> int:
     """Write questions with their images; whole or not at all. Returns their bytes in memory."""
-    total, left = 0, iter(rows)
-    wanted = schema(questions.with_images, questions.rules)
-    with whole(path) as temporary, pq.ParquetWriter(temporary, wanted, compression="zstd", use_dictionary=False) as writer:
-        while part := list(islice(left, ROWS)):
+    n_bytes, remaining_rows = 0, iter(rows)
+    arrow_schema = build_schema(questions.with_images, questions.rules)
+    with (
+        write_atomically(path) as temporary,
+        pq.ParquetWriter(temporary, arrow_schema, compression="zstd", use_dictionary=False) as writer,
+    ):
+        while chunk := list(islice(remaining_rows, ROWS_PER_GROUP)):
             if questions.with_images:
-                part = [row | {"images": [{"bytes": png, "path": name} for name, png in questions.images(row)]} for row in part]
-            table = pa.Table.from_pylist(part, wanted)
+                chunk = [
+                    row | {"images": [{"bytes": png, "path": name} for name, png in questions.load_images(row)]} for row in chunk
+                ]
+            table = pa.Table.from_pylist(chunk, arrow_schema)
             writer.write_table(table)
-            total += table.nbytes
-    return total
+            n_bytes += table.nbytes
+    return n_bytes

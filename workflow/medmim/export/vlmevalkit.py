@@ -19,12 +19,12 @@ from typing import Any
 import pandas as pd
 
 from medmim.export import card
-from medmim.export.questions import Questions, Row, group
-from medmim.questions.prompt import blind
+from medmim.export.questions import QuestionRow, Questions, find_set_group
+from medmim.questions.prompt import strip_placeholders
 
-FILES = {"closed": "MedMIM", "open": "MedMIM_openended"}
+DATASET_NAMES = {"closed": "MedMIM", "open": "MedMIM_openended"}
 """Names of the datasets, by kind."""
-USE = """
+USAGE = """
 ```bash
 cp path/to/this/folder/MedMIM*.tsv "$LMUData"/    # ~/LMUData where it is not set
 python run.py --data MedMIM --model Qwen2.5-VL-7B-Instruct --judge exact_matching
@@ -36,53 +36,55 @@ python run.py --data MedMIM_openended --model Qwen2.5-VL-7B-Instruct --mode infe
 """
 
 
-def _vanishing(texts: Collection[str]) -> set[str]:
+def _find_null_texts(texts: Collection[str]) -> set[str]:
     """Those texts that pandas reads as none."""
     distinct = sorted(set(texts))
     file = io.StringIO(pd.DataFrame({"text": distinct}).to_csv(index=False, quoting=csv.QUOTE_ALL))
-    lost = pd.read_csv(file, dtype=str)["text"].isna()
-    return {text for text, gone in zip(distinct, lost, strict=True) if gone}
+    is_null = pd.read_csv(file, dtype=str)["text"].isna()
+    return {text for text, is_lost in zip(distinct, is_null, strict=True) if is_lost}
 
 
-def _lines(questions: Questions, rows: list[tuple[str, Row]], letters: str) -> Iterator[dict[str, Any]]:
-    lost = _vanishing([text for _, row in rows for text in (row["answer"], blind(row["question"]), *row["options"])])
+def _iterate_rows(questions: Questions, rows: list[tuple[str, QuestionRow]], letters: str) -> Iterator[dict[str, Any]]:
+    null_texts = _find_null_texts(
+        [text for _, row in rows for text in (row["answer"], strip_placeholders(row["question"]), *row["options"])]
+    )
 
-    def kept(text: str) -> str:
-        return f" {text}" if text in lost else text
+    def protect_text(text: str) -> str:
+        return f" {text}" if text in null_texts else text
 
     for index, (set_, row) in enumerate(rows):
-        names, pngs = zip(*questions.images(row), strict=True)
+        names, pngs = zip(*questions.load_images(row), strict=True)
         encoded = [base64.b64encode(png).decode() for png in pngs]
-        options = dict(zip(letters, map(kept, row["options"]), strict=False))
+        options = dict(zip(letters, map(protect_text, row["options"]), strict=False))
         yield {
             "index": index,
-            "question": kept(blind(row["question"])),
+            "question": protect_text(strip_placeholders(row["question"])),
             **{letter: options.get(letter, "") for letter in letters},
-            "answer": letters[row["answer_index"]] if options else kept(row["answer"]),
+            "answer": letters[row["answer_index"]] if options else protect_text(row["answer"]),
             "category": set_,
             "l2-category": row["task"],
-            "split": group(set_),
+            "split": find_set_group(set_),
             "qa_id": row["qa_id"],
             "image_path": names[0] if len(names) == 1 else list(names),
             "image": encoded[0] if len(encoded) == 1 else encoded,
         }
 
 
-def write(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str:
+def write_export(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str:
     """Fill `folder`; says in a few words what was made. Rows are written as they come: images never all stand in memory."""
-    made = []
-    for kind, name in FILES.items():
-        rows = [(set_, row) for set_, of, part in questions.parts() if of == kind for row in part]
+    counts = []
+    for kind, name in DATASET_NAMES.items():
+        rows = [(set_, row) for set_, part_kind, part in questions.iterate_parts() if part_kind == kind for row in part]
         if not rows:
             continue
         letters = string.ascii_uppercase[: max(len(row["options"]) for _, row in rows)]
         with (folder / f"{name}.tsv").open("w", encoding="utf-8", newline="") as file:
             writer = None
-            for line in _lines(questions, rows, letters):
+            for line in _iterate_rows(questions, rows, letters):
                 writer = writer or csv.DictWriter(file, line, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
                 if not line["index"]:
                     writer.writeheader()
                 writer.writerow(line)
-        made.append(f"{len(rows)} {kind}")
-    (folder / "README.md").write_text(card.text(questions, USE), encoding="utf-8")
-    return f"{' and '.join(made)} questions"
+        counts.append(f"{len(rows)} {kind}")
+    (folder / "README.md").write_text(card.render_card(questions, USAGE), encoding="utf-8")
+    return f"{' and '.join(counts)} questions"

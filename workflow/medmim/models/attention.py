@@ -11,10 +11,10 @@ import torch
 from transformers import AttentionInterface, LlavaForConditionalGeneration
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-NAME = "inside_samples"
+PACKED_ATTENTION = "inside_samples"
 
 
-def inside_samples(
+def attend_inside_samples(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -30,13 +30,15 @@ def inside_samples(
 
     `sample_lengths` are those of `medmim.models.collate.pack`; their sum is T.
     """
-    parts = zip(*(states.split(list(sample_lengths), 2) for states in (query, key, value)), strict=True)
-    return torch.cat([sdpa_attention_forward(module, *p, None, dropout=dropout, scaling=scaling)[0] for p in parts], 1), None
+    sample_states = zip(*(states.split(list(sample_lengths), 2) for states in (query, key, value)), strict=True)
+    return torch.cat(
+        [sdpa_attention_forward(module, *p, None, dropout=dropout, scaling=scaling)[0] for p in sample_states], 1
+    ), None
 
 
-AttentionInterface.register(NAME, inside_samples)
+AttentionInterface.register(PACKED_ATTENTION, attend_inside_samples)
 
 
-def keep_inside_samples(model: LlavaForConditionalGeneration) -> None:
+def enable_packed_attention(model: LlavaForConditionalGeneration) -> None:
     """Have a model's language model take packs, and nothing else."""
-    model.set_attn_implementation({"text_config": NAME})
+    model.set_attn_implementation({"text_config": PACKED_ATTENTION})

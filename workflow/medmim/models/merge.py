@@ -16,12 +16,12 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from medmim.common.errors import UserError
 from medmim.models import weights
 from medmim.models.families.base import Family, Layout
-from medmim.models.families.registry import family as family_of
+from medmim.models.families.registry import get_family as family_of
 
-SHARD = "5GB"
+MAX_SHARD_SIZE = "5GB"
 """Most of one file of weights."""
 
-TEMPLATES = {
+CHAT_TEMPLATES = {
     "mantis": (
         "{%- set seen = namespace(images=0) %}"
         "{%- for message in messages %}"
@@ -56,12 +56,12 @@ TEMPLATES = {
 """Each family's layout as a chat template, but for its beginning. Images stand in front, or where they come (mantis)."""
 
 
-STARTS = ("{{- bos_token }}", "{{- bos_token + ' ' }}")
+PROMPT_STARTS = ("{{- bos_token }}", "{{- bos_token + ' ' }}")
 """How a prompt begins: SentencePiece tokenizers differ in whether a word after <s> is one that begins a text."""
-ASKED = "Is there a lesion?"
+PROBE_QUESTION = "Is there a lesion?"
 
 
-def image_processor(family: Family, size: int) -> Any:
+def build_image_processor(family: Family, size: int) -> Any:
     """What makes pixel_values of images as the family's layout does; `size` of the tower's square input, pixels."""
     common = {"image_mean": list(family.mean), "image_std": list(family.std), "do_convert_rgb": True, "resample": 3}
     if family.name == "mantis":
@@ -71,42 +71,44 @@ def image_processor(family: Family, size: int) -> Any:
     return LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": size}, crop_size=crop, **common)
 
 
-def processor(folder: Path, family: str) -> LlavaProcessor:
+def build_processor(folder: Path, family: str) -> LlavaProcessor:
     """The processor of a model of a family, from the tokenizer and config.json in its folder."""
-    layout, config = Layout.open(family, folder), LlavaConfig.from_pretrained(str(folder))
+    layout, config = Layout.from_folder(family, folder), LlavaConfig.from_pretrained(str(folder))
     vision = config.vision_config
-    made = LlavaProcessor(
-        image_processor=image_processor(family_of(family), vision.image_size),
+    llava_processor = LlavaProcessor(
+        image_processor=build_image_processor(family_of(family), vision.image_size),
         tokenizer=layout.tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=int(vision.model_type == "clip_vision_model"),
     )
-    wanted, _ = layout.encode(ASKED)
-    for start in STARTS:
-        made.chat_template = start + TEMPLATES[family]
-        prompt = made.apply_chat_template([{"role": "user", "content": ASKED}], add_generation_prompt=True)
-        if made.tokenizer(prompt, add_special_tokens=False)["input_ids"] == wanted:
-            return made
+    expected_ids, _ = layout.encode_sample(PROBE_QUESTION)
+    for start in PROMPT_STARTS:
+        llava_processor.chat_template = start + CHAT_TEMPLATES[family]
+        prompt = llava_processor.apply_chat_template([{"role": "user", "content": PROBE_QUESTION}], add_generation_prompt=True)
+        if llava_processor.tokenizer(prompt, add_special_tokens=False)["input_ids"] == expected_ids:
+            return llava_processor
     raise UserError(f"{folder}: no chat template gives its tokenizer's ids of a prompt of {family}")
 
 
-def merge(base: Path, tuned: Path, family: str, out: Path) -> dict[str, Any]:
+def merge_adapter(base: Path, tuned: Path, family: str, out: Path) -> dict[str, Any]:
     """Write the model of an adapter on its base into the folder `out`; of a whole tuned model, that model.
 
     Weights are added in float32 and rounded once, to the type in which the base is stored. Returns {"dtype", "parameters"}.
     Raises UserError where there is no model, or no family whose layout is known.
     """
-    if family not in TEMPLATES:
-        raise UserError(f"family {family}: only models that are tuned here are merged, of {' or '.join(TEMPLATES)}")
+    if family not in CHAT_TEMPLATES:
+        raise UserError(f"family {family}: only models that are tuned here are merged, of {' or '.join(CHAT_TEMPLATES)}")
     adapter = tuned if (tuned / "adapter_config.json").is_file() else None
-    stored = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32").removeprefix("torch."))
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch."))
     torch.set_num_threads(1)  # the number of threads changes the last bits of a sum
-    model = weights.load(base if adapter else tuned, family=family, precision="fp32", adapter=adapter)
+    model = weights.load_model(base if adapter else tuned, family=family, precision="fp32", adapter=adapter)
     model.to(dtype)
-    model.save_pretrained(str(out), max_shard_size=SHARD)
-    processor(base, family).save_pretrained(str(out))
-    if (own := base / "generation_config.json").is_file():  # left out of a model in memory, whose replies are greedy
-        shutil.copyfile(own, out / own.name)
+    model.save_pretrained(str(out), max_shard_size=MAX_SHARD_SIZE)
+    build_processor(base, family).save_pretrained(str(out))
+    if (
+        generation_config := base / "generation_config.json"
+    ).is_file():  # left out of a model in memory, whose replies are greedy
+        shutil.copyfile(generation_config, out / generation_config.name)
     return {"dtype": str(dtype).removeprefix("torch."), "parameters": sum(p.numel() for p in model.parameters())}

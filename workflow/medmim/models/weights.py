@@ -12,13 +12,13 @@ from medmim.common.errors import UserError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def device(gpus: int, threads: int) -> torch.device:
+def prepare_device(gpus: int, threads: int) -> torch.device:
     """Fix the number of CPU threads and choose the device."""
     torch.set_num_threads(threads)
     return torch.device("cuda" if gpus else "cpu")
 
 
-def load(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | None = None) -> Any:
+def load_model(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | None = None) -> Any:
     """The model of a folder, weights in `precision`, in evaluation mode, on the CPU; with a PEFT adapter merged into it where
     given: on its own it would make each layer several. Its own generation settings are dropped.
 
@@ -26,9 +26,9 @@ def load(folder: Path, *, family: str, precision: str = "fp32", adapter: Path | 
     """
     logging.disable_progress_bar()  # of reading the files: a job has its own
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft still asks for the old name
-    kind = AutoModelForImageTextToText if family == "chat" else LlavaForConditionalGeneration
+    model_class = AutoModelForImageTextToText if family == "chat" else LlavaForConditionalGeneration
     try:
-        model = kind.from_pretrained(str(folder), dtype=DTYPES[precision], local_files_only=True)
+        model = model_class.from_pretrained(str(folder), dtype=DTYPES[precision], local_files_only=True)
         model.generation_config = GenerationConfig()  # sampling and penalties of the hub's would slip into greedy replies
         if adapter is not None:
             from peft import PeftModel

@@ -18,24 +18,24 @@ from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor
 
 from medmim.common.errors import UserError
-from medmim.models.families.base import IGNORE
+from medmim.models.families.base import IGNORE_INDEX
 from medmim.models.prompting import Prompt, Prompter
-from medmim.prediction.reply_store import Store
-from medmim.questions.conditions import Asked
+from medmim.prediction.reply_store import ReplyStore
+from medmim.questions.conditions import PresentedQuestion
 from medmim.questions.prompt import option_lines, prompt_text
 
 Row = dict[str, Any]
-STEPS = 4
+BUCKETS_PER_DOUBLING = 4
 """Prompts are of like length where their lengths differ by less than a factor of 2 ** (1 / STEPS)."""
 
 
 @dataclass(frozen=True)
-class Question:
+class PromptedQuestion:
     """A question as one model is asked it."""
 
-    asked: Asked
+    item: PresentedQuestion
     prompt: Prompt
-    lines: bool
+    wants_lines: bool
     """Whether the log-likelihoods of the options' lines are wanted."""
     key: str
     """Hex digest of all that the reply depends on."""
@@ -55,100 +55,116 @@ class Reply:
     """Why the model was not asked; then all else is empty."""
 
 
-def questions(
-    asked: Iterable[Asked], prompter: Prompter, *, system: str, lines: bool, images: Mapping[str, str], basis: Any
-) -> list[Question]:
+def prepare_questions(
+    items: Iterable[PresentedQuestion],
+    prompter: Prompter,
+    *,
+    system: str,
+    wants_lines: bool,
+    images: Mapping[str, str],
+    basis: Any,
+) -> list[PromptedQuestion]:
     """Lay questions out for a model, in their order.
 
     lines: whether the log-likelihoods of the options' lines are wanted. images: hash of the content behind each reference.
     basis: all else that replies depend on, as JSON holds it. Raises UserError naming the question that can't be laid out.
     """
-    made = []
-    for one in asked:
+    prepared = []
+    for item in items:
         try:
-            prompt = prompter.prompt(prompt_text(one.question, one.options), one.image_ids, system)
+            prompt = prompter.build_prompt(prompt_text(item.question, item.options), item.image_ids, system)
         except ValueError as error:
-            raise UserError(f"question {one.qa_id} can't be asked: {error}") from error
-        wanted = lines and bool(one.options)
-        depends = [basis, prompt.text, [images[i] for i in prompt.images], one.options, wanted]
-        made.append(Question(one, prompt, wanted, sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()))
-    return made
+            raise UserError(f"question {item.qa_id} can't be asked: {error}") from error
+        item_wants_lines = wants_lines and bool(item.options)
+        key_parts = [basis, prompt.text, [images[i] for i in prompt.images], item.options, item_wants_lines]
+        prepared.append(
+            PromptedQuestion(item, prompt, item_wants_lines, sha256(json.dumps(key_parts, sort_keys=True).encode()).hexdigest())
+        )
+    return prepared
 
 
-def batches(asked: Iterable[Question], size: int) -> list[list[Question]]:
+def make_batches(questions: Iterable[PromptedQuestion], size: int) -> list[list[PromptedQuestion]]:
     """Every question once, in batches of at most `size`, longest first so that a lack of memory shows at once."""
-    shelves: dict[tuple[bool, int], list[Question]] = {}
-    for one in {q.key: q for q in asked}.values():
-        shelf = (not one.prompt.images, -math.ceil(STEPS * math.log2(one.prompt.length)))
-        shelves.setdefault(shelf, []).append(one)
-    return [part for _, shelf in sorted(shelves.items()) for part in _parts(sorted(shelf, key=lambda q: q.key), size)]
+    buckets: dict[tuple[bool, int], list[PromptedQuestion]] = {}
+    for question in {q.key: q for q in questions}.values():
+        bucket = (not question.prompt.images, -math.ceil(BUCKETS_PER_DOUBLING * math.log2(question.prompt.length)))
+        buckets.setdefault(bucket, []).append(question)
+    return [part for _, shelf in sorted(buckets.items()) for part in _split_bucket(sorted(shelf, key=lambda q: q.key), size)]
 
 
-def _parts(shelf: list[Question], size: int, bit: int = 255) -> list[list[Question]]:
+def _split_bucket(bucket: list[PromptedQuestion], size: int, bit: int = 255) -> list[list[PromptedQuestion]]:
     """Halved by the next bit of the keys until each part fits."""
-    if len(shelf) <= size:
-        return [shelf]
-    ones = [bool(int(q.key, 16) >> bit & 1) for q in shelf]
-    halves = [[q for q, one in zip(shelf, ones, strict=True) if one is half] for half in (False, True)]
-    return [part for half in halves if half for part in _parts(half, size, bit - 1)]
+    if len(bucket) <= size:
+        return [bucket]
+    bits = [bool(int(q.key, 16) >> bit & 1) for q in bucket]
+    halves = [[q for q, one in zip(bucket, bits, strict=True) if one is half] for half in (False, True)]
+    return [part for half in halves if half for part in _split_bucket(half, size, bit - 1)]
 
 
-def batch_key(batch: Sequence[Question]) -> str:
+def batch_key(batch: Sequence[PromptedQuestion]) -> str:
     """Hex digest under which a batch's replies are stored: of its questions' keys, since neighbours move the last digits."""
     return sha256("\n".join(q.key for q in batch).encode()).hexdigest()
 
 
-def ask_new(model: Any, prompter: Prompter, new: Sequence[Sequence[Question]], kept: Store, *, max_new_tokens: int) -> None:
+def ask_batches(
+    model: Any, prompter: Prompter, batches: Sequence[Sequence[PromptedQuestion]], store: ReplyStore, *, max_new_tokens: int
+) -> None:
     """Ask batches and store their replies, each batch's as soon as they are there. UserError names a question at fault."""
-    with tqdm(total=sum(map(len, new)), unit="question", disable=None, leave=False) as bar:
-        for batch in new:
+    with tqdm(total=sum(map(len, batches)), unit="question", disable=None, leave=False) as bar:
+        for batch in batches:
             try:
-                replies = ask(model, prompter, batch, max_new_tokens=max_new_tokens)
+                replies = ask_batch(model, prompter, batch, max_new_tokens=max_new_tokens)
             except ValueError as error:
-                name, why = _fault(model, prompter, batch, max_new_tokens) or (f"one of {len(batch)}", error)
-                raise UserError(f"question {name} can't be asked: {why}") from error
-            kept.put(batch_key(batch), [asdict(reply) for reply in replies])
+                name, reason = _find_failing_question(model, prompter, batch, max_new_tokens) or (f"one of {len(batch)}", error)
+                raise UserError(f"question {name} can't be asked: {reason}") from error
+            store.put(batch_key(batch), [asdict(reply) for reply in replies])
             bar.update(len(batch))
 
 
-def _fault(model: Any, prompter: Prompter, batch: Sequence[Question], max_new_tokens: int) -> tuple[str, ValueError] | None:
+def _find_failing_question(
+    model: Any, prompter: Prompter, batch: Sequence[PromptedQuestion], max_new_tokens: int
+) -> tuple[str, ValueError] | None:
     """The first question that can't be asked alone, and why."""
-    for one in batch:
+    for question in batch:
         try:
-            ask(model, prompter, [one], max_new_tokens=max_new_tokens)
+            ask_batch(model, prompter, [question], max_new_tokens=max_new_tokens)
         except ValueError as error:
-            return one.asked.qa_id, error
+            return question.item.qa_id, error
     return None
 
 
-def stored(asked: Iterable[Sequence[Question]], kept: Store) -> dict[str, Reply]:
+def load_replies(batches: Iterable[Sequence[PromptedQuestion]], store: ReplyStore) -> dict[str, Reply]:
     """The replies to batches that are in the store, by the questions' keys."""
-    return {q.key: Reply(**r) for batch in asked for q, r in zip(batch, kept.get(batch_key(batch)), strict=True)}
+    return {q.key: Reply(**r) for batch in batches for q, r in zip(batch, store.get(batch_key(batch)), strict=True)}
 
 
-def ask(model: Any, prompter: Prompter, batch: Sequence[Question], *, max_new_tokens: int) -> list[Reply]:
+def ask_batch(model: Any, prompter: Prompter, batch: Sequence[PromptedQuestion], *, max_new_tokens: int) -> list[Reply]:
     """Greedy replies of a model to one batch, in its order.
 
     The model stays on its device; it is one of `weights.load`, which has no generation settings of its own. A prompt that
     leaves no room for the reply in the model's positions is not asked: its reply says so.
     """
-    lines = [[prompter.line(text) for text in option_lines(q.asked.options)] if q.lines else [] for q in batch]
-    inputs = prompter.batch([q.prompt for q in batch])
+    lines = [[prompter.encode_reply(text) for text in option_lines(q.item.options)] if q.wants_lines else [] for q in batch]
+    inputs = prompter.build_batch([q.prompt for q in batch])
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
     failures = {}
     for n, tokens in enumerate(inputs["attention_mask"].sum(1).tolist()):
-        room = max([max_new_tokens, *map(len, lines[n])])
-        if tokens + room > positions:
-            failures[n] = f"a prompt of {tokens} tokens and {room} of a reply are more than the model's {positions} positions"
-    fit = [n for n in range(len(batch)) if n not in failures]
-    if failures and fit:
-        inputs = prompter.batch([batch[n].prompt for n in fit])
-    options = [len(batch[n].asked.options) for n in fit]
-    given = iter(_replies(model, prompter, inputs, options, [lines[n] for n in fit], max_new_tokens) if fit else ())
-    return [Reply("", [], [], failures[n]) if n in failures else next(given) for n in range(len(batch))]
+        reply_tokens = max([max_new_tokens, *map(len, lines[n])])
+        if tokens + reply_tokens > positions:
+            failures[n] = (
+                f"a prompt of {tokens} tokens and {reply_tokens} of a reply are more than the model's {positions} positions"
+            )
+    fitting = [n for n in range(len(batch)) if n not in failures]
+    if failures and fitting:
+        inputs = prompter.build_batch([batch[n].prompt for n in fitting])
+    options = [len(batch[n].item.options) for n in fitting]
+    replies = iter(
+        _generate_replies(model, prompter, inputs, options, [lines[n] for n in fitting], max_new_tokens) if fitting else ()
+    )
+    return [Reply("", [], [], failures[n]) if n in failures else next(replies) for n in range(len(batch))]
 
 
-class _First(LogitsProcessor):
+class _FirstTokenRecorder(LogitsProcessor):
     """Keeps the scores of the first generated token, and a copy of the cache of the prompts; changes nothing."""
 
     def __init__(self, cache: DynamicCache | None) -> None:
@@ -163,7 +179,7 @@ class _First(LogitsProcessor):
 
 
 @torch.inference_mode()
-def _replies(
+def _generate_replies(
     model: Any,
     prompter: Prompter,
     inputs: Mapping[str, torch.Tensor],
@@ -173,29 +189,29 @@ def _replies(
 ) -> list[Reply]:
     inputs = {name: t.to(model.device, model.dtype if t.is_floating_point() else None) for name, t in inputs.items()}
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=list(prompter.stops), pad_token_id=prompter.pad
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=list(prompter.stop_ids), pad_token_id=prompter.pad_id
     )
     cache = DynamicCache(config=model.config.get_text_config()) if any(lines) else None
-    first = _First(cache)
-    whole = model.generate(**inputs, past_key_values=cache, generation_config=settings, logits_processor=[first])
-    assert first.logprobs is not None
-    letters = prompter.letters(max(options))
-    of_lines: Sequence[list[float]] = [[] for _ in options]
-    if first.cache is not None:
-        of_lines = _lines(model, first.cache, inputs["attention_mask"], first.logprobs, lines, prompter.pad)
-    found = []
-    for n, ids in enumerate(whole[:, inputs["input_ids"].shape[1] :].tolist()):
-        end = next((at for at, token in enumerate(ids) if token in prompter.stops), len(ids))
+    recorder = _FirstTokenRecorder(cache)
+    generated = model.generate(**inputs, past_key_values=cache, generation_config=settings, logits_processor=[recorder])
+    assert recorder.logprobs is not None
+    letter_ids = prompter.encode_letters(max(options))
+    line_logprobs: Sequence[list[float]] = [[] for _ in options]
+    if recorder.cache is not None:
+        line_logprobs = _score_lines(model, recorder.cache, inputs["attention_mask"], recorder.logprobs, lines, prompter.pad_id)
+    replies = []
+    for n, ids in enumerate(generated[:, inputs["input_ids"].shape[1] :].tolist()):
+        end = next((at for at, token in enumerate(ids) if token in prompter.stop_ids), len(ids))
         text = prompter.tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
-        found.append(Reply(text, first.logprobs[n, letters[: options[n]]].tolist(), of_lines[n]))
-    return found
+        replies.append(Reply(text, recorder.logprobs[n, letter_ids[: options[n]]].tolist(), line_logprobs[n]))
+    return replies
 
 
-def _lines(
+def _score_lines(
     model: Any,
     cache: DynamicCache,
     mask: torch.Tensor,
-    first: torch.Tensor,
+    first_logprobs: torch.Tensor,
     lines: Sequence[Sequence[Sequence[int]]],
     pad: int,
 ) -> list[list[float]]:
@@ -204,42 +220,50 @@ def _lines(
     cache, mask and first: of the prompts alone, B x T, and the log-likelihoods of the token that follows, B x V. The lines
     of one letter go through the model together, upon a copy of the cache, so that no prompt is read again.
     """
-    sums = [[first[n, line[0]].item() for line in row] for n, row in enumerate(lines)]
+    sums = [[first_logprobs[n, line[0]].item() for line in row] for n, row in enumerate(lines)]
     for column in range(max(map(len, lines))):
-        here = [row[column] if column < len(row) else () for row in lines]
-        width = max(map(len, here)) - 1
+        column_lines = [row[column] if column < len(row) else () for row in lines]
+        width = max(map(len, column_lines)) - 1
         if not width:
             continue
-        ids, targets = (torch.full((len(here), width), fill) for fill in (pad, IGNORE))
-        for n, line in enumerate(here):
+        ids, targets = (torch.full((len(column_lines), width), fill) for fill in (pad, IGNORE_INDEX))
+        for n, line in enumerate(column_lines):
             ids[n, : len(line[:-1])], targets[n, : len(line[1:])] = torch.tensor(line[:-1]), torch.tensor(line[1:])
         ids, targets = ids.to(mask.device), targets.to(mask.device)
-        past, seen = copy.deepcopy(cache), torch.cat([mask, (targets != IGNORE).to(mask.dtype)], 1)
+        cache_copy, attention_mask = copy.deepcopy(cache), torch.cat([mask, (targets != IGNORE_INDEX).to(mask.dtype)], 1)
         # As generate does it: families differ in how positions go on after images.
-        positions = model._prepare_position_ids_for_generation(ids, {"attention_mask": seen, "past_key_values": past})
+        positions = model._prepare_position_ids_for_generation(
+            ids, {"attention_mask": attention_mask, "past_key_values": cache_copy}
+        )
         logits = model(
-            input_ids=ids, attention_mask=seen, position_ids=positions[..., -width:], past_key_values=past, use_cache=True
+            input_ids=ids,
+            attention_mask=attention_mask,
+            position_ids=positions[..., -width:],
+            past_key_values=cache_copy,
+            use_cache=True,
         ).logits
-        nats = cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORE).sum(1).tolist()
-        for n, line in enumerate(here):
+        nats = cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORE_INDEX).sum(1).tolist()
+        for n, line in enumerate(column_lines):
             if line:
                 sums[n][column] -= nats[n]
     return [[total / len(line) for total, line in zip(*both, strict=True)] for both in zip(sums, lines, strict=True)]
 
 
-def rows(asked: Sequence[Question], given: Mapping[str, Reply], *, model: str, condition: str) -> list[Row]:
+def build_prediction_rows(
+    questions: Sequence[PromptedQuestion], replies: Mapping[str, Reply], *, model: str, condition: str
+) -> list[Row]:
     """Rows of the predictions table, in the order of the questions."""
     return [
         {
-            "qa_id": one.asked.qa_id,
+            "qa_id": question.item.qa_id,
             "model": model,
             "condition": condition,
-            "rotation": one.asked.rotation,
-            "prompt_sha256": sha256(one.prompt.text.encode()).hexdigest(),
+            "rotation": question.item.rotation,
+            "prompt_sha256": sha256(question.prompt.text.encode()).hexdigest(),
             "reply": reply.text,
             "option_logprobs": reply.letters,
             "text_logprobs": reply.lines,
             "failure": reply.failure,
         }
-        for one, reply in ((one, given[one.key]) for one in asked)
+        for question, reply in ((one, replies[one.key]) for one in questions)
     ]

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import IO, Any
 
 
-class Store:
+class ReplyStore:
     """The replies below a folder, those of other processes as they were when this one began. A context: closes its file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file: IO[bytes] | None = None
-        self._known: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
         for path in sorted(folder.glob("*.jsonl")):
             for line in path.read_bytes().split(b"\n"):
                 try:
                     entry = json.loads(line)
-                    self._known.setdefault(entry["key"], entry["value"])
+                    self._values.setdefault(entry["key"], entry["value"])
                 except (ValueError, KeyError, TypeError):  # torn, or the nothing after the last line
                     continue
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> "ReplyStore":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -35,11 +35,11 @@ class Store:
             self._file.close()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._known
+        return key in self._values
 
     def get(self, key: str) -> Any:
         """The value kept under a key, or None."""
-        return self._known.get(key)
+        return self._values.get(key)
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value that JSON can hold; it is on the disk when this returns."""
@@ -50,4 +50,4 @@ class Store:
         self._file.write(json.dumps({"key": key, "value": value}, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._known[key] = value
+        self._values[key] = value

@@ -38,9 +38,9 @@ from medmim.common import files
 from medmim.common.errors import SidecarError
 from medmim.provenance import code_digest, job_record
 from medmim.provenance.cache import Cache
-from medmim.provenance.code_digest import Checkout, Code
+from medmim.provenance.code_digest import Checkout, CodeDigest
 
-UNTRACKED = (
+UNTRACKED_NAMES = (
     "logs",
     "checkpoints",
     "replies",
@@ -52,62 +52,62 @@ UNTRACKED = (
     "ro-crate",
 )
 """Names at the top of a run's folder that are not artifacts."""
-PART = 1 << 18
+CHUNK_BYTES = 1 << 18
 """Bytes read at a time."""
 BATCH_FILES, BATCH_BYTES = 64, 1 << 24
 """What a thread takes at once: a task for each small file would cost more than hashing it."""
 
-Hash = str | OSError
+HashResult = str | OSError
 """Hex sha256 of a file, or why it can't be read."""
 
 
-def _place(path: Path | str) -> Path:
+def _normalize_path(path: Path | str) -> Path:
     """One spelling of a path: below the present folder relative to it, absolute elsewhere; links are not followed."""
     return Path(os.path.abspath(path).removeprefix(f"{Path.cwd()}{os.sep}"))  # noqa: PTH100
 
 
-def _sha256(path: Path, size: int, tell: Callable[[int], None]) -> Hash:
-    found = hashlib.sha256()
+def _hash_file(path: Path, size: int, report_bytes: Callable[[int], None]) -> HashResult:
+    hasher = hashlib.sha256()
     try:
         file = os.open(path, os.O_RDONLY)
         try:
-            while part := os.read(file, min(size + 1, PART)):
-                found.update(part)
-                tell(len(part))
+            while chunk := os.read(file, min(size + 1, CHUNK_BYTES)):
+                hasher.update(chunk)
+                report_bytes(len(chunk))
         finally:
             os.close(file)
     except OSError as error:
         return error
-    return found.hexdigest()
+    return hasher.hexdigest()
 
 
-def _stats(paths: list[Path]) -> list[os.stat_result | OSError]:
-    def one(path: Path) -> os.stat_result | OSError:
+def _stat_files(paths: list[Path]) -> list[os.stat_result | OSError]:
+    def stat_file(path: Path) -> os.stat_result | OSError:
         try:
-            found = path.stat()
+            file_stat = path.stat()
         except OSError as error:
             return error
-        return found if stat.S_ISREG(found.st_mode) else OSError(errno.EINVAL, "is not a file")
+        return file_stat if stat.S_ISREG(file_stat.st_mode) else OSError(errno.EINVAL, "is not a file")
 
-    return [one(path) for path in paths]
+    return [stat_file(path) for path in paths]
 
 
-def _batches(sizes: dict[Path, int]) -> Iterator[list[Path]]:
+def _iter_batches(sizes: dict[Path, int]) -> Iterator[list[Path]]:
     """Files to hash in one go, the largest first, so that no thread is left with one at the end."""
     batch: list[Path] = []
-    held = 0
+    batch_bytes = 0
     for path in sorted(sizes, key=lambda p: -sizes[p]):
         batch.append(path)
-        held += sizes[path]
-        if len(batch) == BATCH_FILES or held >= BATCH_BYTES:
+        batch_bytes += sizes[path]
+        if len(batch) == BATCH_FILES or batch_bytes >= BATCH_BYTES:
             yield batch
-            batch, held = [], 0
+            batch, batch_bytes = [], 0
     if batch:
         yield batch
 
 
 @contextmanager
-def _bar(total: int, count: int) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+def _progress_bar(total: int, count: int) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """Two functions to call with bytes and with files hashed; on a terminal they move a progress bar."""
     if not sys.stderr.isatty():
         yield lambda _: None, lambda _: None
@@ -119,39 +119,39 @@ def _bar(total: int, count: int) -> Iterator[tuple[Callable[[int], None], Callab
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("audit", total=total, done=0, count=count)
 
-        def tell_files(done: int) -> None:
+        def advance_files(done: int) -> None:
             progress.update(task, done=progress.tasks[0].fields["done"] + done)
 
-        yield lambda read: progress.advance(task, read), tell_files
+        yield lambda read: progress.advance(task, read), advance_files
 
 
-def hashes(paths: Iterable[Path]) -> dict[Path, Hash]:
+def hash_files(paths: Iterable[Path]) -> dict[Path, HashResult]:
     """sha256 of every file, on all cores (hashlib frees the interpreter's lock); a file of several names is read once."""
-    wanted = list(dict.fromkeys(paths))
-    found: dict[Path, Hash] = {}
+    unique_paths = list(dict.fromkeys(paths))
+    results: dict[Path, HashResult] = {}
     names: dict[tuple[int, int], list[Path]] = {}
     sizes: dict[Path, int] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = [wanted[i : i + BATCH_FILES] for i in range(0, len(wanted), BATCH_FILES)]
-        for path, told in zip(wanted, chain.from_iterable(pool.map(_stats, parts)), strict=True):
-            if isinstance(told, OSError):
-                found[path] = told
+        path_batches = [unique_paths[i : i + BATCH_FILES] for i in range(0, len(unique_paths), BATCH_FILES)]
+        for path, file_stat in zip(unique_paths, chain.from_iterable(pool.map(_stat_files, path_batches)), strict=True):
+            if isinstance(file_stat, OSError):
+                results[path] = file_stat
                 continue
-            same = names.setdefault((told.st_dev, told.st_ino), [])
-            same.append(path)
-            sizes[same[0]] = told.st_size
-        batches = list(_batches(sizes))
-        with _bar(sum(sizes.values()), len(sizes)) as (tell_bytes, tell_files):
-            for batch, hashed in zip(
-                batches, pool.map(lambda batch: [_sha256(p, sizes[p], tell_bytes) for p in batch], batches), strict=True
+            linked_paths = names.setdefault((file_stat.st_dev, file_stat.st_ino), [])
+            linked_paths.append(path)
+            sizes[linked_paths[0]] = file_stat.st_size
+        batches = list(_iter_batches(sizes))
+        with _progress_bar(sum(sizes.values()), len(sizes)) as (tell_bytes, tell_files):
+            for batch, batch_hashes in zip(
+                batches, pool.map(lambda batch: [_hash_file(p, sizes[p], tell_bytes) for p in batch], batches), strict=True
             ):
-                found.update(zip(batch, hashed, strict=True))
+                results.update(zip(batch, batch_hashes, strict=True))
                 tell_files(len(batch))
-    return found | {path: found[same[0]] for same in names.values() for path in same}
+    return results | {path: results[same[0]] for same in names.values() for path in same}
 
 
 @dataclass(frozen=True)
-class _Job:
+class _RecordedJob:
     """What a sidecar tells of the job that made a file; paths as `_place` spells them."""
 
     program: str
@@ -160,28 +160,28 @@ class _Job:
     outputs: dict[Path, str]
     folders: list[tuple[Path, Path]]
     """Index and folder."""
-    code: Code
+    code: CodeDigest
     commit: str
 
     @classmethod
-    def of(cls, record: job_record.Record) -> "_Job":
+    def from_record(cls, record: job_record.Record) -> "_RecordedJob":
         return cls(
             program=record["program"],
             seal=record["seal"],
-            inputs=[(_place(e["path"]), e["sha256"]) for e in job_record.inputs(record)],
-            outputs={_place(e["path"]): e["sha256"] for e in job_record.outputs(record)},
-            folders=[(_place(f["index"]), _place(f["path"])) for f in record["folders"]],
+            inputs=[(_normalize_path(e["path"]), e["sha256"]) for e in job_record.input_files(record)],
+            outputs={_normalize_path(e["path"]): e["sha256"] for e in job_record.output_files(record)},
+            folders=[(_normalize_path(f["index"]), _normalize_path(f["path"])) for f in record["folders"]],
             code=record["code"],
             commit=record["git"]["commit"],
         )
 
     @property
-    def name(self) -> Path:
+    def first_output(self) -> Path:
         """The output by which faults of the whole job are named."""
         return next(iter(self.outputs))
 
 
-def _differs(recorded: Code, program: str, checkout: Checkout) -> str:
+def _describe_difference(recorded: CodeDigest, program: str, checkout: Checkout) -> str:
     """What a checkout has otherwise than recorded, empty for nothing."""
     if not recorded:
         return f"{program} is not a program of workflow/scripts"
@@ -190,41 +190,46 @@ def _differs(recorded: Code, program: str, checkout: Checkout) -> str:
     base = checkout.workflow
     modules = [m for m in recorded["modules"] if "/" not in m]
     # Those imported by name at run time are not found from the program, so all are asked for: one more changes nothing.
-    there = [m for m in modules if any((base / f"{m.replace('.', '/')}{end}").is_file() for end in (".py", "/__init__.py"))]
+    present_modules = [
+        m for m in modules if any((base / f"{m.replace('.', '/')}{end}").is_file() for end in (".py", "/__init__.py"))
+    ]
     try:
-        found = checkout.code(program, *there)
+        current_code = checkout.code_digest(program, *present_modules)
     except (OSError, KeyError, SyntaxError, AssertionError) as error:
         return f"{type(error).__name__}: {error}"
-    if found["sha256"] == recorded["sha256"]:
+    if current_code["sha256"] == recorded["sha256"]:
         return ""
-    told = code_digest.changes(recorded, found) or ["its digest is not that of its modules"]
-    return ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
+    differences = code_digest.describe_code_changes(recorded, current_code) or ["its digest is not that of its modules"]
+    return ", ".join(differences[:5]) + (f" and {len(differences) - 5} more" if len(differences) > 5 else "")
 
 
-def _source(checkout: Checkout) -> dict[str, bytes]:
+def _read_sources(checkout: Checkout) -> dict[str, bytes]:
     """Bytes of every file that a digest of this checkout may read."""
-    found = (p for p in files.walk(checkout.workflow) if "__pycache__" not in p.parts)
-    return {"lock": checkout.lock.read_bytes(), **{p.relative_to(checkout.workflow).as_posix(): p.read_bytes() for p in found}}
+    source_paths = (p for p in files.list_files(checkout.workflow) if "__pycache__" not in p.parts)
+    return {
+        "lock": checkout.lock.read_bytes(),
+        **{p.relative_to(checkout.workflow).as_posix(): p.read_bytes() for p in source_paths},
+    }
 
 
-class _Commits:
+class _CommitCheckouts:
     """Code of commits, each extracted once into a temporary folder; where it is that of a checkout, this checkout."""
 
     def __init__(self, checkout: Checkout, folder: Path) -> None:
         self.checkout, self.folder = checkout, folder
-        self._known: dict[str, Checkout | None] = {}
+        self._checkouts: dict[str, Checkout | None] = {}
 
     def __call__(self, commit: str) -> Checkout | None:
         """Code as a commit holds it; None where this clone does not have it."""
-        if commit not in self._known:
-            self._known[commit] = self._extract(commit)
-        return self._known[commit]
+        if commit not in self._checkouts:
+            self._checkouts[commit] = self._extract_commit(commit)
+        return self._checkouts[commit]
 
-    def _extract(self, commit: str) -> Checkout | None:
+    def _extract_commit(self, commit: str) -> Checkout | None:
         if not re.fullmatch(r"HEAD|[0-9a-f]{40,64}", commit):
             return None
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [
                     "git",
                     "-C",
@@ -240,187 +245,213 @@ class _Commits:
             )
         except (OSError, subprocess.CalledProcessError):
             return None
-        place = self.folder / commit
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(place, filter="data")
-        found = Checkout(place / "workflow", place / "requirements.lock")
-        return self.checkout if _source(found) == _source(self.checkout) else found  # which spares parsing all of it twice
+        target_folder = self.folder / commit
+        with tarfile.open(fileobj=io.BytesIO(completed.stdout)) as archive:
+            archive.extractall(target_folder, filter="data")
+        extracted = Checkout(target_folder / "workflow", target_folder / "requirements.lock")
+        return (
+            self.checkout if _read_sources(extracted) == _read_sources(self.checkout) else extracted
+        )  # which spares parsing all of it twice
 
 
-class _Audit:
+class _Auditor:
     """One audit; `faults` grows with each step."""
 
     def __init__(self, results: Path, cache: Path | None) -> None:
         self.results, self.cache = results, cache
         self.faults: list[dict[str, str]] = []
-        self.jobs: dict[str, _Job] = {}
+        self.jobs: dict[str, _RecordedJob] = {}
         """By seal."""
-        self.made: dict[Path, str] = {}
+        self.recorded_hashes: dict[Path, str] = {}
         """Recorded hash of every output and every file listed in an index."""
-        self.outside: dict[Path, str] = {}
+        self.external_hashes: dict[Path, str] = {}
         """Recorded hash of inputs that are the user's."""
-        self.artifacts = self.listed = 0
-        self.unsure: set[Path] = set()
+        self.artifact_count = self.listed_count = 0
+        self.unverifiable_paths: set[Path] = set()
         """Files and folders of which what should speak is damaged, which is one fault and not one for each of them."""
-        self.below = [Path(folder, name) for folder, name in self._walk()]
+        self.tracked_files = [Path(folder, name) for folder, name in self._walk_results()]
 
-    def fault(self, kind: str, path: Path, detail: str) -> None:
+    def add_fault(self, kind: str, path: Path, detail: str) -> None:
         self.faults.append({"kind": kind, "path": path.as_posix(), "detail": detail})
 
-    def _walk(self) -> Iterator[tuple[str, str]]:
+    def _walk_results(self) -> Iterator[tuple[str, str]]:
         for folder, inner, names in os.walk(self.results):
-            inner[:] = sorted(d for d in inner if self._tracked(folder, d))
-            yield from ((folder, name) for name in sorted(names) if self._tracked(folder, name))
+            inner[:] = sorted(d for d in inner if self._is_tracked(folder, d))
+            yield from ((folder, name) for name in sorted(names) if self._is_tracked(folder, name))
 
-    def _tracked(self, folder: str, name: str) -> bool:
+    def _is_tracked(self, folder: str, name: str) -> bool:
         path = Path(folder, name)
-        return path != self.cache and not (path.parent == self.results and name in UNTRACKED)
+        return path != self.cache and not (path.parent == self.results and name in UNTRACKED_NAMES)
 
-    def sidecars(self) -> None:
+    def check_sidecars(self) -> None:
         """Read every sidecar; what it tells counts for the file beside it."""
-        told: dict[Path, _Job] = {}
-        for path in (p for p in self.below if p.name.endswith(files.SIDECAR)):
-            subject = job_record.subject(path)
+        jobs_by_file: dict[Path, _RecordedJob] = {}
+        for path in (p for p in self.tracked_files if p.name.endswith(files.SIDECAR_SUFFIX)):
+            subject = job_record.subject_path(path)
             try:
-                job = _Job.of(job_record.read(path))
+                job = _RecordedJob.from_record(job_record.read_record(path))
             except (SidecarError, OSError) as error:
-                self._damaged(path, str(error).removeprefix(f"{path}: "))
+                self._add_damaged_sidecar(path, str(error).removeprefix(f"{path}: "))
                 continue
             except (KeyError, TypeError, AttributeError) as error:
-                self._damaged(path, f"is not a job's record: {type(error).__name__}: {error}")
+                self._add_damaged_sidecar(path, f"is not a job's record: {type(error).__name__}: {error}")
                 continue
             if subject not in job.outputs:
-                self._damaged(path, f"speaks of {', '.join(map(str, job.outputs)) or 'nothing'}, not of {subject.name}")
+                self._add_damaged_sidecar(
+                    path, f"speaks of {', '.join(map(str, job.outputs)) or 'nothing'}, not of {subject.name}"
+                )
                 continue
-            told[subject] = self.jobs[job.seal] = job
-            self.made[subject] = job.outputs[subject]
-        self.artifacts = len(self.made)
+            jobs_by_file[subject] = self.jobs[job.seal] = job
+            self.recorded_hashes[subject] = job.outputs[subject]
+        self.artifact_count = len(self.recorded_hashes)
         for job in self.jobs.values():
-            for output in job.outputs.keys() - self.unsure:
-                if output not in told:
-                    self.unsure.add(output)
+            for output in job.outputs.keys() - self.unverifiable_paths:
+                if output not in jobs_by_file:
+                    self.unverifiable_paths.add(output)
                     if output.exists():
-                        self.fault("no provenance", output, "its sidecar is gone")
+                        self.add_fault("no provenance", output, "its sidecar is gone")
                     else:
-                        self.fault("missing", output, f"was made with {job.name} and is gone, and so is its sidecar")
-                elif told[output].seal != job.seal:
-                    self._damaged(job_record.sidecar(output), f"is of another job than that of {job.name}")
+                        self.add_fault("missing", output, f"was made with {job.first_output} and is gone, and so is its sidecar")
+                elif jobs_by_file[output].seal != job.seal:
+                    self._add_damaged_sidecar(
+                        job_record.sidecar_path(output), f"is of another job than that of {job.first_output}"
+                    )
         if not self.jobs and not self.faults:
-            self.fault("missing", self.results, "is no run: there is no sidecar in it")
+            self.add_fault("missing", self.results, "is no run: there is no sidecar in it")
 
-    def _damaged(self, sidecar: Path, detail: str) -> None:
-        subject = job_record.subject(sidecar)
-        self.unsure |= {subject, *([subject.parent] if subject.name == files.INDEX else [])}
-        self.fault("damaged sidecar", sidecar, detail)
+    def _add_damaged_sidecar(self, sidecar: Path, detail: str) -> None:
+        subject = job_record.subject_path(sidecar)
+        self.unverifiable_paths |= {subject, *([subject.parent] if subject.name == files.INDEX_NAME else [])}
+        self.add_fault("damaged sidecar", sidecar, detail)
 
-    def indexes(self) -> None:
+    def check_indexes(self) -> None:
         """Take up the files that indexes list."""
-        wanted = {index: (folder, job) for job in self.jobs.values() for index, folder in job.folders if index in self.made}
-        actual = hashes(wanted)
-        for index, (folder, _) in wanted.items():
-            if actual[index] != self.made[index]:
-                self.unsure.add(folder)  # an altered index tells nothing
+        folders_by_index = {
+            index: (folder, job) for job in self.jobs.values() for index, folder in job.folders if index in self.recorded_hashes
+        }
+        actual_hashes = hash_files(folders_by_index)
+        for index, (folder, _) in folders_by_index.items():
+            if actual_hashes[index] != self.recorded_hashes[index]:
+                self.unverifiable_paths.add(folder)  # an altered index tells nothing
                 continue
             try:  # not by medmim.tables.table_io or read_table: to import pandas takes as long as to hash thousands of files
                 with pq.ParquetFile(index) as file:
                     table = file.read(columns=["path", "sha256"])
                 paths = [folder / path for path in table["path"].to_pylist()]
             except (pa.ArrowException, KeyError, TypeError) as error:
-                self.unsure.add(folder)
-                self.fault("altered", index, f"is not an index of files: {error}")
+                self.unverifiable_paths.add(folder)
+                self.add_fault("altered", index, f"is not an index of files: {error}")
                 continue
-            self.listed += len(paths)
-            self.made.update(zip(paths, table["sha256"].to_pylist(), strict=True))
+            self.listed_count += len(paths)
+            self.recorded_hashes.update(zip(paths, table["sha256"].to_pylist(), strict=True))
             if not folder.is_relative_to(self.results):
-                self._orphans(path for path in files.walk(folder) if not path.is_relative_to(self.results))
+                self._add_orphans(path for path in files.list_files(folder) if not path.is_relative_to(self.results))
 
-    def links(self) -> None:
+    def check_links(self) -> None:
         """Each input of each job against the record of what made it."""
         for job in self.jobs.values():
-            for path, read in job.inputs:
-                producer = self.made.get(path)
-                if producer is not None and producer != read:
-                    self.fault("broken link", path, f"{job.name} was made from other bytes of it")
-                elif producer is None and not path.is_relative_to(self.results):
-                    if self.outside.setdefault(path, read) != read:
-                        self.fault("broken link", path, f"{job.name} was made from other bytes of it than other files")
-                elif producer is None and path not in self.unsure:
-                    self.fault("no provenance", path, f"{job.name} was made from it, but nothing says what made it")
+            for path, read_hash in job.inputs:
+                recorded_hash = self.recorded_hashes.get(path)
+                if recorded_hash is not None and recorded_hash != read_hash:
+                    self.add_fault("broken link", path, f"{job.first_output} was made from other bytes of it")
+                elif recorded_hash is None and not path.is_relative_to(self.results):
+                    if self.external_hashes.setdefault(path, read_hash) != read_hash:
+                        self.add_fault(
+                            "broken link", path, f"{job.first_output} was made from other bytes of it than other files"
+                        )
+                elif recorded_hash is None and path not in self.unverifiable_paths:
+                    self.add_fault("no provenance", path, f"{job.first_output} was made from it, but nothing says what made it")
 
-    def bytes(self) -> None:
+    def check_hashes(self) -> None:
         """Every file's bytes as they are now, the cache's among them."""
-        entries, blobs = self._entries()
-        actual = hashes(chain(self.made, self.outside, blobs))
-        for what, recorded in (("was made by this run", self.made), ("was read by this run", self.outside)):
+        entries, blobs = self._read_cache_entries()
+        actual_hashes = hash_files(chain(self.recorded_hashes, self.external_hashes, blobs))
+        for description, recorded in (
+            ("was made by this run", self.recorded_hashes),
+            ("was read by this run", self.external_hashes),
+        ):
             for path, expected in recorded.items():
-                found = actual[path]
-                if isinstance(found, FileNotFoundError | NotADirectoryError):
-                    self.fault("missing", path, f"{what} and is gone")
-                elif isinstance(found, OSError):
-                    self.fault("missing", path, f"can't be read: {found.strerror}")
-                elif found != expected:
-                    self.fault("altered", path, f"sha256 is {found[:12]}…, its provenance says {expected[:12]}…")
+                actual_hash = actual_hashes[path]
+                if isinstance(actual_hash, FileNotFoundError | NotADirectoryError):
+                    self.add_fault("missing", path, f"{description} and is gone")
+                elif isinstance(actual_hash, OSError):
+                    self.add_fault("missing", path, f"can't be read: {actual_hash.strerror}")
+                elif actual_hash != expected:
+                    self.add_fault("altered", path, f"sha256 is {actual_hash[:12]}…, its provenance says {expected[:12]}…")
         for blob in blobs:
-            found = actual[blob]
-            if isinstance(found, FileNotFoundError):
+            actual_hash = actual_hashes[blob]
+            if isinstance(actual_hash, FileNotFoundError):
                 continue  # trimmed meanwhile
-            if found != blob.name:
-                self.fault("damaged cache entry", blob, f"sha256 is {str(found)[:12]}…, its name says {blob.name[:12]}…")
-        present = {blob for blob in blobs if not isinstance(actual[blob], FileNotFoundError)}
-        for path, needed in entries.items():
-            if (gone := sorted(needed - present)) and path.exists():
-                self.fault("damaged cache entry", path, f"{gone[0]} is gone" + (f", {len(gone)} such" if len(gone) > 1 else ""))
+            if actual_hash != blob.name:
+                self.add_fault(
+                    "damaged cache entry", blob, f"sha256 is {str(actual_hash)[:12]}…, its name says {blob.name[:12]}…"
+                )
+        present_blobs = {blob for blob in blobs if not isinstance(actual_hashes[blob], FileNotFoundError)}
+        for path, needed_blobs in entries.items():
+            if (missing_blobs := sorted(needed_blobs - present_blobs)) and path.exists():
+                self.add_fault(
+                    "damaged cache entry",
+                    path,
+                    f"{missing_blobs[0]} is gone" + (f", {len(missing_blobs)} such" if len(missing_blobs) > 1 else ""),
+                )
 
-    def _entries(self) -> tuple[dict[Path, set[Path]], list[Path]]:
+    def _read_cache_entries(self) -> tuple[dict[Path, set[Path]], list[Path]]:
         """Records of the cache with the files they need, and the files there are."""
         if self.cache is None:
             return {}, []
         blobs = self.cache / "blobs"
         entries = {}
-        for path in Cache(self.cache, 0).entries():
+        for path in Cache(self.cache, 0).list_entries():
             try:
-                entry = job_record.read(path)
+                entry = job_record.read_record(path)
                 if entry["key"] != path.stem:
                     raise SidecarError(f"is that of {entry['key']}")
                 entries[path] = {blobs / sha[:2] / sha for paths in entry["outputs"].values() for sha in paths.values()}
             except FileNotFoundError:
                 continue  # trimmed just now
             except (SidecarError, OSError, KeyError, TypeError, AttributeError) as error:
-                self.fault("damaged cache entry", path, str(error).removeprefix(f"{path}: "))
+                self.add_fault("damaged cache entry", path, str(error).removeprefix(f"{path}: "))
         return entries, sorted(p for p in blobs.glob("*/*") if not p.name.startswith("."))  # with a point: being written
 
-    def orphans(self) -> None:
+    def check_orphans(self) -> None:
         """Files of the run that nothing speaks of."""
-        self._orphans(p for p in self.below if not p.name.endswith(files.SIDECAR))
+        self._add_orphans(p for p in self.tracked_files if not p.name.endswith(files.SIDECAR_SUFFIX))
 
-    def _orphans(self, found: Iterable[Path]) -> None:
-        for path in found:
-            if path not in self.made and not self.unsure & {path, *path.parents}:
-                self.fault("orphaned", path, "no sidecar speaks of it")
+    def _add_orphans(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            if path not in self.recorded_hashes and not self.unverifiable_paths & {path, *path.parents}:
+                self.add_fault("orphaned", path, "no sidecar speaks of it")
 
-    def code(self, checkout: Checkout) -> None:
+    def check_code(self, checkout: Checkout) -> None:
         """The code behind each job against this checkout and against its commit."""
         with TemporaryDirectory() as folder:
-            commits = _Commits(checkout, Path(folder))
+            commits = _CommitCheckouts(checkout, Path(folder))
             head = commits("HEAD")
             if head is None:
-                self.fault("uncommitted code", self.results, "can't be ruled out: the workflow here is not in a git repository")
-            known: dict[tuple[str, str | None, str], tuple[str, str]] = {}
+                self.add_fault(
+                    "uncommitted code", self.results, "can't be ruled out: the workflow here is not in a git repository"
+                )
+            known_differences: dict[tuple[str, str | None, str], tuple[str, str]] = {}
             for job in self.jobs.values():
-                subject = job.program, job.code.get("sha256"), job.commit
-                if subject not in known:
+                code_key = job.program, job.code.get("sha256"), job.commit
+                if code_key not in known_differences:
                     committed = commits(job.commit) or head
                     where = job.commit[:12] if commits(job.commit) else f"{job.commit[:12] or 'no commit'} is not here, but HEAD"
-                    other = _differs(job.code, job.program, committed) if committed else ""
-                    known[subject] = _differs(job.code, job.program, checkout), other and f"{where} has other code: {other}"
-                now, then = known[subject]
-                if now:
-                    self.fault("other code", job.name, f"made by {job.program} with code that is not here: {now}")
-                if then:
-                    self.fault("uncommitted code", job.name, then)
+                    other = _describe_difference(job.code, job.program, committed) if committed else ""
+                    known_differences[code_key] = (
+                        _describe_difference(job.code, job.program, checkout),
+                        other and f"{where} has other code: {other}",
+                    )
+                checkout_difference, commit_difference = known_differences[code_key]
+                if checkout_difference:
+                    self.add_fault(
+                        "other code", job.first_output, f"made by {job.program} with code that is not here: {checkout_difference}"
+                    )
+                if commit_difference:
+                    self.add_fault("uncommitted code", job.first_output, commit_difference)
 
 
-def audit(
+def audit_run(
     results: Path, expected: Iterable[Path] = (), cache: Path | None = None, checkout: Checkout | None = None
 ) -> dict[str, Any]:
     """Check the run below `results`, and a cache; paths in its sidecars are relative to the present folder.
@@ -429,14 +460,14 @@ def audit(
     Returns {"artifacts", "files", "faults": [{"kind", "path", "detail"}]}: how many outputs and files listed by indexes
     were checked, and what was found.
     """
-    found = _Audit(_place(results), cache and _place(cache))
-    found.sidecars()
-    found.indexes()
-    found.links()
-    found.bytes()
-    found.orphans()
-    for path in map(_place, expected):
-        if path not in found.made and path not in found.unsure:
-            found.fault("missing", path, "was not made: run the workflow first")
-    found.code(checkout or Checkout(code_digest.WORKFLOW, code_digest.LOCK))
-    return {"artifacts": found.artifacts, "files": found.listed, "faults": found.faults}
+    auditor = _Auditor(_normalize_path(results), cache and _normalize_path(cache))
+    auditor.check_sidecars()
+    auditor.check_indexes()
+    auditor.check_links()
+    auditor.check_hashes()
+    auditor.check_orphans()
+    for path in map(_normalize_path, expected):
+        if path not in auditor.recorded_hashes and path not in auditor.unverifiable_paths:
+            auditor.add_fault("missing", path, "was not made: run the workflow first")
+    auditor.check_code(checkout or Checkout(code_digest.WORKFLOW, code_digest.LOCK_FILE))
+    return {"artifacts": auditor.artifact_count, "files": auditor.listed_count, "faults": auditor.faults}

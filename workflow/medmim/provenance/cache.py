@@ -29,64 +29,66 @@ from medmim.common.errors import SidecarError
 from medmim.provenance import job_record, outputs
 
 log = logging.getLogger("medmim")
-FOLDER, LIMIT = "MEDMIM_CACHE", "MEDMIM_CACHE_LIMIT"
+FOLDER_VARIABLE, LIMIT_VARIABLE = "MEDMIM_CACHE", "MEDMIM_CACHE_LIMIT"
 """Environment variables that bring the settings to jobs: the folder (empty: no cache), and its limit in bytes."""
-ASIDE = ("--cfg", "--code", "--log", "--threads")
+IGNORED_OPTIONS = ("--cfg", "--code", "--log", "--threads")
 """Options of programs that say where or how fast, or that a record holds apart."""
 
 
-def command(argv: Sequence[str]) -> list[str]:
+def result_arguments(argv: Sequence[str]) -> list[str]:
     """Arguments of a program without those that change no result."""
-    kept: list[str] = []
+    arguments: list[str] = []
     skip = False
     for word in argv:
-        if skip or word.split("=")[0] in ASIDE:
+        if skip or word.split("=")[0] in IGNORED_OPTIONS:
             skip = not skip and "=" not in word
         else:
-            kept.append(word)
-    return kept
+            arguments.append(word)
+    return arguments
 
 
-def options(command: Sequence[str]) -> dict[str, list[str]]:
+def parse_options(command: Sequence[str]) -> dict[str, list[str]]:
     """Arguments by option, named as a record names them."""
-    found: dict[str, list[str]] = {}
+    values_by_option: dict[str, list[str]] = {}
     values: list[str] = []
     for word in command:
         if word.startswith("--"):
-            name, given, value = word.removeprefix("--").partition("=")
-            found[name.replace("-", "_")] = values = [value] if given else []
+            name, has_value, value = word.removeprefix("--").partition("=")
+            values_by_option[name.replace("-", "_")] = values = [value] if has_value else []
         else:
             values.append(word)
-    return found
+    return values_by_option
 
 
-def key(program: str, command: Sequence[str], cfg: Any, code: str, inputs: Mapping[str, str], places: Collection[str]) -> str:
+def job_key(
+    program: str, command: Sequence[str], cfg: Any, code: str, inputs: Mapping[str, str], output_paths: Collection[str]
+) -> str:
     """Hex digest of all that a job's outputs depend on: content and names of its inputs, other arguments but paths, cfg, code.
 
     `command` as from `command`; `inputs` by path; `places` of its outputs. A word with * stands for the inputs it matches.
     """
 
-    def meant(word: str) -> Any:
+    def describe_word(word: str) -> Any:
         path = Path(word).as_posix()
-        if path in places:
-            return ["output", Path(path).name == files.INDEX]
+        if path in output_paths:
+            return ["output", Path(path).name == files.INDEX_NAME]
         if matched := sorted(p for p in inputs if p == path or ("*" in word and fnmatch(p, path))):
             return ["input", *([Path(p).name, inputs[p]] for p in matched)]
         return "a path" if "/" in word else word
 
-    told = {option: [meant(word) for word in words] for option, words in options(command).items()}
-    return hashlib.sha256(json.dumps([program, told, cfg, code], sort_keys=True).encode()).hexdigest()
+    described_options = {option: [describe_word(word) for word in words] for option, words in parse_options(command).items()}
+    return hashlib.sha256(json.dumps([program, described_options, cfg, code], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """What a job left: its record, and for each output its files by path below the output ("" for a single file)."""
 
     record: dict[str, Any]
     outputs: dict[str, dict[str, str]]
 
 
-def _link(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """Give `source` a second name, or a copy where the file system refuses one; whole, replacing what stood there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex}")
@@ -107,82 +109,90 @@ class Cache:
         self.folder, self.limit = folder, limit
 
     @classmethod
-    def of_environment(cls) -> "Cache | None":
+    def from_environment(cls) -> "Cache | None":
         """The cache that the environment names, if any."""
-        folder = os.environ.get(FOLDER, "")
-        return cls(Path(folder), int(os.environ.get(LIMIT) or 1 << 62)) if folder else None
+        folder = os.environ.get(FOLDER_VARIABLE, "")
+        return cls(Path(folder), int(os.environ.get(LIMIT_VARIABLE) or 1 << 62)) if folder else None
 
-    def _blob(self, sha256: str) -> Path:
+    def _blob_path(self, sha256: str) -> Path:
         return self.folder / "blobs" / sha256[:2] / sha256
 
-    def _job(self, key: str) -> Path:
+    def _entry_path(self, key: str) -> Path:
         return self.folder / "jobs" / key[:2] / f"{key}.json"
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> CacheEntry | None:
         """The entry of a key, every byte of it checked, or None. A damaged one is dropped and named in the log."""
-        path = self._job(key)
+        path = self._entry_path(key)
         try:
-            found = job_record.read(path)
+            sealed_record = job_record.read_record(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             log.warning("cache: %s; computing again", error)
             return None
         except SidecarError as error:
-            self._drop(path, str(error))
+            self._drop_entry(path, str(error))
             return None
-        if found.get("key") != key:
-            self._drop(path, f"{path}: is the record of another job")
+        if sealed_record.get("key") != key:
+            self._drop_entry(path, f"{path}: is the record of another job")
             return None
-        wanted = {sha for paths in found["outputs"].values() for sha in paths.values()}
-        if damaged := self.damaged(wanted):
-            self._drop(path, f"{damaged[0]}: is not what its name says, or gone", *damaged)
+        blob_hashes = {sha for paths in sealed_record["outputs"].values() for sha in paths.values()}
+        if damaged_blobs := self.find_damaged(blob_hashes):
+            self._drop_entry(path, f"{damaged_blobs[0]}: is not what its name says, or gone", *damaged_blobs)
             return None
         with suppress(OSError):  # a cache that one may only read
             os.utime(path)  # what was used last is trimmed last
-        return Entry(found["record"], found["outputs"])
+        return CacheEntry(sealed_record["record"], sealed_record["outputs"])
 
-    def damaged(self, blobs: Iterable[str]) -> list[Path]:
+    def find_damaged(self, blobs: Iterable[str]) -> list[Path]:
         """Those of the files, by sha256, that are absent or whose bytes have another hash."""
 
-        def wrong(sha256: str) -> bool:
+        def is_damaged(sha256: str) -> bool:
             try:
-                return files.sha256(self._blob(sha256)) != sha256
+                return files.hash_file(self._blob_path(sha256)) != sha256
             except OSError:
                 return True
 
         ordered = sorted(blobs)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return [self._blob(sha) for sha, bad in zip(ordered, pool.map(wrong, ordered), strict=True) if bad]
+            return [self._blob_path(sha) for sha, bad in zip(ordered, pool.map(is_damaged, ordered), strict=True) if bad]
 
-    def _drop(self, path: Path, why: str, *blobs: Path) -> None:
+    def _drop_entry(self, path: Path, reason: str, *blobs: Path) -> None:
         with suppress(OSError):  # a cache that one may only read
-            for gone in (path, *blobs):
-                gone.unlink(missing_ok=True)
-        log.warning("cache: dropped a damaged entry, computing again: %s", why)
+            for stale_path in (path, *blobs):
+                stale_path.unlink(missing_ok=True)
+        log.warning("cache: dropped a damaged entry, computing again: %s", reason)
 
-    def restore(self, paths: dict[str, str], place: Path) -> None:
+    def restore_output(self, paths: dict[str, str], place: Path) -> None:
         """Put one output of an entry at `place`, which must not exist. Raises OSError where a file went away meanwhile."""
         for path, sha256 in paths.items():
             if ".." in Path(path).parts or Path(path).is_absolute():  # another user may have written the record
                 raise PermissionError(f"{path} would be written outside {place}")
-            _link(self._blob(sha256), place / path if path else place)
+            _link_or_copy(self._blob_path(sha256), place / path if path else place)
 
-    def take(self, entry: Entry, places: Mapping[str, Path], own: Mapping[str, Any]) -> job_record.Record:
+    def restore_entry(
+        self, entry: CacheEntry, output_paths: Mapping[str, Path], run_fields: Mapping[str, Any]
+    ) -> job_record.Record:
         """Put all outputs of an entry, by option, in their places; `own` is what the new record says of this run.
 
         Raises OSError where a file of the entry went away meanwhile; then nothing was put.
         """
-        attempt = outputs.Attempt(places)
+        attempt = outputs.Attempt(output_paths)
         try:
-            for name, made in attempt.made.items():
-                self.restore(entry.outputs[name], made)
+            for name, temporary_path in attempt.temporary_paths.items():
+                self.restore_output(entry.outputs[name], temporary_path)
             restored = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "host": platform.node()}
-            return attempt.put(
-                lambda written, folders: {**entry.record, **own, "outputs": written, "folders": folders, "restored": restored}
+            return attempt.publish(
+                lambda written, folders: {
+                    **entry.record,
+                    **run_fields,
+                    "outputs": written,
+                    "folders": folders,
+                    "restored": restored,
+                }
             )
         finally:
-            attempt.end()
+            attempt.clean_up()
 
     def put(self, key: str, record: dict[str, Any], outputs: dict[str, dict[str, tuple[Path, str]]]) -> None:
         """Keep a job's outputs: for each output name, path below it -> (file, its sha256). Too large ones are not kept."""
@@ -190,14 +200,14 @@ class Cache:
         if sum(path.stat().st_size for path in blobs.values()) > self.limit:
             return
         for sha256, path in blobs.items():
-            blob = self._blob(sha256)
+            blob = self._blob_path(sha256)
             if not blob.exists() or blob.stat().st_size != path.stat().st_size:
-                _link(path, blob)
-        kept = {name: {path: sha256 for path, (_, sha256) in paths.items()} for name, paths in outputs.items()}
-        job_record.write(self._job(key), {"key": key, "record": record, "outputs": kept})
+                _link_or_copy(path, blob)
+        stored_outputs = {name: {path: sha256 for path, (_, sha256) in paths.items()} for name, paths in outputs.items()}
+        job_record.write_record(self._entry_path(key), {"key": key, "record": record, "outputs": stored_outputs})
         self.trim()
 
-    def entries(self) -> list[Path]:
+    def list_entries(self) -> list[Path]:
         """The records of all jobs kept."""
         return sorted(self.folder.glob("jobs/*/*.json"))
 
@@ -211,10 +221,10 @@ class Cache:
         if total <= self.limit:
             return
         jobs = []
-        for path in self.entries():
+        for path in self.list_entries():
             try:
                 outputs = json.loads(path.read_bytes())["outputs"]
-                blobs = {self._blob(sha256) for paths in outputs.values() for sha256 in paths.values()}
+                blobs = {self._blob_path(sha256) for paths in outputs.values() for sha256 in paths.values()}
                 jobs.append((path.stat().st_mtime_ns, path, blobs))
             except (OSError, ValueError, KeyError, AttributeError, TypeError):  # trimmed by another, or damaged: `get` says so
                 continue

@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 WORKFLOW = Path(__file__).resolve().parents[2]
-LOCK = WORKFLOW.parent / "requirements.lock"
-DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "gdcm": "python-gdcm", "sklearn": "scikit-learn"}
+LOCK_FILE = WORKFLOW.parent / "requirements.lock"
+DISTRIBUTION_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "gdcm": "python-gdcm", "sklearn": "scikit-learn"}
 
 
-TABLES = {"build", "columns", "frame", "metadata", "read", "schema", "write"}
+TABLE_FUNCTIONS = {"build_table", "read_frame", "read_table", "table_columns", "table_metadata", "table_schema", "write_table"}
 """Functions of medmim.tables.table_io that take a schema's name."""
 
-OWN = Path(__file__).read_bytes()
+OWN_SOURCE = Path(__file__).read_bytes()
 """What is kept of a file is what this module found in it."""
 
-Code = dict[str, Any]
+CodeDigest = dict[str, Any]
 """{"sha256", "modules": {module, program or file: sha256}, "packages": {package: locked version}}"""
 
 
@@ -39,94 +39,101 @@ class Checkout:
 
     def __init__(self, workflow: Path, lock: Path) -> None:
         self.workflow, self.lock = workflow, lock
-        self._files: dict[Path, tuple[str, tuple[str, ...]]] = {}
-        self._sources: dict[str, Path | None] = {}
-        self._codes: dict[tuple[str, ...], Code] = {}
+        self._parsed_files: dict[Path, tuple[str, tuple[str, ...]]] = {}
+        self._source_paths: dict[str, Path | None] = {}
+        self._digests: dict[tuple[str, ...], CodeDigest] = {}
 
     @cached_property
-    def locked(self) -> dict[str, str]:
+    def locked_versions(self) -> dict[str, str]:
         """Locked version of every package, by normalised name."""
         pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", self.lock.read_text(), re.M)
         return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
 
-    def _source(self, module: str) -> Path | None:
-        if module not in self._sources:
+    def _find_source(self, module: str) -> Path | None:
+        if module not in self._source_paths:
             base = self.workflow / module.replace(".", "/")
-            self._sources[module] = next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
-        return self._sources[module]
+            self._source_paths[module] = next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+        return self._source_paths[module]
 
-    def _parsed(self, path: Path) -> tuple[str, tuple[str, ...]]:
+    def _parse_file(self, path: Path) -> tuple[str, tuple[str, ...]]:
         """Hash of a file's code without docstrings, and the dotted names it imports anywhere in it."""
-        if path not in self._files:
-            self._files[path] = _kept(path)
-        return self._files[path]
+        if path not in self._parsed_files:
+            self._parsed_files[path] = _parse_with_cache(path)
+        return self._parsed_files[path]
 
-    def code(self, program: str, *modules: str) -> Code:
+    def code_digest(self, program: str, *modules: str) -> CodeDigest:
         """What runs when a program of workflow/scripts does, `modules` being those it imports by name at run time.
 
         Raises FileNotFoundError for an unknown program or module, KeyError for an import that the lock does not have.
         """
-        asked = (program, *modules)
-        if asked not in self._codes:
-            self._codes[asked] = self._code(program, modules)
-        return self._codes[asked]
+        request = (program, *modules)
+        if request not in self._digests:
+            self._digests[request] = self._compute_digest(program, modules)
+        return self._digests[request]
 
-    def _code(self, program: str, modules: tuple[str, ...]) -> Code:
-        found: dict[str, str] = {}
+    def _compute_digest(self, program: str, modules: tuple[str, ...]) -> CodeDigest:
+        hashes_by_module: dict[str, str] = {}
         packages: dict[str, str] = {}
         queue: list[tuple[str, Path]] = [(f"scripts/{program}", self.workflow / "scripts" / program)]
         for module in modules:
-            path = self._source(module)
+            path = self._find_source(module)
             if path is None:
                 raise FileNotFoundError(f"no module {module} below {self.workflow}")
-            queue += [(parent, source) for parent in _parents(module) if (source := self._source(parent)) is not None]
+            queue += [(parent, source) for parent in _parent_modules(module) if (source := self._find_source(parent)) is not None]
         while queue:
             name, path = queue.pop()
-            if name in found:
+            if name in hashes_by_module:
                 continue
-            found[name], imports = self._parsed(path)
+            hashes_by_module[name], imports = self._parse_file(path)
             if path.name == "__init__.py":
                 for file in sorted(path.parent.iterdir()):
                     if file.is_file() and file.suffix not in (".py", ".pyc") and not file.name.startswith("."):
                         name = file.relative_to(self.workflow).as_posix()
-                        found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+                        hashes_by_module[name] = hashlib.sha256(file.read_bytes()).hexdigest()
             for dotted in imports:
                 top = dotted.split(".")[0]
                 if top == "medmim":  # importing a.b.c runs a and a.b as well
-                    queue += [(module, source) for module in _parents(dotted) if (source := self._source(module)) is not None]
+                    queue += [
+                        (module, source)
+                        for module in _parent_modules(dotted)
+                        if (source := self._find_source(module)) is not None
+                    ]
                 elif top not in sys.stdlib_module_names and top != "__future__":
-                    package = DISTRIBUTION.get(top, top).replace("_", "-").lower()
-                    if package not in self.locked:
+                    package = DISTRIBUTION_NAMES.get(top, top).replace("_", "-").lower()
+                    if package not in self.locked_versions:
                         raise KeyError(f"{path} imports {top}, but {self.lock.name} has no {package}")
-                    packages[package] = self.locked[package]
-        record = {"modules": dict(sorted(found.items())), "packages": dict(sorted(packages.items()))}
+                    packages[package] = self.locked_versions[package]
+        record = {"modules": dict(sorted(hashes_by_module.items())), "packages": dict(sorted(packages.items()))}
         return {"sha256": hashlib.sha256(json.dumps(record).encode()).hexdigest(), **record}
 
 
-def _parents(dotted: str) -> list[str]:
+def _parent_modules(dotted: str) -> list[str]:
     parts = dotted.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
 
 
-def _kept(path: Path) -> tuple[str, tuple[str, ...]]:
+def _parse_with_cache(path: Path) -> tuple[str, tuple[str, ...]]:
     """What `_parse` finds in a file, kept as Python keeps bytecode."""
     text = path.read_bytes()
-    kept, of = Path(cache_from_source(str(path))).with_suffix(".digest"), hashlib.sha256(OWN + text).hexdigest()
+    cache_path, content_hash = (
+        Path(cache_from_source(str(path))).with_suffix(".digest"),
+        hashlib.sha256(OWN_SOURCE + text).hexdigest(),
+    )
     with suppress(OSError, ValueError):
-        known = json.loads(kept.read_bytes())
-        if known["of"] == of:
-            return known["code"], tuple(known["imports"])
-    code, imports = _parse(path, text)
+        cached_entry = json.loads(cache_path.read_bytes())
+        if cached_entry["of"] == content_hash:
+            return cached_entry["code"], tuple(cached_entry["imports"])
+    code, imports = _parse_source(path, text)
     if not sys.dont_write_bytecode:
-        partial = kept.with_suffix(f".digest-{os.getpid()}")
+        temporary = cache_path.with_suffix(f".digest-{os.getpid()}")
         with suppress(OSError):  # in a folder that is not the user's
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"of": of, "code": code, "imports": imports}))
-            partial.replace(kept)
+            cache_path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"of": content_hash, "code": code, "imports": imports}))
+            temporary.replace(cache_path)
     return code, imports
 
 
-def _parse(path: Path, text: bytes) -> tuple[str, tuple[str, ...]]:
+def _parse_source(path: Path, text: bytes) -> tuple[str, tuple[str, ...]]:
     tree = ast.parse(text, str(path))
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -137,8 +144,8 @@ def _parse(path: Path, text: bytes) -> tuple[str, tuple[str, ...]]:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in TABLES:
+            function_name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function_name in TABLE_FUNCTIONS:
                 strings = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
                 names.update(f"medmim.schemas.{text}" for text in strings if text.isidentifier())
         if isinstance(body := getattr(node, "body", None), list):  # docstrings, those of attributes too
@@ -151,33 +158,33 @@ def _parse(path: Path, text: bytes) -> tuple[str, tuple[str, ...]]:
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(names))
 
 
-HERE = Checkout(WORKFLOW, LOCK)
+THIS_CHECKOUT = Checkout(WORKFLOW, LOCK_FILE)
 """This checkout."""
 
 
-def code(program: str, *modules: str) -> Code:
+def code_digest(program: str, *modules: str) -> CodeDigest:
     """`Checkout.code` of this checkout."""
-    return HERE.code(program, *modules)
+    return THIS_CHECKOUT.code_digest(program, *modules)
 
 
-KNOWN: dict[str, Code] = {}
+CODES_BY_SHA256: dict[str, CodeDigest] = {}
 """What `digest` gave, by sha256."""
 
 
-def digest(program: str, *modules: str) -> str:
+def code_sha256(program: str, *modules: str) -> str:
     """The sha256 of `code`."""
-    found = code(program, *modules)
-    KNOWN[found["sha256"]] = found
-    return str(found["sha256"])
+    code_record = code_digest(program, *modules)
+    CODES_BY_SHA256[code_record["sha256"]] = code_record
+    return str(code_record["sha256"])
 
 
-def changes(old: Code, new: Code) -> list[str]:
+def describe_code_changes(old: CodeDigest, new: CodeDigest) -> list[str]:
     """Modules, files and packages that differ between two codes, for people."""
-    told = []
+    differences = []
     for kind in ("modules", "packages"):
         for name in sorted(old[kind].keys() | new[kind].keys()):
             before, after = old[kind].get(name), new[kind].get(name)
             if before != after:
-                what = name if kind == "modules" else f"{name} {before or 'none'} → {after or 'none'}"
-                told.append(what if before and after else f"{what} ({'new' if after else 'gone'})")
-    return told
+                label = name if kind == "modules" else f"{name} {before or 'none'} → {after or 'none'}"
+                differences.append(label if before and after else f"{label} ({'new' if after else 'gone'})")
+    return differences

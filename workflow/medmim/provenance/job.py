@@ -34,19 +34,19 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import files
-from medmim.common.errors import Interrupted, TableError, UserError
-from medmim.common.processes import Processes
+from medmim.common.errors import RunInterruptedError, TableError, UserError
+from medmim.common.processes import JobProcesses
 from medmim.provenance import cache, code_digest
 from medmim.provenance.cache import Cache
-from medmim.provenance.outputs import Attempt, Described, Folders, target
+from medmim.provenance.outputs import Attempt, FileRecord, FolderRecords, target_path
 from medmim.provenance.resource_log import Journal
 from medmim.tables import data_policy
-from medmim.tables.data_policy import Rules
+from medmim.tables.data_policy import DataPolicy
 
 log = logging.getLogger("medmim")
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def build_parser(description: str | None) -> argparse.ArgumentParser:
     """Argument parser with the options every program has."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--cfg", type=json.loads, default={}, metavar="JSON", help="the part of the config this program uses")
@@ -55,27 +55,27 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return p
 
 
-def _git(*args: str) -> str:
-    done = subprocess.run(["git", "-C", str(code_digest.WORKFLOW), *args], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _run_git(*args: str) -> str:
+    completed = subprocess.run(["git", "-C", str(code_digest.WORKFLOW), *args], capture_output=True, text=True, check=False)
+    return completed.stdout.strip() if completed.returncode == 0 else ""
 
 
-def _gpus() -> list[str]:
+def _list_gpus() -> list[str]:
     torch = sys.modules.get("torch")  # a program that did not import torch used no GPU
     if torch is None or not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
-def _installed(locked: dict[str, str]) -> dict[str, str]:
+def _installed_versions(locked: dict[str, str]) -> dict[str, str]:
     """Installed versions of packages, of which the code digest knows the locked ones."""
     import importlib.metadata  # a third of this module's import, and not needed where the cache has the outputs
 
-    found = {name: importlib.metadata.version(name) for name in locked}
-    for name, version in found.items():
+    versions = {name: importlib.metadata.version(name) for name in locked}
+    for name, version in versions.items():
         if version.split("+")[0] != locked[name]:
             log.warning("%s %s is installed, but the lock file has %s", name, version, locked[name])
-    return found
+    return versions
 
 
 class Job:
@@ -91,97 +91,101 @@ class Job:
 
     def __init__(
         self,
-        arguments: argparse.ArgumentParser,
+        parser: argparse.ArgumentParser,
         *,
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
         modules: Sequence[str] = (),
-        cached: bool = True,
+        use_cache: bool = True,
         scratch: Sequence[str] = (),
-        before: Callable[[dict[str, Any]], None] = lambda cfg: None,
-        processes: Processes | None = None,
+        preflight: Callable[[dict[str, Any]], None] = lambda cfg: None,
+        processes: JobProcesses | None = None,
         argv: Sequence[str] | None = None,
     ) -> None:
-        self.args = arguments.parse_args(argv)
-        self._command = cache.command(sys.argv[1:] if argv is None else argv)
-        self._cached = cached
+        self.args = parser.parse_args(argv)
+        self._command = cache.result_arguments(sys.argv[1:] if argv is None else argv)
+        self._use_cache = use_cache
         self.cfg: dict[str, Any] = self.args.cfg
         self.program = Path(sys.argv[0]).name
-        self._inputs, self._outputs, self._scratch = inputs, outputs, scratch
-        self._before, self._processes = before, processes or Processes()
+        self._input_options, self._output_options, self._scratch_options = inputs, outputs, scratch
+        self._preflight, self._processes = preflight, processes or JobProcesses()
         self._modules = tuple(m.format(**vars(self.args)).replace("-", "_") for m in modules)
         self.out: dict[str, Path] = {}
         self._attempt: Attempt | None = None
-        self.extra: dict[str, object] = {}
-        self._folders: list[dict[str, str]] = []
-        self.rules = Rules()
+        self.extra_fields: dict[str, object] = {}
+        self._watched_folders: list[dict[str, str]] = []
+        self.policy = DataPolicy()
         self._summary = ""
-        self.first = self._processes.first
-        self._journal = Journal(self.args.log if self.first else None, getattr(self.args, "threads", None))
+        self.is_main = self._processes.is_main
+        self._journal = Journal(self.args.log if self.is_main else None, getattr(self.args, "threads", None))
 
-    def _places(self) -> dict[str, Path]:
-        return {name: Path(getattr(self.args, name)) for name in self._outputs if getattr(self.args, name) is not None}
+    def _output_paths(self) -> dict[str, Path]:
+        return {name: Path(getattr(self.args, name)) for name in self._output_options if getattr(self.args, name) is not None}
 
-    def _options(self) -> dict[str, Any]:
+    def _recorded_options(self) -> dict[str, Any]:
         """Other options than inputs and outputs, as a record has them."""
-        known = {"cfg", "code", "log", *self._inputs, *self._outputs}
-        kept = {k: v for k, v in vars(self.args).items() if k not in known and isinstance(v, str | int | float | bool | Path)}
-        return {k: v.as_posix() if isinstance(v, Path) else v for k, v in kept.items()}
+        excluded_names = {"cfg", "code", "log", *self._input_options, *self._output_options}
+        options = {
+            k: v for k, v in vars(self.args).items() if k not in excluded_names and isinstance(v, str | int | float | bool | Path)
+        }
+        return {k: v.as_posix() if isinstance(v, Path) else v for k, v in options.items()}
 
-    def key(self) -> str:
+    def compute_key(self) -> str:
         """Hex digest of all that the outputs depend on."""
-        content = {str(d["path"]): str(d["sha256"]) for read in self._read.values() for d in read}
-        places = [place.as_posix() for place in self._places().values()]
-        return cache.key(self.program, self._command, self.cfg, str(self.code.get("sha256")), content, places)
+        input_hashes = {str(d["path"]): str(d["sha256"]) for records in self._input_records.values() for d in records}
+        output_paths = [place.as_posix() for place in self._output_paths().values()]
+        return cache.job_key(self.program, self._command, self.cfg, str(self.code.get("sha256")), input_hashes, output_paths)
 
-    def watch(self, folder: Path, index: str) -> None:
+    def watch_folder(self, folder: Path, index: str) -> None:
         """Say that the output `index` lists the files of a folder: a change there makes it anew. To be called before reading."""
-        self._folders.append({"index": index, "path": folder.as_posix(), "tree": files.tree(folder)})
+        self._watched_folders.append({"index": index, "path": folder.as_posix(), "tree": files.tree_digest(folder)})
 
-    def hold(self, added: Rules) -> None:
+    def add_policy(self, policy: DataPolicy) -> None:
         """Put the outputs under further rules of use. To be called before writing."""
-        self.rules |= added
-        data_policy.hold(self.rules)
+        self.policy |= policy
+        data_policy.set_current_policy(self.policy)
 
     @property
-    def inputs(self) -> dict[str, list[dict[str, object]]]:
+    def input_records(self) -> dict[str, list[dict[str, object]]]:
         """Path, bytes and sha256 of every input, by option."""
-        return self._read
+        return self._input_records
 
-    def done(self, summary: str) -> None:
+    def set_summary(self, summary: str) -> None:
         """Say in a few words what was made; shown as the stage's progress line."""
         self._summary = summary
 
     def __enter__(self) -> "Job":
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
         gc.set_threshold(10_000)  # what programs import is there to stay: looking through it again and again took a seventh
-        self._start = time.time()
+        self._start_time = time.time()
         try:
-            if self.args.log and self.first:  # other ranks are heard when they fail
+            if self.args.log and self.is_main:  # other ranks are heard when they fail
                 self.args.log.parent.mkdir(parents=True, exist_ok=True)
                 self.args.log.write_text("")
                 logging.getLogger().addHandler(logging.FileHandler(self.args.log))  # appends, as may a lost run of this job
-            self._journal.start(self.program, self.cfg, getattr(self.args, "threads", None))
-            self._before(self.cfg)
-            self._prepare()
-            if not (restored := self._restore()):
-                self._begin()
+            self._journal.write_start(self.program, self.cfg, getattr(self.args, "threads", None))
+            self._preflight(self.cfg)
+            self._hash_inputs()
+            if not (restored := self._restore_from_cache()):
+                self._begin_attempt()
         except Exception as error:
-            self._fail(error)
+            self._exit_with_error(error)
         if restored:
-            self._journal.end("restored")
-            self._clear()
+            self._journal.write_end("restored")
+            self._delete_scratch()
             raise SystemExit(0)
         return self
 
-    def _prepare(self) -> None:
+    def _hash_inputs(self) -> None:
         self.code = (
-            code_digest.code(self.program, *self._modules) if (code_digest.WORKFLOW / "scripts" / self.program).exists() else {}
+            code_digest.code_digest(self.program, *self._modules)
+            if (code_digest.WORKFLOW / "scripts" / self.program).exists()
+            else {}
         )
         if self.args.code and self.args.code != self.code.get("sha256"):
             raise UserError(f"the code of {self.program} changed after this run was planned: start snakemake again")
-        self._read: dict[str, list[dict[str, object]]] = {}
-        for name in self._inputs:
+        self._input_records: dict[str, list[dict[str, object]]] = {}
+        for name in self._input_options:
             value = getattr(self.args, name)
             paths = [Path(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
             if any("*" in path.name for path in paths):  # a pattern in a list stands for the files it matches
@@ -190,35 +194,37 @@ class Job:
             for path in paths:
                 if not path.exists():
                     raise UserError(f"--{name.replace('_', '-')}: {path} does not exist")
-            self._read[name] = [files.described(p) for p in paths]
+            self._input_records[name] = [files.file_record(p) for p in paths]
 
-    def _begin(self) -> None:
-        self.hold(data_policy.union(Path(str(read["path"])) for group in self._read.values() for read in group))
-        places = self._places()
-        if self.first:
-            self._attempt = Attempt(places)
-            self.out = self._attempt.made
+    def _begin_attempt(self) -> None:
+        self.add_policy(
+            data_policy.combine_policies(Path(str(read["path"])) for group in self._input_records.values() for read in group)
+        )
+        output_paths = self._output_paths()
+        if self.is_main:
+            self._attempt = Attempt(output_paths)
+            self.out = self._attempt.temporary_paths
         else:
-            self.out = {name: files.partial(target(place)) for name, place in places.items()}
-        for name, place in places.items():
+            self.out = {name: files.temporary_path(target_path(place)) for name, place in output_paths.items()}
+        for name, place in output_paths.items():
             self.out[name].parent.mkdir(parents=True, exist_ok=True)
-            if place.name == files.INDEX:
+            if place.name == files.INDEX_NAME:
                 self.out[name].mkdir()
 
-    def _restore(self) -> bool:
+    def _restore_from_cache(self) -> bool:
         """Take the outputs from the cache, if it has them."""
-        return bool(self._processes.agreed("restored", lambda: "yes" if self._restored() else ""))
+        return bool(self._processes.broadcast("restored", lambda: "yes" if self._try_restore() else ""))
 
-    def _restored(self) -> bool:
-        store = Cache.of_environment()
-        if store is None or not self._cached or not self._outputs:
+    def _try_restore(self) -> bool:
+        store = Cache.from_environment()
+        if store is None or not self._use_cache or not self._output_options:
             return False
-        entry = store.get(self.key())
+        entry = store.get(self.compute_key())
         if entry is None:
             return False
-        own = {"inputs": self._read, "command": self._command, "options": self._options()}
+        run_fields = {"inputs": self._input_records, "command": self._command, "options": self._recorded_options()}
         try:
-            store.take(entry, self._places(), own)
+            store.restore_entry(entry, self._output_paths(), run_fields)
         except OSError as error:  # trimmed by another just now
             log.warning("cache: %s; computing again", error)
             return False
@@ -226,89 +232,92 @@ class Job:
         return True
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._journal.worked()
+        self._journal.record_child_memory()
         if error is None:
             try:
-                self._finish() if self.first else self._discard()
-            except Exception as late:
-                error = late
-        data_policy.hold(Rules())
-        if error is None and self.first:
-            self._journal.end("done")
-            self._clear()
-            log.info("%-18s %s (%.1f s)", self.program.removesuffix(".py"), self._summary, time.time() - self._start)
+                self._publish_outputs() if self.is_main else self._discard_outputs()
+            except Exception as finish_error:
+                error = finish_error
+        data_policy.set_current_policy(DataPolicy())
+        if error is None and self.is_main:
+            self._journal.write_end("done")
+            self._delete_scratch()
+            log.info("%-18s %s (%.1f s)", self.program.removesuffix(".py"), self._summary, time.time() - self._start_time)
         elif error is not None:
-            self._fail(error)
+            self._exit_with_error(error)
 
-    def _clear(self) -> None:
-        if self.first:
-            for name in self._scratch:  # another run, which this one took over from, may still write there
+    def _delete_scratch(self) -> None:
+        if self.is_main:
+            for name in self._scratch_options:  # another run, which this one took over from, may still write there
                 shutil.rmtree(getattr(self.args, name), ignore_errors=True)
 
-    def superseded(self) -> bool:
+    def is_superseded(self) -> bool:
         """Whether another run of this job began after this one, as after the loss of a node: then nothing is to be written."""
-        return self._attempt is not None and self._attempt.superseded()
+        return self._attempt is not None and self._attempt.is_superseded()
 
-    def _discard(self) -> None:
+    def _discard_outputs(self) -> None:
         if self._attempt is not None:
-            self._attempt.end()
+            self._attempt.clean_up()
         else:
             for path in self.out.values():
-                files.remove(path)
+                files.remove_path(path)
 
-    def _full(self, error: BaseException) -> bool:
+    def _is_disk_full(self, error: BaseException) -> bool:
         """Whether there was no room: not all libraries say so, and then what is left of the disk does."""
         if "no space left" in str(error).lower() or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
-        return any(p.parent.exists() and shutil.disk_usage(p.parent).free < 1 << 16 for p in self._places().values())
+        return any(p.parent.exists() and shutil.disk_usage(p.parent).free < 1 << 16 for p in self._output_paths().values())
 
-    def _fail(self, error: BaseException) -> None:
-        full, superseded = self._full(error), self.superseded()
-        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
-        self._discard()
-        self._journal.end("superseded" if superseded else "failed" if failed else "stopped")
+    def _exit_with_error(self, error: BaseException) -> None:
+        is_disk_full, is_superseded = self._is_disk_full(error), self.is_superseded()
+        has_failed = isinstance(error, Exception) and not isinstance(error, RunInterruptedError)
+        self._discard_outputs()
+        self._journal.write_end("superseded" if is_superseded else "failed" if has_failed else "stopped")
         if not isinstance(error, Exception):
             return
-        if superseded and not isinstance(error, UserError):  # what it wrote is taken away, so any error may have come of that
+        if is_superseded and not isinstance(error, UserError):  # what it wrote is taken away, so any error may have come of that
             log.error(
                 "%s: error: another run of this job began after this one: this one leaves nothing (%s)", self.program, error
             )
-        elif isinstance(error, Interrupted):
+        elif isinstance(error, RunInterruptedError):
             log.warning("%s: %s", self.program, error)
         elif isinstance(error, UserError | TableError):
             log.error("%s: error: %s", self.program, error)
-        elif full:
-            places, first = ", ".join(str(p) for p in self._places().values()), (str(error).splitlines() or [""])[0]
-            log.error("%s: error: no space left for %s (%s)", self.program, places, first)
+        elif is_disk_full:
+            output_names, first_line = (
+                ", ".join(str(p) for p in self._output_paths().values()),
+                (str(error).splitlines() or [""])[0],
+            )
+            log.error("%s: error: no space left for %s (%s)", self.program, output_names, first_line)
             log.error("Nothing is half written: make room and start again")
         else:
             log.error("%s: failed", self.program, exc_info=error)
-        raise SystemExit(error.status if isinstance(error, UserError) else 1) from None
+        raise SystemExit(error.exit_status if isinstance(error, UserError) else 1) from None
 
-    def _finish(self) -> None:
+    def _publish_outputs(self) -> None:
         self._check_modules()
         from medmim.tables import table_io
 
-        for name, place in self._places().items():
-            if place.name == files.INDEX:
-                table_io.write(self.out[name] / files.INDEX, "files", files.index(self.out[name]))
+        for name, place in self._output_paths().items():
+            if place.name == files.INDEX_NAME:
+                table_io.write_table(self.out[name] / files.INDEX_NAME, "files", files.index_files(self.out[name]))
             elif not self.out[name].exists():
                 raise RuntimeError(f"--{name} was not written")
         assert self._attempt is not None
-        record = self._attempt.put(self._record)
-        self._attempt.end()
-        store = Cache.of_environment()
-        if store is not None and self._cached and self._outputs:
-            kept: dict[str, dict[str, tuple[Path, str]]] = {}
-            for name, place in self._places().items():
+        record = self._attempt.publish(self._build_record)
+        self._attempt.clean_up()
+        store = Cache.from_environment()
+        if store is not None and self._use_cache and self._output_options:
+            cached_files: dict[str, dict[str, tuple[Path, str]]] = {}
+            for name, place in self._output_paths().items():
                 sha256 = record["outputs"][name]["sha256"]
-                kept[name] = {"": (place, sha256)}
-                if place.name == files.INDEX:
-                    rows = table_io.read(place, "files").to_pylist()
-                    kept[name] = {row["path"]: (place.parent / row["path"], row["sha256"]) for row in rows}
-                    kept[name][files.INDEX] = (place, sha256)
+                cached_files[name] = {"": (place, sha256)}
+                if place.name == files.INDEX_NAME:
+                    rows = table_io.read_table(place, "files").to_pylist()
+                    cached_files[name] = {row["path"]: (place.parent / row["path"], row["sha256"]) for row in rows}
+                    cached_files[name][files.INDEX_NAME] = (place, sha256)
             try:
-                store.put(record["key"], record, kept)
+                store.put(record["key"], record, cached_files)
             except OSError as error:
                 log.warning("cache: not kept: %s", error)  # a full or read-only cache is no reason to lose the result
 
@@ -317,37 +326,37 @@ class Job:
         main = getattr(sys.modules["__main__"], "__file__", None)
         if not self.code or main is None or Path(main).resolve() != code_digest.WORKFLOW / "scripts" / self.program:
             return
-        ran = {name for name in sys.modules if name.split(".")[0] == "medmim"}
-        if missed := sorted(ran - self.code["modules"].keys()):
-            raise RuntimeError(f"{self.program} imported {', '.join(missed)}, which its code digest does not cover")
+        loaded_modules = {name for name in sys.modules if name.split(".")[0] == "medmim"}
+        if uncovered_modules := sorted(loaded_modules - self.code["modules"].keys()):
+            raise RuntimeError(f"{self.program} imported {', '.join(uncovered_modules)}, which its code digest does not cover")
 
-    def _record(self, written: dict[str, Described], folders: Folders) -> dict[str, Any]:
-        commit = _git("rev-parse", "HEAD")
+    def _build_record(self, output_records: dict[str, FileRecord], folders: FolderRecords) -> dict[str, Any]:
+        commit = _run_git("rev-parse", "HEAD")
         return {
             "program": self.program,
             "cfg": self.cfg,
             "command": self._command,
-            "options": self._options(),
-            "key": self.key(),
-            "inputs": self._read,
-            "outputs": written,
-            "folders": [*self._folders, *folders],
-            "rules": self.rules.record(),
+            "options": self._recorded_options(),
+            "key": self.compute_key(),
+            "inputs": self._input_records,
+            "outputs": output_records,
+            "folders": [*self._watched_folders, *folders],
+            "rules": self.policy.to_record(),
             "code": self.code,
-            "git": {"commit": commit, "clean": bool(commit) and not _git("status", "--porcelain", "--untracked-files=no")},
+            "git": {"commit": commit, "clean": bool(commit) and not _run_git("status", "--porcelain", "--untracked-files=no")},
             "machine": {
                 "host": platform.node(),
                 "system": platform.platform(),
                 "python": platform.python_version(),
-                "packages": _installed(self.code.get("packages", {})),
+                "packages": _installed_versions(self.code.get("packages", {})),
                 "cpu": platform.processor() or platform.machine(),
                 "cores": os.cpu_count(),
-                "gpus": _gpus(),
+                "gpus": _list_gpus(),
                 "slurm": {k: v for k, v in os.environ.items() if k in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURMD_NODENAME")},
             },
             "summary": self._summary,
-            "start": datetime.fromtimestamp(self._start, UTC).isoformat(timespec="milliseconds"),
+            "start": datetime.fromtimestamp(self._start_time, UTC).isoformat(timespec="milliseconds"),
             "end": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            **self.extra,
+            **self.extra_fields,
         }

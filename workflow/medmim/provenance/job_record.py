@@ -16,56 +16,56 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common.errors import SidecarError
-from medmim.common.files import SIDECAR, whole
+from medmim.common.files import SIDECAR_SUFFIX, write_atomically
 
 Record = dict[str, Any]
 
 
-def sidecar(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """Where the sidecar of a file lies."""
-    return path.with_name(path.name + SIDECAR)
+    return path.with_name(path.name + SIDECAR_SUFFIX)
 
 
-def subject(path: Path) -> Path:
+def subject_path(path: Path) -> Path:
     """The file that a sidecar speaks of."""
-    return path.with_name(path.name.removesuffix(SIDECAR))
+    return path.with_name(path.name.removesuffix(SIDECAR_SUFFIX))
 
 
-def _text(record: Record) -> str:
+def _to_json(record: Record) -> str:
     return json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def write(path: Path, record: Record) -> None:
+def write_record(path: Path, record: Record) -> None:
     """Seal a record and write it, whole or not at all."""
     bare = {k: v for k, v in record.items() if k != "seal"}
-    with whole(path) as temporary:
-        temporary.write_text(_text(bare | {"seal": hashlib.sha256(_text(bare).encode()).hexdigest()}), encoding="utf-8")
+    with write_atomically(path) as temporary:
+        temporary.write_text(_to_json(bare | {"seal": hashlib.sha256(_to_json(bare).encode()).hexdigest()}), encoding="utf-8")
 
 
-def read(path: Path) -> Record:
+def read_record(path: Path) -> Record:
     """A sealed record. Raises FileNotFoundError, SidecarError where any byte is not as `write` left it."""
     data = path.read_bytes()
     try:
         record = json.loads(data)
         bare = {k: v for k, v in record.items() if k != "seal"}
-        sound = hashlib.sha256(_text(bare).encode()).hexdigest() == record["seal"] and _text(record).encode() == data
+        is_intact = hashlib.sha256(_to_json(bare).encode()).hexdigest() == record["seal"] and _to_json(record).encode() == data
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise SidecarError(f"{path}: not a sealed record: {type(error).__name__}: {error}") from error
-    if not sound:
+    if not is_intact:
         raise SidecarError(f"{path}: is not as it was written: its seal does not fit")
     return dict(record)
 
 
-def sidecars(results: Path) -> Iterator[Path]:
+def find_sidecars(results: Path) -> Iterator[Path]:
     """All sidecars below a folder, sorted."""
-    yield from sorted(results.rglob(f"*{SIDECAR}"))
+    yield from sorted(results.rglob(f"*{SIDECAR_SUFFIX}"))
 
 
-def inputs(record: Record) -> list[dict[str, Any]]:
+def input_files(record: Record) -> list[dict[str, Any]]:
     """Path, bytes and sha256 of every input."""
     return [entry for group in record["inputs"].values() for entry in group]
 
 
-def outputs(record: Record) -> list[dict[str, Any]]:
+def output_files(record: Record) -> list[dict[str, Any]]:
     """Path, bytes and sha256 of every output."""
     return list(record["outputs"].values())

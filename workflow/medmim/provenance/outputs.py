@@ -9,13 +9,13 @@ from medmim.common import files
 from medmim.common.errors import UserError
 from medmim.provenance import job_record
 
-Described = dict[str, object]
-Folders = list[dict[str, str]]
+FileRecord = dict[str, object]
+FolderRecords = list[dict[str, str]]
 
 
-def target(place: Path) -> Path:
+def target_path(path: Path) -> Path:
     """What is written for an output: the file, or the folder that it stands for."""
-    return place.parent if place.name == files.INDEX else place
+    return path.parent if path.name == files.INDEX_NAME else path
 
 
 class Attempt:
@@ -27,49 +27,51 @@ class Attempt:
     """
 
     def __init__(self, places: Mapping[str, Path]) -> None:
-        self.places = dict(places)
-        self.made = {name: files.partial(target(place)) for name, place in places.items()}
+        self.output_paths = dict(places)
+        self.temporary_paths = {name: files.temporary_path(target_path(place)) for name, place in places.items()}
         """Where each output is to be written, by option."""
-        self._mark = uuid.uuid4().hex
-        first = next(iter(self.places.values()), None)
-        self._claim = None if first is None else target(first).with_name(f".{target(first).name}.partial-claim")
-        for place in self.places.values():
-            target(place).parent.mkdir(parents=True, exist_ok=True)
-            files.remove_partials(target(place))
-        if self._claim:
-            self._claim.write_text(self._mark)
+        self._claim_id = uuid.uuid4().hex
+        first = next(iter(self.output_paths.values()), None)
+        self._claim_path = None if first is None else target_path(first).with_name(f".{target_path(first).name}.partial-claim")
+        for place in self.output_paths.values():
+            target_path(place).parent.mkdir(parents=True, exist_ok=True)
+            files.remove_temporaries(target_path(place))
+        if self._claim_path:
+            self._claim_path.write_text(self._claim_id)
 
-    def superseded(self) -> bool:
+    def is_superseded(self) -> bool:
         """Whether another attempt at the same outputs began after this one."""
         try:
-            return self._claim is not None and self._claim.read_text() != self._mark
+            return self._claim_path is not None and self._claim_path.read_text() != self._claim_id
         except FileNotFoundError:  # it has put them in place already
             return True
 
-    def put(self, record: Callable[[dict[str, Described], Folders], dict[str, Any]]) -> dict[str, Any]:
+    def publish(self, build_record: Callable[[dict[str, FileRecord], FolderRecords], dict[str, Any]]) -> dict[str, Any]:
         """Put what was made in its places and write its sidecars.
 
         `record` is called with the description of each output and the folders they stand for; returns what it gives.
         Raises UserError where another attempt began meanwhile.
         """
-        if self.superseded():
+        if self.is_superseded():
             raise UserError("another run of this job began after this one and makes its outputs: this one leaves nothing")
-        written: dict[str, Described] = {}
-        folders: Folders = []
-        for name, place in self.places.items():
-            job_record.sidecar(place).unlink(missing_ok=True)  # it speaks of what is replaced now
-            files.put(self.made[name], target(place))
-            written[name] = files.described(place)
-            if place.name == files.INDEX:
-                folders.append({"index": place.as_posix(), "path": place.parent.as_posix(), "tree": files.tree(place.parent)})
-        told = record(written, folders)
-        for place in self.places.values():
-            job_record.write(job_record.sidecar(place), told)
-        return told
+        output_records: dict[str, FileRecord] = {}
+        folders: FolderRecords = []
+        for name, place in self.output_paths.items():
+            job_record.sidecar_path(place).unlink(missing_ok=True)  # it speaks of what is replaced now
+            files.replace_path(self.temporary_paths[name], target_path(place))
+            output_records[name] = files.file_record(place)
+            if place.name == files.INDEX_NAME:
+                folders.append(
+                    {"index": place.as_posix(), "path": place.parent.as_posix(), "tree": files.tree_digest(place.parent)}
+                )
+        record = build_record(output_records, folders)
+        for place in self.output_paths.values():
+            job_record.write_record(job_record.sidecar_path(place), record)
+        return record
 
-    def end(self) -> None:
+    def clean_up(self) -> None:
         """Remove what was not put in place, and the claim; an attempt that has lost its claim leaves the other's alone."""
-        for made in self.made.values():
-            files.remove(made)
-        if self._claim and not self.superseded():
-            self._claim.unlink(missing_ok=True)
+        for temporary_path in self.temporary_paths.values():
+            files.remove_path(temporary_path)
+        if self._claim_path and not self.is_superseded():
+            self._claim_path.unlink(missing_ok=True)

@@ -19,77 +19,77 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medmim.common.slurm_client import allocation
+from medmim.common.slurm_client import query_allocation
 
-SUFFIX = ".runs.jsonl"
+JOURNAL_SUFFIX = ".runs.jsonl"
 
 
 class Journal:
     """The lines of one run; none without a log to write them beside. `workers`: processes it may start to share its work."""
 
     def __init__(self, log: Path | None, workers: int | None = None) -> None:
-        self.file = None if log is None else log.with_name(log.name.removesuffix(".log") + SUFFIX)
+        self.path = None if log is None else log.with_name(log.name.removesuffix(".log") + JOURNAL_SUFFIX)
         self.workers = workers or 1
         self._run = uuid.uuid4().hex
         self._child_kb: int | None = None
-        self._before = 0.0
+        self._cpu_seconds_before = 0.0
 
-    def start(self, program: str, cfg: Any, threads: int | None) -> None:
+    def write_start(self, program: str, cfg: Any, threads: int | None) -> None:
         """Write the first line. `threads` as an option says; else the config part may, as of GPUs."""
-        if self.file is None:
+        if self.path is None:
             return
-        self._before = _cpu_seconds()
-        job = os.environ.get("SLURM_JOB_ID")
-        asked = cfg if isinstance(cfg, dict) else {}
-        asked = asked.get("tuning") or asked
+        self._cpu_seconds_before = _read_cpu_seconds()
+        job_id = os.environ.get("SLURM_JOB_ID")
+        requested = cfg if isinstance(cfg, dict) else {}
+        requested = requested.get("tuning") or requested
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        self._write(
+        self._append_event(
             event="start",
             program=program,
             host=platform.node(),
             node=os.environ.get("SLURMD_NODENAME"),
             processes=processes,
-            threads=(threads or asked.get("threads") or 1) * processes,
-            gpus=asked.get("gpus") or 0,
-            slurm=allocation(job) if job else None,
+            threads=(threads or requested.get("threads") or 1) * processes,
+            gpus=requested.get("gpus") or 0,
+            slurm=query_allocation(job_id) if job_id else None,
         )
 
-    def worked(self) -> None:
+    def record_child_memory(self) -> None:
         """Say that the work is over: a process started later counts with this one's memory, as it is a copy of it at first."""
         self._child_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
-    def end(self, outcome: str) -> None:
+    def write_end(self, outcome: str) -> None:
         """Write the last line."""
-        if self.file is None:
+        if self.path is None:
             return
         own_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if self._child_kb is None:
-            self.worked()
+            self.record_child_memory()
         child_kb = self._child_kb or 0
-        together = own_kb + self.workers * child_kb if self.workers > 1 else max(own_kb, child_kb)
-        self._write(
+        memory_kb = own_kb + self.workers * child_kb if self.workers > 1 else max(own_kb, child_kb)
+        self._append_event(
             event="end",
             outcome=outcome,
-            cpu_seconds=round(_cpu_seconds() - self._before, 2),
-            memory_mb=round(together / 1024, 1),
+            cpu_seconds=round(_read_cpu_seconds() - self._cpu_seconds_before, 2),
+            memory_mb=round(memory_kb / 1024, 1),
         )
 
-    def _write(self, event: str, **told: object) -> None:
+    def _append_event(self, event: str, **fields: object) -> None:
         """Append in one go: what several write at a time stays lines."""
-        assert self.file is not None
-        line = {"event": event, "run": self._run, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **told}
+        assert self.path is not None
+        line = {"event": event, "run": self._run, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
         with suppress(OSError):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 size = os.fstat(file).st_size
-                torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # by a full disk, or a node that was lost
-                os.write(file, b"\n" * torn + json.dumps(line).encode() + b"\n")
+                is_torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # by a full disk, or a node that was lost
+                os.write(file, b"\n" * is_torn + json.dumps(line).encode() + b"\n")
             finally:
                 os.close(file)
 
 
-def _cpu_seconds() -> float:
+def _read_cpu_seconds() -> float:
     """CPU time of this process and of its children that ended."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(used.ru_utime + used.ru_stime for used in spent)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

@@ -18,61 +18,61 @@ from typing import Any
 from medmim.common import files
 from medmim.common.errors import SidecarError
 from medmim.provenance import code_digest, job_record
-from medmim.provenance.cache import Cache, command, key, options
+from medmim.provenance.cache import Cache, job_key, parse_options, result_arguments
 
 log = logging.getLogger("medmim")
-STAMPS = ".stamps.json"
-NEW = "not made yet"
-NOTHING = object()
-SETTLED = 2.0
+STAMPS_NAME = ".stamps.json"
+NOT_MADE_YET = "not made yet"
+ABSENT = object()
+SETTLE_SECONDS = 2.0
 """Seconds after which a file's time tells one write from the next on any file system."""
 
 
-class Hashes:
+class HashCache:
     """sha256 of files, remembered in `store` for those whose size, time and inode have not changed since."""
 
     def __init__(self, store: Path) -> None:
         self.store = store
-        self._new = False
+        self._has_new_stamps = False
         try:
-            self._known: dict[str, list[Any]] = {path: [*stamp] for path, stamp in json.loads(store.read_text()).items()}
+            self._stamps: dict[str, list[Any]] = {path: [*stamp] for path, stamp in json.loads(store.read_text()).items()}
         except (OSError, ValueError, AttributeError, TypeError):  # it only saves time
-            self._known = {}
+            self._stamps = {}
 
     def __call__(self, paths: Iterable[Path]) -> dict[Path, str | None]:
         """Hash of each file, None where there is none."""
-        wanted = sorted(set(paths))
-        found: dict[Path, str | None] = {}
+        unique_paths = sorted(set(paths))
+        hashes_by_path: dict[Path, str | None] = {}
         stamps = {}
-        for path in wanted:
+        for path in unique_paths:
             try:
                 stat = path.stat()
             except OSError:
-                found[path] = None
+                hashes_by_path[path] = None
                 continue
             stamps[path] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-            known = self._known.get(path.as_posix())
-            if known and known[:3] == stamps[path]:
-                found[path] = known[3]
-        unknown = [p for p in wanted if p not in found]
+            cached_stamp = self._stamps.get(path.as_posix())
+            if cached_stamp and cached_stamp[:3] == stamps[path]:
+                hashes_by_path[path] = cached_stamp[3]
+        unhashed_paths = [p for p in unique_paths if p not in hashes_by_path]
         with ThreadPoolExecutor() as pool:
-            found |= dict(zip(unknown, pool.map(files.sha256, unknown), strict=True))
+            hashes_by_path |= dict(zip(unhashed_paths, pool.map(files.hash_file, unhashed_paths), strict=True))
         now = time.time()
-        for path in unknown:
-            if now - stamps[path][1] / 1e9 > SETTLED:
-                self._known[path.as_posix()] = [*stamps[path], found[path]]
-                self._new = True
-        return found
+        for path in unhashed_paths:
+            if now - stamps[path][1] / 1e9 > SETTLE_SECONDS:
+                self._stamps[path.as_posix()] = [*stamps[path], hashes_by_path[path]]
+                self._has_new_stamps = True
+        return hashes_by_path
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write what was learned, if the folder is there."""
-        if self._new and self.store.parent.is_dir():
-            with files.whole(self.store) as temporary:
-                temporary.write_text(json.dumps(self._known))
+        if self._has_new_stamps and self.store.parent.is_dir():
+            with files.write_atomically(self.store) as temporary:
+                temporary.write_text(json.dumps(self._stamps))
 
 
 @dataclass(frozen=True, eq=False)
-class Planned:
+class PlannedJob:
     """One job of the DAG."""
 
     name: str
@@ -80,59 +80,63 @@ class Planned:
     command: list[str]
     """As a sidecar has it."""
     cfg: Any
-    code: code_digest.Code
+    code: code_digest.CodeDigest
     inputs: list[Path]
     outputs: list[Path]
 
     @classmethod
-    def of_shell(cls, name: str, shell: str, code: code_digest.Code, inputs: Iterable[str], outputs: Iterable[str]) -> "Planned":
+    def from_shell_command(
+        cls, name: str, shell: str, code: code_digest.CodeDigest, inputs: Iterable[str], outputs: Iterable[str]
+    ) -> "PlannedJob":
         """From the shell command that starts a program of workflow/scripts."""
         words = shlex.split(shell)
-        at = next(i for i, word in enumerate(words) if "/workflow/scripts/" in word)
-        arguments = words[at + 1 :]
+        program_index = next(i for i, word in enumerate(words) if "/workflow/scripts/" in word)
+        arguments = words[program_index + 1 :]
         cfg = json.loads(arguments[arguments.index("--cfg") + 1])
-        read, made = [Path(p) for p in inputs], [Path(p) for p in outputs]
-        return cls(name, Path(words[at]).name, command(arguments), cfg, code, read, made)
+        input_paths, output_paths = [Path(p) for p in inputs], [Path(p) for p in outputs]
+        return cls(name, Path(words[program_index]).name, result_arguments(arguments), cfg, code, input_paths, output_paths)
 
 
-def changed(old: Any, new: Any, path: str = "") -> list[str]:
+def describe_config_changes(old: Any, new: Any, path: str = "") -> list[str]:
     """Keys of a config part that differ, with both values, for people."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
-        pairs = [(f"{path}.{k}" if path else str(k), old.get(k, NOTHING), new.get(k, NOTHING)) for k in keys]
-        return [told for name, before, after in pairs if before != after for told in changed(before, after, name)]
-    before, after = ("none" if v is NOTHING else json.dumps(v, ensure_ascii=False) for v in (old, new))
+        pairs = [(f"{path}.{k}" if path else str(k), old.get(k, ABSENT), new.get(k, ABSENT)) for k in keys]
+        return [
+            change for name, before, after in pairs if before != after for change in describe_config_changes(before, after, name)
+        ]
+    before, after = ("none" if v is ABSENT else json.dumps(v, ensure_ascii=False) for v in (old, new))
     return [f"{path} {before} → {after}"]
 
 
-def _canonical(cfg: Any) -> str:
+def _canonical_json(cfg: Any) -> str:
     return json.dumps(cfg, sort_keys=True)  # in Python, 1 is True
 
 
-def _short(told: list[str], most: int = 3) -> str:
-    return ", ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+def _shorten_list(items: list[str], limit: int = 3) -> str:
+    return ", ".join(items[:limit]) + (f" and {len(items) - limit} more" if len(items) > limit else "")
 
 
-def _recorded(job: Planned) -> job_record.Record | str:
+def _read_job_record(job: PlannedJob) -> job_record.Record | str:
     """What the sidecars of a job's outputs say, or what is wrong with them."""
     records = []
     for output in job.outputs:
         try:
-            records.append(job_record.read(job_record.sidecar(output)))
+            records.append(job_record.read_record(job_record.sidecar_path(output)))
         except FileNotFoundError:
-            return f"{output} has no provenance" if output.exists() else NEW
+            return f"{output} has no provenance" if output.exists() else NOT_MADE_YET
         except SidecarError:
             return f"the provenance of {output} was altered"
     return records[0] if all(r == records[0] for r in records) else "its outputs are not of one job"
 
 
-def _as_listed(folder: Mapping[str, str], hashes: Hashes) -> bool:
+def _folder_matches_index(folder: Mapping[str, str], hashes: HashCache) -> bool:
     """Whether a folder holds the files that its index lists: by their times, which is quick, or else by their content.
 
     A folder of the user's, which may hold terabytes, is left to the job that reads it.
     """
     root = Path(folder["path"])
-    if files.tree(root) == folder["tree"]:
+    if files.tree_digest(root) == folder["tree"]:
         return True
     if Path(folder["index"]).parent != root:
         return False
@@ -140,27 +144,29 @@ def _as_listed(folder: Mapping[str, str], hashes: Hashes) -> bool:
 
     with pq.ParquetFile(folder["index"]) as file:
         index = file.read(columns=["path", "sha256"])
-    listed = dict(zip(index["path"].to_pylist(), index["sha256"].to_pylist(), strict=True))
-    return {p.relative_to(root).as_posix(): sha256 for p, sha256 in hashes(files.walk(root)).items()} == listed
+    listed_hashes = dict(zip(index["path"].to_pylist(), index["sha256"].to_pylist(), strict=True))
+    return {p.relative_to(root).as_posix(): sha256 for p, sha256 in hashes(files.list_files(root)).items()} == listed_hashes
 
 
-def _itself(job: Planned, record: job_record.Record, hashes: Mapping[Path, str | None], remembered: Hashes) -> str | None:
-    told = {Path(o["path"]): o["sha256"] for o in job_record.outputs(record)}
+def _find_own_change(
+    job: PlannedJob, record: job_record.Record, hashes: Mapping[Path, str | None], hash_cache: HashCache
+) -> str | None:
+    recorded_hashes = {Path(o["path"]): o["sha256"] for o in job_record.output_files(record)}
     for output in job.outputs:
         if hashes[output] is None:
             return f"{output} is gone"
-        if hashes[output] != told.get(output):
+        if hashes[output] != recorded_hashes.get(output):
             return f"{output} was altered"
     if record["program"] != job.program:
         return f"made by {record['program']}"
-    if _canonical(record["cfg"]) != _canonical(job.cfg):
-        return f"config: {_short(changed(record['cfg'], job.cfg))}"
+    if _canonical_json(record["cfg"]) != _canonical_json(job.cfg):
+        return f"config: {_shorten_list(describe_config_changes(record['cfg'], job.cfg))}"
     if record["code"].get("sha256") != job.code["sha256"]:
-        return f"code: {_short(code_digest.changes(record['code'], job.code))}"
+        return f"code: {_shorten_list(code_digest.describe_code_changes(record['code'], job.code))}"
     if record["command"] != job.command:
         return f"its command was {shlex.join(record['command'])}"
     for folder in record["folders"]:
-        if not _as_listed(folder, remembered):
+        if not _folder_matches_index(folder, hash_cache):
             return f"a file in {folder['path']} has changed"
     return None
 
@@ -172,71 +178,79 @@ class Decision:
     Jobs that follow from the first are Snakemake's to find.
     """
 
-    run: dict[Planned, str]
-    cached: dict[Planned, str]
+    to_run: dict[PlannedJob, str]
+    from_cache: dict[PlannedJob, str]
 
 
-def unpinned(jobs: Iterable[Planned]) -> list[str]:
+def find_unpinned_models(jobs: Iterable[PlannedJob]) -> list[str]:
     """Models that jobs would fetch from the hub at whatever commit is its newest."""
-    fetched = [job for job in jobs if job.program == "fetch_model.py"]
-    return sorted(job.name.split()[-1] for job in fetched if job.cfg["hub"] and not job.cfg["revision"])
+    fetch_jobs = [job for job in jobs if job.program == "fetch_model.py"]
+    return sorted(job.name.split()[-1] for job in fetch_jobs if job.cfg["hub"] and not job.cfg["revision"])
 
 
-def decide(jobs: Iterable[Planned], results: Path, cache: Cache | None = None, take: bool = False) -> Decision:
+def decide_jobs(jobs: Iterable[PlannedJob], results: Path, cache: Cache | None = None, take: bool = False) -> Decision:
     """Compare jobs, producers before consumers, with what is there; with `take`, put in place what the cache has of them.
 
     What can be taken stops a change here: its consumers are compared with its content.
     """
     jobs = list(jobs)
-    records = {job: _recorded(job) for job in jobs}
-    read = {
-        job: {} if isinstance(record, str) else {Path(e["path"]): e["sha256"] for e in job_record.inputs(record)}
+    records = {job: _read_job_record(job) for job in jobs}
+    recorded_inputs = {
+        job: {} if isinstance(record, str) else {Path(e["path"]): e["sha256"] for e in job_record.input_files(record)}
         for job, record in records.items()
     }
-    remembered = Hashes(results / STAMPS)
-    hashes = remembered(p for job in jobs for p in (*read[job], *job.inputs, *job.outputs))
-    unknown: set[Path] = set()  # outputs of jobs that will run: they say nothing yet of who reads them
+    hash_cache = HashCache(results / STAMPS_NAME)
+    hashes = hash_cache(p for job in jobs for p in (*recorded_inputs[job], *job.inputs, *job.outputs))
+    pending_outputs: set[Path] = set()  # outputs of jobs that will run: they say nothing yet of who reads them
     decision = Decision({}, {})
     for job in jobs:
         record = records[job]
-        why = record if isinstance(record, str) else _itself(job, record, hashes, remembered)
-        if why is None:
-            other = [p for p, sha256 in read[job].items() if p not in unknown and hashes[p] != sha256]
-            why = f"{other[0]} has changed" if other else None
-        if why is None and unknown.isdisjoint(job.inputs):
+        reason = record if isinstance(record, str) else _find_own_change(job, record, hashes, hash_cache)
+        if reason is None:
+            changed_inputs = [p for p, sha256 in recorded_inputs[job].items() if p not in pending_outputs and hashes[p] != sha256]
+            reason = f"{changed_inputs[0]} has changed" if changed_inputs else None
+        if reason is None and pending_outputs.isdisjoint(job.inputs):
             continue
-        if cache is not None and unknown.isdisjoint(job.inputs) and (told := _cached(job, hashes, cache, take)):
-            decision.cached[job] = str(why)
-            hashes |= told
+        if (
+            cache is not None
+            and pending_outputs.isdisjoint(job.inputs)
+            and (cached_hashes := _find_in_cache(job, hashes, cache, take))
+        ):
+            decision.from_cache[job] = str(reason)
+            hashes |= cached_hashes
             continue
-        unknown.update(job.outputs)
-        if why is not None:
-            decision.run[job] = why
-    remembered.keep()
+        pending_outputs.update(job.outputs)
+        if reason is not None:
+            decision.to_run[job] = reason
+    hash_cache.save()
     return decision
 
 
-def _cached(job: Planned, hashes: Mapping[Path, str | None], cache: Cache, take: bool) -> dict[Path, str | None] | None:
+def _find_in_cache(job: PlannedJob, hashes: Mapping[Path, str | None], cache: Cache, take: bool) -> dict[Path, str | None] | None:
     """Hashes of a job's outputs as the cache has them, None where it does not; with `take` they are put in place."""
-    content = {p.as_posix(): sha256 for p in job.inputs if (sha256 := hashes[p]) is not None}
-    places = [p.as_posix() for p in job.outputs]
-    entry = cache.get(key(job.program, job.command, job.cfg, str(job.code["sha256"]), content, places))
+    input_hashes = {p.as_posix(): sha256 for p in job.inputs if (sha256 := hashes[p]) is not None}
+    output_paths = [p.as_posix() for p in job.outputs]
+    entry = cache.get(job_key(job.program, job.command, job.cfg, str(job.code["sha256"]), input_hashes, output_paths))
     if entry is None:
         return None
-    given, old = options(job.command), entry.record
-    at = {name: Path(given[name][0]) for name in entry.outputs}
+    option_values, cached_record = parse_options(job.command), entry.record
+    outputs_by_option = {name: Path(option_values[name][0]) for name in entry.outputs}
     if take:
-        own = {
+        run_fields = {
             "command": job.command,
-            "options": {n: type(v)(given[n][0]) if n in given else v for n, v in old["options"].items()},
+            "options": {
+                n: type(v)(option_values[n][0]) if n in option_values else v for n, v in cached_record["options"].items()
+            },
             "inputs": {
-                n: [{"path": p, "bytes": Path(p).stat().st_size, "sha256": content[p]} for p in given.get(n, [])]
-                for n in old["inputs"]
+                n: [{"path": p, "bytes": Path(p).stat().st_size, "sha256": input_hashes[p]} for p in option_values.get(n, [])]
+                for n in cached_record["inputs"]
             },
         }
         try:
-            cache.take(entry, at, own)
+            cache.restore_entry(entry, outputs_by_option, run_fields)
         except OSError as error:  # trimmed by another just now, or no room: the job will say so
             log.warning("cache: %s", error)
             return None
-    return {place: entry.outputs[name].get("") or entry.outputs[name][files.INDEX] for name, place in at.items()}
+    return {
+        place: entry.outputs[name].get("") or entry.outputs[name][files.INDEX_NAME] for name, place in outputs_by_option.items()
+    }

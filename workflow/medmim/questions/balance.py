@@ -11,7 +11,7 @@ MARGIN = 0.01
 """How far beyond its fair share a gold may be right, on top of 1 / sqrt(n), two standard errors of an even coin."""
 
 
-def places(uniform: Sequence[float], n: int) -> list[int]:
+def assign_places(uniform: Sequence[float], n: int) -> list[int]:
     """One of n places for each item: floor(u·n), and as few items moved as makes all places equally often used.
 
     Counts differ by at most 1. Items that barely fell into an overfull place move first.
@@ -21,17 +21,17 @@ def places(uniform: Sequence[float], n: int) -> list[int]:
     count = Counter(place)
     extra = len(place) % n
     larger = sorted(range(n), key=lambda p: (-count[p], p))[:extra]
-    room = {p: len(place) // n + (p in larger) - count[p] for p in range(n)}
+    free_slots = {p: len(place) // n + (p in larger) - count[p] for p in range(n)}
     for i in sorted(range(len(place)), key=lambda i: (place[i] - scaled[i], i)):
-        if room[place[i]] < 0:
-            to = max(room, key=lambda p: (room[p], -p))
-            room[place[i]] += 1
-            room[to] -= 1
-            place[i] = to
+        if free_slots[place[i]] < 0:
+            target = max(free_slots, key=lambda p: (free_slots[p], -p))
+            free_slots[place[i]] += 1
+            free_slots[target] -= 1
+            place[i] = target
     return place
 
 
-def level(counts: Sequence[int], share: float) -> int:
+def find_cap(counts: Sequence[int], share: float) -> int:
     """The largest L such that, with each count cut to L, none is more than `share` of the sum. share·len ≥ 1."""
     low, high = 0, max(counts, default=0)
     while low < high:
@@ -43,23 +43,23 @@ def level(counts: Sequence[int], share: float) -> int:
     return low
 
 
-def fair(golds: Sequence[Hashable], ways: int) -> list[bool]:
+def select_fair(golds: Sequence[Hashable], choice_count: int) -> list[bool]:
     """Which items to keep, the first ones of each gold, so that none of `ways` possible golds is right too often.
 
     Too often: more than 1 / ways, by more than chance alone would make it among so many.
     """
     if not golds:
         return []
-    cap = level([*Counter(golds).values()], min(1.0, 1 / ways + MARGIN + 1 / math.sqrt(len(golds))))
+    cap = find_cap([*Counter(golds).values()], min(1.0, 1 / choice_count + MARGIN + 1 / math.sqrt(len(golds))))
     taken: Counter[Hashable] = Counter()
-    kept = []
+    is_kept = []
     for gold in golds:
         taken[gold] += 1
-        kept.append(taken[gold] <= cap)
-    return kept
+        is_kept.append(taken[gold] <= cap)
+    return is_kept
 
 
-def shares(available: Mapping[K, int], n: int) -> dict[K, int]:
+def allocate_evenly(available: Mapping[K, int], n: int) -> dict[K, int]:
     """How many to take of each group so that n are taken as evenly as the groups allow; extras to the first in order."""
     taken = dict.fromkeys(available, 0)
     left = min(n, sum(available.values()))

@@ -17,11 +17,11 @@ from itertools import chain, islice
 from typing import Any
 
 from medmim.config.conditions import CONDITIONS, Condition
-from medmim.questions.prompt import blind
+from medmim.questions.prompt import strip_placeholders
 
 
 @dataclass(frozen=True)
-class Asked:
+class PresentedQuestion:
     """A question as it is put to a model."""
 
     qa_id: str
@@ -35,46 +35,46 @@ class Asked:
     """As shown."""
 
 
-def place(option: int, rotation: int, count: int) -> int:
+def shown_index(option: int, rotation: int, count: int) -> int:
     """Where an option of the benchmark stands among `count` that were moved by `rotation`."""
     return (option - rotation) % count
 
 
-class _Others:
+class _ImageDonors:
     """Questions of one set and number of images on a ring, by the hash of their id; one is drawn by walking on from a place."""
 
     def __init__(self, questions: Iterable[Mapping[str, Any]]) -> None:
         self._rings: dict[tuple[Any, ...], list[tuple[bytes, Mapping[str, Any], set[str]]]] = {}
         for row in questions:
-            entry = (_hash(row["qa_id"]), row, set(row["patient_ids"]))
-            for kind in self._kinds(row):
+            entry = (_hash_text(row["qa_id"]), row, set(row["patient_ids"]))
+            for kind in self._pool_keys(row):
                 self._rings.setdefault(kind, []).append(entry)
         for ring in self._rings.values():
             ring.sort(key=lambda entry: entry[0])
 
     @staticmethod
-    def _kinds(row: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def _pool_keys(row: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         kind = (row["set"], len(row["image_ids"]))
         return [(*kind, row["task"]), kind]  # of the same task where there is one
 
-    def images(self, question: Mapping[str, Any]) -> Sequence[str] | None:
+    def find_images(self, question: Mapping[str, Any]) -> Sequence[str] | None:
         """Images of another question that has as many and no patient in common."""
-        own = set(question["patient_ids"])
-        for kind in self._kinds(question):
+        own_patients = set(question["patient_ids"])
+        for kind in self._pool_keys(question):
             ring = self._rings[kind]
-            start = bisect_left(ring, _hash(f"other {question['qa_id']}"), key=lambda entry: entry[0])
+            start = bisect_left(ring, _hash_text(f"other {question['qa_id']}"), key=lambda entry: entry[0])
             for _, row, patients in chain(islice(ring, start, None), islice(ring, start)):
-                if not own & patients:
-                    found: Sequence[str] = row["image_ids"]
-                    return found
+                if not own_patients & patients:
+                    image_ids: Sequence[str] = row["image_ids"]
+                    return image_ids
         return None
 
 
-def _hash(text: str) -> bytes:
+def _hash_text(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def asked(questions: Iterable[Mapping[str, Any]], condition: Condition) -> list[Asked]:
+def apply_condition(questions: Iterable[Mapping[str, Any]], condition: Condition) -> list[PresentedQuestion]:
     """What a condition asks, by the order of the questions and then by rotation.
 
     questions: rows with the columns COLUMNS of the qa table. Raises ValueError for an unknown condition.
@@ -82,25 +82,25 @@ def asked(questions: Iterable[Mapping[str, Any]], condition: Condition) -> list[
     if condition not in CONDITIONS:
         raise ValueError(f"no condition {condition!r}; there are {', '.join(CONDITIONS)}")
     rows = list(questions)
-    others = _Others(rows if condition == "other_patient" else ())
-    found = []
+    donors = _ImageDonors(rows if condition == "other_patient" else ())
+    presented = []
     for row in rows:
         options, images, text = tuple(row["options"]), tuple(row["image_ids"]), row["question"]
         rotations: Iterable[int] = (0,)
         if condition == "rotated":
             rotations = range(1, len(options))
         elif condition == "blind":
-            text, images = blind(text), ()
+            text, images = strip_placeholders(text), ()
         elif condition == "reordered":
             rotations = (0,) if len(set(images)) > 1 else ()
             images = (*images[1:], *images[:1])
         elif condition == "other_patient":
-            drawn = others.images(row) if images else None
+            drawn = donors.find_images(row) if images else None
             rotations = () if drawn is None else (0,)
             images = tuple(drawn or ())
-        found += [Asked(row["qa_id"], k, text, (*options[k:], *options[:k]), images) for k in rotations]
-    return found
+        presented += [PresentedQuestion(row["qa_id"], k, text, (*options[k:], *options[:k]), images) for k in rotations]
+    return presented
 
 
-COLUMNS = ("qa_id", "set", "task", "question", "options", "image_ids", "patient_ids")
+QUESTION_COLUMNS = ("qa_id", "set", "task", "question", "options", "image_ids", "patient_ids")
 """Columns of the qa table that `asked` reads."""

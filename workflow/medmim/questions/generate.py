@@ -11,55 +11,55 @@ from typing import Literal
 
 import pandas as pd
 
-from medmim.questions.balance import shares
-from medmim.questions.cohort import Patient, cohort
+from medmim.questions.balance import allocate_evenly
+from medmim.questions.cohort import Patient, build_cohort
 from medmim.questions.row import Row
-from medmim.questions.templates import Fact, ask
-from medmim.questions.validation import problems
+from medmim.questions.templates import Fact, rows_from_facts
+from medmim.questions.validation import check_row
 
 log = logging.getLogger("medmim")
-VARIANTS = 3
+VARIANTS_PER_FACT = 3
 """Times the same fact is asked in training and pretraining, in other words and another order; once in the benchmark."""
 
 
-def in_benchmark(patient_id: str, fraction: float) -> bool:
+def is_benchmark_patient(patient_id: str, fraction: float) -> bool:
     """Whether a patient is of the benchmark: by a hash of the id, so that it stays so as data grow."""
     return int.from_bytes(hashlib.sha256(patient_id.encode()).digest()[:8], "big") < fraction * 2**64
 
 
-def _enough(facts: Iterable[Fact], variants: int) -> Iterator[Fact]:
+def _limit_facts(facts: Iterable[Fact], variants: int) -> Iterator[Fact]:
     """The facts of each template, no more than are enough; where there are fewer, in up to `variants` variants.
 
     The commonest golds are cut first, each by content: a rare one is needed to make the set even.
     """
-    stated: defaultdict[tuple[str, str], list[Fact]] = defaultdict(list)
+    facts_by_form: defaultdict[tuple[str, str], list[Fact]] = defaultdict(list)
     for fact in facts:
-        stated[fact.template.task, fact.template.form].append(fact)
-    for found in stated.values():
-        enough = found[0].template.enough
-        if len(found) > enough:
-            found = _cut(found, enough)
-        for variant in range(max(1, min(variants, enough // len(found)))):
-            yield from found if variant == 0 else (replace(f, variant=variant) for f in found)
+        facts_by_form[fact.template.task, fact.template.form].append(fact)
+    for group in facts_by_form.values():
+        enough = group[0].template.max_facts
+        if len(group) > enough:
+            group = _cut_common_golds(group, enough)
+        for variant in range(max(1, min(variants, enough // len(group)))):
+            yield from group if variant == 0 else (replace(f, variant=variant) for f in group)
 
 
-def _cut(facts: list[Fact], most: int) -> list[Fact]:
-    golds: defaultdict[str, list[Fact]] = defaultdict(list)
+def _cut_common_golds(facts: list[Fact], max_facts: int) -> list[Fact]:
+    facts_by_gold: defaultdict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
-        golds[fact.gold].append(fact)
-    kept = shares({gold: len(golds[gold]) for gold in sorted(golds)}, most)
-    for found in golds.values():
-        found.sort(key=lambda f: hashlib.sha256("|".join(i.image_id for i in f.images).encode()).digest())
-    return [fact for gold, n in kept.items() for fact in golds[gold][:n]]
+        facts_by_gold[fact.gold].append(fact)
+    kept_counts = allocate_evenly({gold: len(facts_by_gold[gold]) for gold in sorted(facts_by_gold)}, max_facts)
+    for group in facts_by_gold.values():
+        group.sort(key=lambda f: hashlib.sha256("|".join(i.image_id for i in f.images).encode()).digest())
+    return [fact for gold, n in kept_counts.items() for fact in facts_by_gold[gold][:n]]
 
 
-def _truth(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+def _truth_as_findings(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """A phantom's truth (path, name, value) as findings named truth:<name>, without an id."""
-    found = images[["origin_file", "patient_id", "study_id", "image_id"]].merge(truth, left_on="origin_file", right_on="path")
-    return found.assign(name="truth:" + found["name"].astype(str), value=found["value"].astype(str), finding_id="")
+    merged = images[["origin_file", "patient_id", "study_id", "image_id"]].merge(truth, left_on="origin_file", right_on="path")
+    return merged.assign(name="truth:" + merged["name"].astype(str), value=merged["value"].astype(str), finding_id="")
 
 
-def questions(
+def generate_questions(
     source: str,
     images: pd.DataFrame,
     findings: pd.DataFrame,
@@ -83,32 +83,41 @@ def questions(
     words only.
     """
     module = import_module(f"medmim.sources.{source}.questions")
-    state = module.facts if composed_images is None else partial(module.facts, most=composed_images)
+    state_facts = module.build_facts if composed_images is None else partial(module.build_facts, most=composed_images)
     if truth is not None:
-        findings = pd.concat([findings, _truth(images, truth)], ignore_index=True)
-    patients = cohort(images, findings)
-    parts: dict[str, list[Patient]] = {"train": [], "benchmark": []}
+        findings = pd.concat([findings, _truth_as_findings(images, truth)], ignore_index=True)
+    patients = build_cohort(images, findings)
+    patients_by_split: dict[str, list[Patient]] = {"train": [], "benchmark": []}
     for patient in patients:
-        held = in_benchmark(patient.patient_id, benchmark_fraction) if len(module.SPLITS) > 1 else "benchmark" in module.SPLITS
-        parts["benchmark" if held else "train"].append(patient)
+        is_benchmark = (
+            is_benchmark_patient(patient.patient_id, benchmark_fraction)
+            if len(module.SPLITS) > 1
+            else "benchmark" in module.SPLITS
+        )
+        patients_by_split["benchmark" if is_benchmark else "train"].append(patient)
     rows: list[Row] = []
-    asked = partial(ask, source=source, seed=seed, natural=option_order == "natural", wordings=wordings)
+    rows_of = partial(rows_from_facts, source=source, seed=seed, natural=option_order == "natural", wordings=wordings)
     for split in module.SPLITS:
-        facts = list(_known(_enough(state(parts[split]), VARIANTS if split == "train" else 1)))
-        rows += asked(facts, split=split, open_fraction=open_fraction)
+        facts = list(
+            _drop_uncited_ids(_limit_facts(state_facts(patients_by_split[split]), VARIANTS_PER_FACT if split == "train" else 1))
+        )
+        rows += rows_of(facts, split=split, open_fraction=open_fraction)
         if split == "train" and pretrain:
-            rows += asked(facts, split="pretrain", text_only=True)
-            rows += asked(_known(_enough(module.singles(parts[split]), VARIANTS)), split="pretrain")
-    _verify(rows, set(images["image_id"]))
+            rows += rows_of(facts, split="pretrain", text_only=True)
+            rows += rows_of(
+                _drop_uncited_ids(_limit_facts(module.build_single_facts(patients_by_split[split]), VARIANTS_PER_FACT)),
+                split="pretrain",
+            )
+    _verify_rows(rows, set(images["image_id"]))
     return list({row["qa_id"]: row for row in rows}.values())
 
 
-def _known(facts: Iterable[Fact]) -> Iterator[Fact]:
+def _drop_uncited_ids(facts: Iterable[Fact]) -> Iterator[Fact]:
     """Facts whose findings are rows of the findings table: a phantom's truth has no id and is not cited."""
     return (replace(f, findings=tuple(i for i in f.findings if i)) if "" in f.findings else f for f in facts)
 
 
-def _verify(rows: Sequence[Row], images: set[str]) -> None:
+def _verify_rows(rows: Sequence[Row], images: set[str]) -> None:
     for row in rows:
-        if found := problems(row, images):
-            raise AssertionError(f"{row['task']} {row['qa_id']}: {'; '.join(found)}: {row['question']!r} {row['options']}")
+        if faults := check_row(row, images):
+            raise AssertionError(f"{row['task']} {row['qa_id']}: {'; '.join(faults)}: {row['question']!r} {row['options']}")

@@ -7,7 +7,7 @@ the target of a closed question is its gold line, `B: text`, that of an open one
 import string
 from collections.abc import Sequence
 
-IMAGE = "<image>"
+IMAGE_PLACEHOLDER = "<image>"
 LETTERS = string.ascii_uppercase
 
 
@@ -35,11 +35,11 @@ def target_text(options: Sequence[str], answer_index: int | None, answer: str) -
     return option_lines(options)[answer_index]
 
 
-def placeholders(question: str) -> int:
+def count_placeholders(question: str) -> int:
     """How many images the question shows."""
-    return question.count(IMAGE)
+    return question.count(IMAGE_PLACEHOLDER)
 
 
-def blind(question: str) -> str:
+def strip_placeholders(question: str) -> str:
     """The question without its placeholders, for a reader who sees no image."""
-    return question.replace(IMAGE, "").strip()
+    return question.replace(IMAGE_PLACEHOLDER, "").strip()

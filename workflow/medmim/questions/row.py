@@ -5,15 +5,15 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from medmim.questions.prompt import IMAGE
+from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
 Row = dict[str, Any]
-_json = json.JSONEncoder(ensure_ascii=False).encode
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def qa_id(question: str, options: Sequence[str], answer: str, image_ids: Sequence[str]) -> str:
+def hash_question(question: str, options: Sequence[str], answer: str, image_ids: Sequence[str]) -> str:
     """16 hex digits of the content: equal questions of equal images have equal ids, whoever made them."""
-    content = _json([question, list(options), answer, list(image_ids)])
+    content = _encode_json([question, list(options), answer, list(image_ids)])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -41,9 +41,9 @@ def question_row(
     options = list(options)
     if options and answer_index is None and answer in options:
         answer_index = options.index(answer)
-    question = IMAGE * len(image_ids) + text
+    question = IMAGE_PLACEHOLDER * len(image_ids) + text
     return {
-        "qa_id": qa_id(question, options, answer, image_ids),
+        "qa_id": hash_question(question, options, answer, image_ids),
         "split": split,
         "ability": ability,
         "set": set,

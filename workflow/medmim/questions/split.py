@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from typing import TypeVar
 
-from medmim.questions.balance import fair, shares
+from medmim.questions.balance import allocate_evenly, select_fair
 from medmim.questions.row import Row
 from medmim.questions.sets import SETS
-from medmim.questions.validation import problems
+from medmim.questions.validation import check_row
 
 STAGE = "merge_qa"
 SUPPLIERS = {
@@ -27,19 +27,19 @@ SUPPLIERS = {
 """Sources whose questions make each set."""
 
 
-class EmptySet(ValueError):
+class EmptySetError(ValueError):
     """A set that is wanted has no question; the message says which source would supply it."""
 
 
 @dataclass
-class Merged:
+class MergeResult:
     """The splits, each a list of rows of the qa table; what was turned away; and what is short, in words."""
 
     splits: dict[str, list[Row]] = field(default_factory=dict)
     rejected: list[dict[str, str]] = field(default_factory=list)
     short: list[str] = field(default_factory=list)
 
-    def counts(self) -> str:
+    def format_counts(self) -> str:
         """Number of questions per split and set."""
         parts = []
         for split, rows in self.splits.items():
@@ -52,39 +52,39 @@ class Merged:
 K = TypeVar("K", bound=Hashable)
 
 
-def _lot(seed: int, *names: object) -> bytes:
+def _lot_hash(seed: int, *names: object) -> bytes:
     return hashlib.sha256("|".join(map(str, (seed, *names))).encode()).digest()
 
 
-def _groups(rows: Iterable[Row], key: Callable[[Row], K], seed: int) -> dict[K, list[Row]]:
+def _group_rows(rows: Iterable[Row], key: Callable[[Row], K], seed: int) -> dict[K, list[Row]]:
     """Rows by key, the keys in an order drawn from the seed: who gets the odd one out is no matter of the alphabet."""
     groups: defaultdict[K, list[Row]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
-    return {k: groups[k] for k in sorted(groups, key=lambda k: _lot(seed, k))}
+    return {k: groups[k] for k in sorted(groups, key=lambda k: _lot_hash(seed, k))}
 
 
-def _spread(rows: list[Row], seed: int) -> list[Row]:
+def _order_by_novelty(rows: list[Row], seed: int) -> list[Row]:
     """Rows in the order to take them: new images first, then patients in turn, else by content."""
-    rows = sorted(rows, key=lambda r: _lot(seed, r["qa_id"]))
-    shown: Counter[tuple[str, ...]] = Counter()
-    seen: Counter[tuple[str, ...]] = Counter()
+    rows = sorted(rows, key=lambda r: _lot_hash(seed, r["qa_id"]))
+    image_counts: Counter[tuple[str, ...]] = Counter()
+    patient_counts: Counter[tuple[str, ...]] = Counter()
     rank = {}
     for row in rows:
         images, patients = tuple(row["image_ids"]), tuple(row["patient_ids"])
-        rank[row["qa_id"]] = (shown[images] if images else 0, seen[patients])
-        shown[images] += 1
-        seen[patients] += 1
+        rank[row["qa_id"]] = (image_counts[images] if images else 0, patient_counts[patients])
+        image_counts[images] += 1
+        patient_counts[patients] += 1
     return sorted(rows, key=lambda r: rank[r["qa_id"]])
 
 
-def _balanced(rows: list[Row], seed: int) -> list[Row]:
+def _order_balanced(rows: list[Row], seed: int) -> list[Row]:
     """Closed questions of one task in the order to take them, so that golds and letters are as even as there are.
 
     Next is always one of the gold and letter taken least often so far, both counted together.
     """
-    cells = _groups(rows, lambda r: (str(r["answer"]), int(r["answer_index"])), seed)
-    queues = [deque(_spread(cell, seed)) for cell in cells.values()]
+    cells = _group_rows(rows, lambda r: (str(r["answer"]), int(r["answer_index"])), seed)
+    queues = [deque(_order_by_novelty(cell, seed)) for cell in cells.values()]
     golds, letters = [gold for gold, _ in cells], [letter for _, letter in cells]
     of_gold, of_letter, taken = Counter[str](), Counter[int](), [0] * len(queues)
     # A cell's need is of_gold + of_letter. Within a letter of_gold alone decides, and it only grows: a heap for each
@@ -111,19 +111,19 @@ def _balanced(rows: list[Row], seed: int) -> list[Row]:
     return ordered
 
 
-def _even(rows: list[Row]) -> list[Row]:
+def _drop_uneven(rows: list[Row]) -> list[Row]:
     """Closed questions less those by which one option of a set is right more often than chance alone would make it."""
-    same: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
+    rows_by_options: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        same[tuple(sorted(row["options"]))].append(row)
-    kept: set[str] = set()
-    for options, found in same.items():
-        keep = fair([r["answer"] for r in found], len(options))
-        kept |= {r["qa_id"] for r, k in zip(found, keep, strict=True) if k}
-    return [r for r in rows if r["qa_id"] in kept]
+        rows_by_options[tuple(sorted(row["options"]))].append(row)
+    kept_ids: set[str] = set()
+    for options, group in rows_by_options.items():
+        keep = select_fair([r["answer"] for r in group], len(options))
+        kept_ids |= {r["qa_id"] for r, k in zip(group, keep, strict=True) if k}
+    return [r for r in rows if r["qa_id"] in kept_ids]
 
 
-def select(rows: list[Row], n: int, seed: int, *, even: bool = False) -> list[Row]:
+def select_rows(rows: list[Row], n: int, seed: int, *, even: bool = False) -> list[Row]:
     """At most n rows of one set: open ones in the share they have, tasks evenly, then golds, letters and patients.
 
     `even`: fewer, where the same options would else be right too often: their text alone would tell.
@@ -132,55 +132,55 @@ def select(rows: list[Row], n: int, seed: int, *, even: bool = False) -> list[Ro
     n = min(n, len(rows))
     if not n or (n == len(rows) and not even):
         return rows[:n]
-    kinds = _groups(rows, lambda r: r["kind"], seed)
+    kinds = _group_rows(rows, lambda r: r["kind"], seed)
     n_open = round(n * len(kinds.get("open", [])) / len(rows))
     chosen: list[Row] = []
     for kind, number in (("closed", n - n_open), ("open", n_open)):
         queues: dict[str, dict[int, list[Row]]] = {}
-        for task, found in _groups(kinds.get(kind, []), lambda r: r["task"], seed).items():
-            forms = _groups(found, lambda r: len(r["options"]) or len(r["image_ids"]), seed)
+        for task, task_rows in _group_rows(kinds.get(kind, []), lambda r: r["task"], seed).items():
+            forms = _group_rows(task_rows, lambda r: len(r["options"]) or len(r["image_ids"]), seed)
             if kind == "closed":
-                forms = {form: _balanced(pool, seed) for form, pool in forms.items()}
-                queues[task] = {form: _even(pool) for form, pool in forms.items()} if even else forms
+                forms = {form: _order_balanced(pool, seed) for form, pool in forms.items()}
+                queues[task] = {form: _drop_uneven(pool) for form, pool in forms.items()} if even else forms
             else:
-                queues[task] = {form: _spread(pool, seed) for form, pool in forms.items()}
-        there = {task: {form: len(queue) for form, queue in forms.items()} for task, forms in queues.items()}
-        for task, share in shares({task: sum(forms.values()) for task, forms in there.items()}, number).items():
-            for form, part in shares(there[task], share).items():
+                queues[task] = {form: _order_by_novelty(pool, seed) for form, pool in forms.items()}
+        available = {task: {form: len(queue) for form, queue in forms.items()} for task, forms in queues.items()}
+        for task, share in allocate_evenly({task: sum(forms.values()) for task, forms in available.items()}, number).items():
+            for form, part in allocate_evenly(available[task], share).items():
                 chosen += queues[task][form][:part]
     return chosen
 
 
-def _sound(rows: Iterable[Row], images: Collection[str] | None, rejected: list[dict[str, str]]) -> list[Row]:
+def _drop_faulty(rows: Iterable[Row], images: Collection[str] | None, rejected: list[dict[str, str]]) -> list[Row]:
     """Rows without problems, each question once."""
     sound: dict[str, Row] = {}
     for row in rows:
-        found = problems(row, images)
+        faults = check_row(row, images)
         if row["qa_id"] in sound:
-            found = [f"same question as in {sound[row['qa_id']]['task']}, split {sound[row['qa_id']]['split']}"]
-        if found:
-            rejected.append(_rejection(row, "; ".join(found)))
+            faults = [f"same question as in {sound[row['qa_id']]['task']}, split {sound[row['qa_id']]['split']}"]
+        if faults:
+            rejected.append(_rejection_row(row, "; ".join(faults)))
         else:
             sound[row["qa_id"]] = row
     return list(sound.values())
 
 
-def _rejection(row: Row, reason: str) -> dict[str, str]:
+def _rejection_row(row: Row, reason: str) -> dict[str, str]:
     return {"stage": STAGE, "item": f"{row['task']} {row['qa_id']}", "reason": reason}
 
 
-def _leaks(row: Row, patients: set[str], images: set[str]) -> list[str]:
-    found = [f"patient {p} is in the benchmark" for p in row["patient_ids"] if p in patients]
-    return found + [f"image {i} is in the benchmark" for i in row["image_ids"] if i in images]
+def _check_leaks(row: Row, patients: set[str], images: set[str]) -> list[str]:
+    leaks = [f"patient {p} is in the benchmark" for p in row["patient_ids"] if p in patients]
+    return leaks + [f"image {i} is in the benchmark" for i in row["image_ids"] if i in images]
 
 
-def _uneven(pool: list[Row], taken: list[Row], n: int) -> str:
+def _explain_shortage(pool: list[Row], taken: list[Row], n: int) -> str:
     """Why there are fewer than wanted, where it is not for want of questions."""
-    more = min(n, len(pool)) - len(taken)
-    return f"; {more} more would be answered by what is right most often" if more > 0 else ""
+    missing_count = min(n, len(pool)) - len(taken)
+    return f"; {missing_count} more would be answered by what is right most often" if missing_count > 0 else ""
 
 
-def merge(
+def merge_questions(
     rows: Iterable[Row],
     *,
     seed: int,
@@ -188,47 +188,50 @@ def merge(
     benchmark: Mapping[str, int],
     pretrain: int = 0,
     images: Collection[str] | None = None,
-) -> Merged:
+) -> MergeResult:
     """Splits of at most so many questions a set (pretrain: half about one image, half text-only).
 
     Rows that are unsound, repeated, or that share a patient or image with any benchmark question are left out of
     training and listed. `images`: all image references there are, where they are to be checked. The result does not
     depend on the order of the rows. Raises EmptySet where a set is wanted and has no question.
     """
-    merged = Merged()
+    merged = MergeResult()
     ordered = sorted(rows, key=lambda r: (r["split"] != "benchmark", r["split"], r["qa_id"], r["task"]))
-    sound = _sound(ordered, images, merged.rejected)
-    held = [r for r in sound if r["split"] == "benchmark"]
-    patients, shown = {p for r in held for p in r["patient_ids"]}, {i for r in held for i in r["image_ids"]}
+    sound = _drop_faulty(ordered, images, merged.rejected)
+    benchmark_rows = [r for r in sound if r["split"] == "benchmark"]
+    patients, shown_images = (
+        {p for r in benchmark_rows for p in r["patient_ids"]},
+        {i for r in benchmark_rows for i in r["image_ids"]},
+    )
     pools: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in sound:
-        found = _leaks(row, patients, shown) if row["split"] != "benchmark" else []
-        if found:
-            merged.rejected.append(_rejection(row, "; ".join(found)))
+        leaks = _check_leaks(row, patients, shown_images) if row["split"] != "benchmark" else []
+        if leaks:
+            merged.rejected.append(_rejection_row(row, "; ".join(leaks)))
         else:
             pools[row["split"], row["set"]].append(row)
-    wanted = {
+    target_counts = {
         "train": {s: train.get(s, 0) for s in SETS["train"]},
         "benchmark": {s: benchmark.get(s, 0) for s in SETS["benchmark"]},
         "pretrain": {"single": pretrain - pretrain // 2, "text": pretrain // 2},
     }
     unknown = [f"{split}.{s}" for split, counts in (("train", train), ("benchmark", benchmark)) for s in counts
-               if counts[s] and s not in wanted[split]]  # fmt: skip
+               if counts[s] and s not in target_counts[split]]  # fmt: skip
     if unknown:
-        raise EmptySet(f"no such set: {', '.join(unknown)}; train has {SETS['train']}, benchmark {SETS['benchmark']}")
-    empty = []
-    for split, counts in wanted.items():
+        raise EmptySetError(f"no such set: {', '.join(unknown)}; train has {SETS['train']}, benchmark {SETS['benchmark']}")
+    empty_sets = []
+    for split, counts in target_counts.items():
         chosen: list[Row] = []
         for name, n in counts.items():
             pool = pools[split, name]
             if n and not pool:
                 sources = " or ".join(SUPPLIERS[name])
-                empty.append(f"{split}.{name}: {n} questions wanted, none found; source {sources} would supply them")
-            taken = select(pool, n, seed, even=split == "benchmark")
+                empty_sets.append(f"{split}.{name}: {n} questions wanted, none found; source {sources} would supply them")
+            taken = select_rows(pool, n, seed, even=split == "benchmark")
             if pool and len(taken) < n:
-                merged.short.append(f"{split}.{name}: {len(taken)} of {n} questions" + _uneven(pool, taken, n))
+                merged.short.append(f"{split}.{name}: {len(taken)} of {n} questions" + _explain_shortage(pool, taken, n))
             chosen += taken
         merged.splits[split] = sorted(chosen, key=lambda r: (SETS[split].index(r["set"]), r["task"], r["qa_id"]))
-    if empty:
-        raise EmptySet("\n".join([*empty, "Add the source, or set the count to 0."]))
+    if empty_sets:
+        raise EmptySetError("\n".join([*empty_sets, "Add the source, or set the count to 0."]))
     return merged

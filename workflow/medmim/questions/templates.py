@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medmim.questions.balance import level, places
+from medmim.questions.balance import assign_places, find_cap
 from medmim.questions.cohort import Image
 from medmim.questions.row import Row, question_row
 
@@ -22,10 +22,10 @@ SLACK = 0.1
 """How far the commonest gold of a task may exceed its fair share; what is beyond is left out, or text alone would win.
 Chance in small numbers, 0.5 / sqrt(facts), is allowed on top."""
 
-FEW = 7
+FEW_WORDINGS = 7
 """Wordings of a task's form that are taken first: a tiny model learns from few."""
 
-PLACES: tuple[Mapping[str, str], ...] = (
+IMAGE_OPTION_STYLES: tuple[Mapping[str, str], ...] = (
     {"1": "image 1", "2": "image 2", "3": "image 3"},
     {"1": "the first image", "2": "the second image", "3": "the third image"},
 )
@@ -53,16 +53,16 @@ class Template:
     open_further: tuple[str, ...] = ()
     open_answers: tuple[str, ...] = ("{gold}",)
     open_task: str = ""
-    most: int = 4
+    max_options: int = 4
     set: str = ""
     form: str = ""
-    thin: bool = False
-    enough: int = 20_000
+    is_open_counterpart: bool = False
+    max_facts: int = 20_000
 
-    def worded(self, kind: str, most: int | None) -> tuple[str, ...]:
+    def select_wordings(self, kind: str, most: int | None) -> tuple[str, ...]:
         """Wordings of the closed or the open form, at most so many."""
-        few, further = (self.wordings, self.further) if kind == "closed" else (self.open_wordings, self.open_further)
-        return few + further if most is None else few[:most] + further[: max(0, most - FEW)]
+        first, further = (self.wordings, self.further) if kind == "closed" else (self.open_wordings, self.open_further)
+        return first + further if most is None else first[:most] + further[: max(0, most - FEW_WORDINGS)]
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Fact:
     gold: str = ""
     choices: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
-    asked: Mapping[str, str] = field(default_factory=dict)
+    text_fields: Mapping[str, str] = field(default_factory=dict)
     states: tuple[str, ...] = ()
-    which: bool = False
+    asks_for_image: bool = False
     answer: str = ""
     variant: int = 0
 
@@ -94,107 +94,117 @@ class _Draft:
     rank: bytes
     kind: str
     shift: int
-    u: list[float]
-    lots: list[float]
+    uniforms: list[float]
+    option_lots: list[float]
     gold: str
     place: int = 0
     letter: int = 0
-    others: list[str] = field(default_factory=list)
+    distractors: list[str] = field(default_factory=list)
 
 
-def _entropy(number: int) -> list[int]:
+def _seed_words(number: int) -> list[int]:
     """A number as numpy's SeedSequence takes it in: 32-bit words, the lowest first."""
     return [number >> shift & 0xFFFFFFFF for shift in range(0, max(1, number.bit_length()), 32)]
 
 
-def _draft(fact: Fact, seed: list[int], open_fraction: float) -> _Draft:
-    t = fact.template
-    images = sorted(i.image_id for i in fact.images) if fact.which else [i.image_id for i in fact.images]
-    content = "|".join([t.task, t.form, fact.images[0].image_id, *images, fact.gold, fact.answer, *sorted(fact.asked.values())])
+def _draft_from_fact(fact: Fact, seed: list[int], open_fraction: float) -> _Draft:
+    template = fact.template
+    images = sorted(i.image_id for i in fact.images) if fact.asks_for_image else [i.image_id for i in fact.images]
+    content = "|".join(
+        [
+            template.task,
+            template.form,
+            fact.images[0].image_id,
+            *images,
+            fact.gold,
+            fact.answer,
+            *sorted(fact.text_fields.values()),
+        ]
+    )
     rank = hashlib.sha256(content.encode()).digest()
-    pool = len(fact.images) if fact.which else len(fact.choices)
+    pool = len(fact.images) if fact.asks_for_image else len(fact.choices)
     # as default_rng([seed, variant, *rank[:16]]), which takes several times as long to read the list
     rng = np.random.Generator(np.random.PCG64(np.array([*seed, fact.variant, *rank[:16]], np.uint32)))
-    u = rng.random(4 + pool).tolist()
-    kind = "open" if fact.answer or (t.open_wordings and u[0] < open_fraction) else "closed"
+    uniforms = rng.random(4 + pool).tolist()
+    kind = "open" if fact.answer or (template.open_wordings and uniforms[0] < open_fraction) else "closed"
     shift = int.from_bytes(rank[16:20], "big")
-    return _Draft(fact, rank, kind, shift, u[:4], u[4:], fact.gold)
+    return _Draft(fact, rank, kind, shift, uniforms[:4], uniforms[4:], fact.gold)
 
 
-def _size(fact: Fact) -> int:
+def _count_options(fact: Fact) -> int:
     """Options of the fact's closed form."""
-    return len(fact.images) if fact.which else min(len(fact.choices), fact.template.most)
+    return len(fact.images) if fact.asks_for_image else min(len(fact.choices), fact.template.max_options)
 
 
-def _placed(drafts: list[_Draft]) -> list[_Draft]:
+def _place_and_balance(drafts: list[_Draft]) -> list[_Draft]:
     """Drafts of one template, number of images and variant: the images asked for get their places, and golds that have
     more than SLACK beyond their fair share are cut, those last in order of content first."""
     drafts.sort(key=lambda d: d.rank)
-    if drafts[0].fact.which:
-        for draft, place in zip(drafts, places([d.u[1] for d in drafts], len(drafts[0].fact.images)), strict=True):
+    if drafts[0].fact.asks_for_image:
+        for draft, place in zip(drafts, assign_places([d.uniforms[1] for d in drafts], len(drafts[0].fact.images)), strict=True):
             draft.place, draft.gold = place, str(place + 1)
     golds = Counter(d.gold for d in drafts)
     chance_excess = 0.5 / math.sqrt(len(drafts))  # a few facts are never quite even: don't throw those away
-    cap = level(list(golds.values()), min(1, 1 / len(golds) + SLACK + chance_excess))
+    cap = find_cap(list(golds.values()), min(1, 1 / len(golds) + SLACK + chance_excess))
     taken: Counter[str] = Counter()
-    kept = []
+    balanced = []
     for draft in drafts:
         taken[draft.gold] += 1
         if draft.fact.answer or taken[draft.gold] <= cap:
-            kept.append(draft)
-    return kept
+            balanced.append(draft)
+    return balanced
 
 
-def _optioned(drafts: list[_Draft], natural: bool) -> None:
+def _draw_options(drafts: list[_Draft], natural: bool) -> None:
     """Give closed drafts of one template, number of options and variant their distractors and the gold's letter.
 
     Distractors are drawn in proportion to how often they are gold: else the option that is gold most often would show.
     In natural order the letter follows from the gold; golds being even, letters nearly are.
     """
-    size, which = _size(drafts[0].fact), drafts[0].fact.which
+    size, asks_for_image = _count_options(drafts[0].fact), drafts[0].fact.asks_for_image
     golds = Counter(d.gold for d in drafts)
-    for draft, letter in zip(drafts, places([d.u[2] for d in drafts], size), strict=True):
+    for draft, letter in zip(drafts, assign_places([d.uniforms[2] for d in drafts], size), strict=True):
         draft.letter = letter
-        choices = [str(i + 1) for i in range(size)] if which else list(draft.fact.choices)
-        lots = {c: -math.log(1 - lot) for c, lot in zip(choices, draft.lots, strict=True)}
+        choices = [str(i + 1) for i in range(size)] if asks_for_image else list(draft.fact.choices)
+        lots = {c: -math.log(1 - lot) for c, lot in zip(choices, draft.option_lots, strict=True)}
         others = sorted((c for c in choices if c != draft.gold), key=lambda c: lots[c] / (golds[c] or 1e-9))
-        draft.others = sorted(others[: size - 1], key=lots.__getitem__)
+        draft.distractors = sorted(others[: size - 1], key=lots.__getitem__)
         if natural:
-            draft.others.sort(key=choices.index)
-            draft.letter = sum(choices.index(c) < choices.index(draft.gold) for c in draft.others)
+            draft.distractors.sort(key=choices.index)
+            draft.letter = sum(choices.index(c) < choices.index(draft.gold) for c in draft.distractors)
 
 
-def _row(draft: _Draft, split: str, source: str, text_only: bool, most_wordings: int | None) -> Row:
-    fact, t = draft.fact, draft.fact.template
+def _row_from_draft(draft: _Draft, split: str, source: str, text_only: bool, most_wordings: int | None) -> Row:
+    fact, template = draft.fact, draft.fact.template
     images, states = list(fact.images), list(fact.states)
-    if fact.which:
-        rest = sorted(range(1, len(images)), key=draft.lots.__getitem__)
+    if fact.asks_for_image:
+        rest = sorted(range(1, len(images)), key=draft.option_lots.__getitem__)
         order = [*rest[: draft.place], 0, *rest[draft.place :]]
         images, states = [images[i] for i in order], [states[i] for i in order] if states else []
-    style = t.styles[int(draft.u[3] * len(t.styles))]
-    wordings = t.worded(draft.kind, most_wordings)
-    text = wordings[(draft.shift + fact.variant) % len(wordings)].format(**fact.asked)
+    style = template.styles[int(draft.uniforms[3] * len(template.styles))]
+    wordings = template.select_wordings(draft.kind, most_wordings)
+    text = wordings[(draft.shift + fact.variant) % len(wordings)].format(**fact.text_fields)
 
-    def worded(choice: str) -> str:
-        return style[choice].format(**fact.asked) if choice in style else choice
+    def format_choice(choice: str) -> str:
+        return style[choice].format(**fact.text_fields) if choice in style else choice
 
-    gold = worded(draft.gold)
+    gold = format_choice(draft.gold)
     options: list[str] = []
     answer = fact.answer or gold
     if draft.kind == "closed":
-        options = [worded(c) for c in draft.others]
+        options = [format_choice(c) for c in draft.distractors]
         options.insert(draft.letter, gold)
     elif not fact.answer:
-        answers = t.open_answers
-        answer = answers[(draft.shift + fact.variant) % len(answers)].format(gold=gold, **fact.asked)
+        answers = template.open_answers
+        answer = answers[(draft.shift + fact.variant) % len(answers)].format(gold=gold, **fact.text_fields)
         answer = answer[:1].upper() + answer[1:]
     if text_only:
         text = " ".join([*(f"Image {n}: {s}." for n, s in enumerate(states, 1)), text])
-    task = (t.open_task or t.task) if draft.kind == "open" else t.task
+    task = (template.open_task or template.task) if draft.kind == "open" else template.task
     return question_row(
         split=split,
-        ability="text" if text_only else t.ability,
-        set="text" if text_only else t.set or t.ability,
+        ability="text" if text_only else template.ability,
+        set="text" if text_only else template.set or template.ability,
         task=f"pretrain_text_{task}" if text_only else task,
         text=text,
         options=options,
@@ -208,7 +218,7 @@ def _row(draft: _Draft, split: str, source: str, text_only: bool, most_wordings:
     )
 
 
-def ask(
+def rows_from_facts(
     facts: Iterable[Fact],
     *,
     split: str,
@@ -227,25 +237,25 @@ def ask(
     images show and shows none; facts without states, or whose answer is the source's own text, have no such form.
     """
     groups: defaultdict[tuple[object, ...], list[_Draft]] = defaultdict(list)
-    words = _entropy(seed)
+    seed_words = _seed_words(seed)
     for fact in facts:
         if text_only and (fact.answer or not fact.states):
             continue
         if len({i.image_id for i in fact.images}) < len(fact.images):
             continue  # an image is compared with itself
-        draft = _draft(fact, words, 0.0 if text_only else open_fraction)
-        if not fact.template.thin or draft.u[0] < open_fraction:
+        draft = _draft_from_fact(fact, seed_words, 0.0 if text_only else open_fraction)
+        if not fact.template.is_open_counterpart or draft.uniforms[0] < open_fraction:
             groups[fact.template.task, fact.template.form, len(fact.images), fact.variant].append(draft)
     rows: dict[str, Row] = {}
     for key in sorted(groups, key=repr):
-        drafts = _placed(groups[key])
+        drafts = _place_and_balance(groups[key])
         closed: defaultdict[int, list[_Draft]] = defaultdict(list)
         for draft in drafts:
             if draft.kind == "closed":
-                closed[_size(draft.fact)].append(draft)
-        for same in closed.values():
-            _optioned(same, natural)
+                closed[_count_options(draft.fact)].append(draft)
+        for same_size in closed.values():
+            _draw_options(same_size, natural)
         for draft in drafts:
-            row = _row(draft, split, source, text_only, wordings)
+            row = _row_from_draft(draft, split, source, text_only, wordings)
             rows.setdefault(row["qa_id"], row)
     return list(rows.values())

@@ -32,8 +32,8 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 _BLOCK = 1 << 21  # draws held at a time
-_FAR = 1e6  # standard deviations: all of a distribution
-_TINY = 1e-12  # means this near are the same: sums of the same numbers in another order
+_MAX_STANDARD_DEVIATIONS = 1e6  # standard deviations: all of a distribution
+_TOLERANCE = 1e-12  # means this near are the same: sums of the same numbers in another order
 
 
 @dataclass(frozen=True)
@@ -47,29 +47,29 @@ class Design:
     patients: Index
 
     @classmethod
-    def of(cls, patients: Sequence[Sequence[str]]) -> "Design":
+    def from_patients(cls, patients: Sequence[Sequence[str]]) -> "Design":
         """From each question's patients. ValueError for a question without any."""
-        held: dict[str, list[int]] = {}
+        questions_of_patient: dict[str, list[int]] = {}
         for number, names in enumerate(patients):
             if not names:
                 raise ValueError(f"question number {number} has no patient")
             for name in set(names):
-                held.setdefault(name, []).append(number)
-        alike = Counter(tuple(numbers) for numbers in held.values())
-        units = sorted(alike)
+                questions_of_patient.setdefault(name, []).append(number)
+        patient_counts = Counter(tuple(numbers) for numbers in questions_of_patient.values())
+        units = sorted(patient_counts)
         question = [number for numbers in units for number in numbers]
         unit = [row for row, numbers in enumerate(units) for _ in numbers]
-        patients_of = [alike[numbers] for numbers in units]
+        patients_of = [patient_counts[numbers] for numbers in units]
         return cls(len(patients), len(units), *(np.array(x, np.intp) for x in (question, unit, patients_of)))
 
-    def draws(self, resamples: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    def draw_blocks(self, resamples: int, rng: np.random.Generator) -> list[tuple[int, int]]:
         """First and last resample of each block that is drawn at once."""
         step = max(1, _BLOCK // self.n_units)
         return [(start, min(start + step, resamples)) for start in range(0, resamples, step)]
 
 
 @dataclass(frozen=True)
-class Resampled:
+class ResampledMeans:
     """Means of columns of values, and how they fell out in each resample.
 
     n, patients: questions that each column covers, and patients they are about.
@@ -82,7 +82,7 @@ class Resampled:
     mean: Array
     n: Index
     patients: Index
-    known: NDArray[np.bool_]
+    is_known: NDArray[np.bool_]
     deviations: Array
     units: Array
     shrunk: Array
@@ -92,16 +92,16 @@ class Resampled:
     high: Array
 
     @property
-    def _freedom(self) -> Array:
+    def _degrees_of_freedom(self) -> Array:
         """Student's degrees of freedom, and 1 where they are not asked for."""
-        return np.where(self.known, self.units - 1, 1.0)
+        return np.where(self.is_known, self.units - 1, 1.0)
 
-    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+    def confidence_interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Both ends for each column, within the range of its values; NaN where the resamples tell nothing."""
-        student = stdtrit(self._freedom, (1 + level) / 2)
-        return self.bca(np.minimum(student, _FAR) / np.sqrt(self.shrunk))
+        student = stdtrit(self._degrees_of_freedom, (1 + level) / 2)
+        return self.bca_interval(np.minimum(student, _MAX_STANDARD_DEVIATIONS) / np.sqrt(self.shrunk))
 
-    def bca(self, z: Array) -> tuple[Array, Array]:
+    def bca_interval(self, z: Array) -> tuple[Array, Array]:
         """Ends at so many standard deviations of the normal distribution to each side; plain BCa's for 1.96."""
         ends = []
         for side in (-1, 1):
@@ -113,7 +113,7 @@ class Resampled:
             row = np.arange(len(place))
             start = self.deviations[row, below]
             end = self.mean + start + (place - below) * (self.deviations[row, above] - start)
-            ends.append(np.where(self.known, np.clip(end, self.low, self.high), np.nan))
+            ends.append(np.where(self.is_known, np.clip(end, self.low, self.high), np.nan))
         return ends[0], ends[1]
 
     def p_values(self) -> Array:
@@ -122,60 +122,62 @@ class Resampled:
         share = _share_below(self.deviations, -self.mean)
         w = ndtri(np.clip(share, 1 / (count + 1), count / (count + 1))) - self.bias
         z = w / np.maximum(1 + self.acceleration * w, 0.1) - self.bias
-        p = 2 * stdtr(self._freedom, -np.abs(z) * np.sqrt(self.shrunk))
-        return np.where(self.known, p, np.where((self.low == 0) & (self.high == 0), 1.0, np.nan))
+        p = 2 * stdtr(self._degrees_of_freedom, -np.abs(z) * np.sqrt(self.shrunk))
+        return np.where(self.is_known, p, np.where((self.low == 0) & (self.high == 0), 1.0, np.nan))
 
 
 def _share_below(ordered: Array, places: Array) -> Array:
     """Share of each row below its place; what is at the place counts half."""
     pairs = list(zip(ordered, places, strict=True))
-    left = [np.searchsorted(row, x - _TINY, "left") for row, x in pairs]
-    right = [np.searchsorted(row, x + _TINY, "right") for row, x in pairs]
+    left = [np.searchsorted(row, x - _TOLERANCE, "left") for row, x in pairs]
+    right = [np.searchsorted(row, x + _TOLERANCE, "right") for row, x in pairs]
     share: Array = (np.array(left, np.float64) + np.array(right, np.float64)) / 2 / ordered.shape[1]
     return share
 
 
-def resample(values: Array, design: Design, resamples: int, rng: np.random.Generator) -> Resampled:
+def resample_means(values: Array, design: Design, resamples: int, rng: np.random.Generator) -> ResampledMeans:
     """Resampled means of questions, all columns on the same resamples.
 
     values: questions x columns; NaN where a column does not cover a question, whose mean is over the others. Each column
     covers a question.
     """
     covers = np.ascontiguousarray(~np.isnan(values).T)
-    kinds = {covers[i].tobytes(): i for i in range(len(covers) - 1, -1, -1)}  # columns that cover the same questions
-    place = {key: i for i, key in enumerate(kinds)}
-    mask_of = np.array([place[row.tobytes()] for row in covers])
-    masks = covers[list(kinds.values())].T
-    parts = [_Part.of(design, mask) for mask in masks.T]
+    column_of_mask = {covers[i].tobytes(): i for i in range(len(covers) - 1, -1, -1)}  # columns that cover the same questions
+    mask_index = {key: i for i, key in enumerate(column_of_mask)}
+    mask_of = np.array([mask_index[row.tobytes()] for row in covers])
+    masks = covers[list(column_of_mask.values())].T
+    parts = [_SubDesign.from_mask(design, mask) for mask in masks.T]
     columns = values.shape[1]
-    mean, known = np.empty(columns), np.empty(columns, bool)
+    mean, is_known = np.empty(columns), np.empty(columns, bool)
     residual, acceleration, scale = np.empty((design.n_units, columns)), np.empty(columns), np.empty(columns)
     for number, part in enumerate(parts):
-        own = np.flatnonzero(mask_of == number)
-        covered = values[np.ix_(masks[:, number], own)]
-        mean[own] = covered.mean(axis=0)
-        error = np.zeros((design.n_questions, len(own)))
-        error[masks[:, number]] = covered - mean[own]
-        residual[:, own], acceleration[own], scale[own], known[own] = part.residuals(error)
+        columns_of_part = np.flatnonzero(mask_of == number)
+        covered = values[np.ix_(masks[:, number], columns_of_part)]
+        mean[columns_of_part] = covered.mean(axis=0)
+        error = np.zeros((design.n_questions, len(columns_of_part)))
+        error[masks[:, number]] = covered - mean[columns_of_part]
+        residual[:, columns_of_part], acceleration[columns_of_part], scale[columns_of_part], is_known[columns_of_part] = (
+            part.compute_residuals(error)
+        )
     sizes = np.stack([part.size for part in parts])
     deviations = np.empty((columns, resamples))
-    for start, stop in design.draws(resamples, rng):
+    for start, stop in design.draw_blocks(resamples, rng):
         rows = stop - start
         drawn = rng.integers(0, design.n_units, (rows, design.n_units)) + np.arange(rows)[:, None] * design.n_units
-        times = np.bincount(drawn.ravel(), minlength=rows * design.n_units).reshape(rows, design.n_units).astype(np.float64)
-        moved, size = (residual * scale).T @ times.T, sizes @ times.T
+        draw_counts = np.bincount(drawn.ravel(), minlength=rows * design.n_units).reshape(rows, design.n_units).astype(np.float64)
+        weighted_sums, size = (residual * scale).T @ draw_counts.T, sizes @ draw_counts.T
         size[size == 0] = np.inf  # a resample that has none of a column's questions says nothing: no deviation
-        np.divide(moved, size[mask_of] if len(parts) > 1 else size, out=deviations[:, start:stop])
+        np.divide(weighted_sums, size[mask_of] if len(parts) > 1 else size, out=deviations[:, start:stop])
     deviations.sort(axis=1)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     middle = np.clip(_share_below(deviations, np.zeros(columns)), 1 / (resamples + 1), resamples / (resamples + 1))
     units, shrunk = (np.array([getattr(part, name) for part in parts])[mask_of] for name in ("units", "shrunk"))
     n, patients = masks.sum(axis=0)[mask_of], np.array([design.patients[part.size > 0].sum() for part in parts])[mask_of]
-    return Resampled(mean, n, patients, known, deviations, units, shrunk, ndtri(middle), acceleration, low, high)
+    return ResampledMeans(mean, n, patients, is_known, deviations, units, shrunk, ndtri(middle), acceleration, low, high)
 
 
 @dataclass(frozen=True)
-class _Part:
+class _SubDesign:
     """A design cut down to the questions of some columns.
 
     on: questions x units, 1 where a question of the part is about the unit. size: questions a unit stands for, one about k units
@@ -189,42 +191,51 @@ class _Part:
     shrunk: float
 
     @classmethod
-    def of(cls, design: Design, mask: NDArray[np.bool_]) -> "_Part":
-        kept = mask[design.question]
-        question, unit = design.question[kept], design.unit[kept]
+    def from_mask(cls, design: Design, mask: NDArray[np.bool_]) -> "_SubDesign":
+        in_mask = mask[design.question]
+        question, unit = design.question[in_mask], design.unit[in_mask]
         shape = (design.n_questions, design.n_units)
         on = sparse.csr_array((np.ones(len(question)), (question, unit)), shape=shape)
-        held = np.bincount(question, minlength=design.n_questions)
-        share = 1 / np.maximum(held, 1)
-        repeated, near = None, on @ on.sum(axis=0)  # near: questions that share a unit with each
-        if held.max() > 1:
-            several = sparse.csr_array(on * (held > 1)[:, None])
-            repeated = sparse.csr_array(several @ several.T)
+        unit_counts = np.bincount(question, minlength=design.n_questions)
+        share = 1 / np.maximum(unit_counts, 1)
+        repeated, neighbour_counts = None, on @ on.sum(axis=0)  # near: questions that share a unit with each
+        if unit_counts.max() > 1:
+            shared = sparse.csr_array(on * (unit_counts > 1)[:, None])
+            repeated = sparse.csr_array(shared @ shared.T)
             repeated.data -= 1
             repeated.eliminate_zeros()
-            near = near - repeated.sum(axis=1)
+            neighbour_counts = neighbour_counts - repeated.sum(axis=1)
         even = sparse.csr_array(on * np.sqrt(share)[:, None])
-        alike = even @ even.sum(axis=0)  # correlations of each question with all
-        n, total = mask.sum(), alike.sum()
-        shrunk = 1 - 2 * (near @ alike) / (n * total) + near.sum() / n**2
-        return cls(on, on.T @ share, repeated, n**2 / total, max(float(shrunk), _TINY))
+        correlations = even @ even.sum(axis=0)  # correlations of each question with all
+        n, total = mask.sum(), correlations.sum()
+        shrunk = 1 - 2 * (neighbour_counts @ correlations) / (n * total) + neighbour_counts.sum() / n**2
+        return cls(on, on.T @ share, repeated, n**2 / total, max(float(shrunk), _TOLERANCE))
 
-    def residuals(self, error: Array) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
+    def compute_residuals(self, error: Array) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
         """Units x columns residuals, whose sums over a resample are its deviation, BCa's acceleration, their scale, `known`."""
         inside = self.size > 0
         residual: Array = self.on.T @ error
         scale = np.ones(error.shape[1])
-        varies = np.square(residual).sum(axis=0) > _TINY
+        varies = np.square(residual).sum(axis=0) > _TOLERANCE
         if self.repeated is not None:
-            apart = np.square(error).sum(axis=0)
-            once = np.square(residual).sum(axis=0) - (error * (self.repeated @ error)).sum(axis=0)
+            independent_variance = np.square(error).sum(axis=0)
+            dyadic_variance = np.square(residual).sum(axis=0) - (error * (self.repeated @ error)).sum(axis=0)
             # Questions about many patients count in many rows: without this, resamples would centre elsewhere than on the mean.
             residual[inside] -= residual.sum(axis=0) / inside.sum()
-            wide = np.square(residual).sum(axis=0)
-            scale = np.sqrt(np.divide(np.maximum(once, apart), wide, out=np.ones_like(wide), where=wide > _TINY))
-        left = -residual[inside] / np.maximum(self.size.sum() - self.size[inside], _TINY)[:, None]  # jackknife, less the mean
-        left = left.mean(axis=0) - left
-        squares = np.square(left).sum(axis=0)
-        cubes = (left**3).sum(axis=0)
-        acceleration = np.divide(cubes, 6 * squares**1.5, out=np.zeros_like(cubes), where=squares > _TINY**2)
-        return residual, acceleration, scale, varies & (self.units > 1 + _TINY)
+            resampled_variance = np.square(residual).sum(axis=0)
+            scale = np.sqrt(
+                np.divide(
+                    np.maximum(dyadic_variance, independent_variance),
+                    resampled_variance,
+                    out=np.ones_like(resampled_variance),
+                    where=resampled_variance > _TOLERANCE,
+                )
+            )
+        jackknife = (
+            -residual[inside] / np.maximum(self.size.sum() - self.size[inside], _TOLERANCE)[:, None]
+        )  # jackknife, less the mean
+        jackknife = jackknife.mean(axis=0) - jackknife
+        squares = np.square(jackknife).sum(axis=0)
+        cubes = (jackknife**3).sum(axis=0)
+        acceleration = np.divide(cubes, 6 * squares**1.5, out=np.zeros_like(cubes), where=squares > _TOLERANCE**2)
+        return residual, acceleration, scale, varies & (self.units > 1 + _TOLERANCE)

@@ -16,25 +16,25 @@ NOT_ASKED = "not_asked"
 COLUMNS = ("qa_id", "set", "ability", "kind", "options", "answer", "answer_index", "image_ids", "patient_ids")
 
 
-def questions(qa: pa.Table) -> dict[str, dict[str, Any]]:
+def index_questions(qa: pa.Table) -> dict[str, dict[str, Any]]:
     """Rows of a qa table by qa_id, sorted, with the columns that scoring needs.
 
     Raises TableError for no question, a repeated id, a kind unknown, no patient, or a gold that is none of the options.
     """
-    found: dict[str, dict[str, Any]] = {}
+    questions_by_id: dict[str, dict[str, Any]] = {}
     for row in qa.select(COLUMNS).to_pylist():
-        name, gold = row["qa_id"], row["answer_index"]
-        if name in found:
+        name, answer_index = row["qa_id"], row["answer_index"]
+        if name in questions_by_id:
             raise TableError(f"question {name} stands twice in the benchmark")
         if row["kind"] not in METRICS:
             raise TableError(f"question {name}: kind {row['kind']!r}, expected one of {', '.join(METRICS)}")
-        if row["kind"] == "closed" and not (gold is not None and 0 <= gold < len(row["options"])):
-            raise TableError(f"question {name}: answer_index {gold} is none of its {len(row['options'])} options")
+        if row["kind"] == "closed" and not (answer_index is not None and 0 <= answer_index < len(row["options"])):
+            raise TableError(f"question {name}: answer_index {answer_index} is none of its {len(row['options'])} options")
         if len(row["options"]) > len(LETTERS):
             raise TableError(f"question {name}: {len(row['options'])} options, more than there are letters")
         if not row["patient_ids"]:
             raise TableError(f"question {name} has no patient")
-        found[name] = row
-    if not found:
+        questions_by_id[name] = row
+    if not questions_by_id:
         raise TableError("the benchmark holds no questions")
-    return dict(sorted(found.items()))
+    return dict(sorted(questions_by_id.items()))

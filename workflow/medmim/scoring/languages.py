@@ -76,7 +76,7 @@ _ASCII = re.compile(
 )
 
 
-def in_english(text: str) -> str:
+def translate_answer_phrases(text: str) -> str:
     """The text with its answer phrases in English; as it is where it has none of another language."""
     if text.isascii() and not _ASCII.search(text):
         return text

@@ -29,49 +29,49 @@ from medmim.questions import conditions
 from medmim.questions.prompt import LETTERS
 from medmim.questions.sets import HELD_IN, HELD_OUT
 from medmim.scoring import bootstrap, reply_parser
-from medmim.scoring.comparisons import compare
-from medmim.scoring.items import METRICS, NOT_ASKED, questions
+from medmim.scoring.comparisons import compare_pairs
+from medmim.scoring.items import METRICS, NOT_ASKED, index_questions
 
 BASELINES = ("chance", "majority")
-RATES = {"closed": ("unparsed", "refused", "ambiguous", NOT_ASKED), "open": (NOT_ASKED,)}
-SHARED = ("patient_ids", "image_ids")
+STATUS_RATES = {"closed": ("unparsed", "refused", "ambiguous", NOT_ASKED), "open": (NOT_ASKED,)}
+SHARED_COLUMNS = ("patient_ids", "image_ids")
 """Columns of the qa table by which a benchmark question may be known from training."""
-Column = tuple[str, str, str]  # model, condition, metric
-Columns = dict[Column, bootstrap.Array]  # a value for each question of a kind, NaN where it was not asked
+ColumnKey = tuple[str, str, str]  # model, condition, metric
+Columns = dict[ColumnKey, bootstrap.Array]  # a value for each question of a kind, NaN where it was not asked
 
 
-def clean(benchmark: pa.Table, train: pa.Table) -> NDArray[np.bool_]:
+def flag_clean_questions(benchmark: pa.Table, train: pa.Table) -> NDArray[np.bool_]:
     """For each benchmark question whether it shares no patient and no image with a training question."""
-    found = np.ones(len(benchmark), bool)
-    for column in SHARED:
-        asked = benchmark[column].combine_chunks()
-        known = pc.is_in(asked.flatten(), value_set=train[column].combine_chunks().flatten())
-        found[pc.list_parent_indices(asked).filter(known).to_numpy()] = False
-    return found
+    flags = np.ones(len(benchmark), bool)
+    for column in SHARED_COLUMNS:
+        benchmark_ids = benchmark[column].combine_chunks()
+        is_known = pc.is_in(benchmark_ids.flatten(), value_set=train[column].combine_chunks().flatten())
+        flags[pc.list_parent_indices(benchmark_ids).filter(is_known).to_numpy()] = False
+    return flags
 
 
-def _asked(rows: Sequence[Mapping[str, Any]], names: Sequence[str], condition: str) -> NDArray[np.intp]:
+def _count_asked(rows: Sequence[Mapping[str, Any]], names: Sequence[str], condition: str) -> NDArray[np.intp]:
     """How often a condition asks each question of the qa table's rows."""
     try:
-        times = Counter(one.qa_id for one in conditions.asked(rows, condition))  # type: ignore[arg-type]
+        counts = Counter(item.qa_id for item in conditions.apply_condition(rows, condition))  # type: ignore[arg-type]
     except ValueError as error:
         raise TableError(f"answers: {error}") from None
-    return np.array([times[name] for name in names], np.intp)
+    return np.array([counts[name] for name in names], np.intp)
 
 
-def _means(values: NDArray[Any], where: NDArray[np.intp], times: NDArray[np.intp]) -> bootstrap.Array:
+def _average_by_place(values: NDArray[Any], where: NDArray[np.intp], counts: NDArray[np.intp]) -> bootstrap.Array:
     """Mean of the values at each place, of which there are so many; NaN where there are none."""
-    total = np.bincount(where, values, minlength=len(times))
-    return np.divide(total, times, out=np.full(len(times), np.nan), where=times > 0)
+    total = np.bincount(where, values, minlength=len(counts))
+    return np.divide(total, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
-def _columns(qa: pa.Table, items: Mapping[str, Mapping[str, Any]], answers: Iterable[pa.Table]) -> dict[str, Columns]:
+def _collect_columns(qa: pa.Table, items: Mapping[str, Mapping[str, Any]], answers: Iterable[pa.Table]) -> dict[str, Columns]:
     """By kind: for each model, condition and metric the values of that kind's questions, in the order of `items`."""
-    found: dict[str, Columns] = {kind: {} for kind in METRICS}
+    columns_by_kind: dict[str, Columns] = {kind: {} for kind in METRICS}
     names = list(items)
-    ids, rows_of_qa = pa.array(names), qa.select(conditions.COLUMNS).to_pylist()
+    ids, rows_of_qa = pa.array(names), qa.select(conditions.QUESTION_COLUMNS).to_pylist()
     kinds = np.array([item["kind"] for item in items.values()])
-    asked: dict[str, NDArray[np.intp]] = {}
+    asked_counts: dict[str, NDArray[np.intp]] = {}
     for table in answers:
         place = pc.index_in(table["qa_id"], value_set=ids).combine_chunks()
         if place.null_count:
@@ -79,7 +79,7 @@ def _columns(qa: pa.Table, items: Mapping[str, Mapping[str, Any]], answers: Iter
             raise TableError(
                 f"answers of {stray['model']}, {stray['condition']}: question {stray['qa_id']} is not in the benchmark"
             )
-        where, values, status = place.to_numpy(), table["value"].to_numpy(), table["status"].combine_chunks()
+        places, values, status = place.to_numpy(), table["value"].to_numpy(), table["status"].combine_chunks()
         encoded = [table[c].combine_chunks().dictionary_encode() for c in ("model", "condition", "metric")]
         sizes = [len(e.dictionary) for e in encoded]
         codes = np.ravel_multi_index([e.indices.to_numpy() for e in encoded], sizes) if len(table) else np.empty(0, np.intp)
@@ -87,106 +87,113 @@ def _columns(qa: pa.Table, items: Mapping[str, Mapping[str, Any]], answers: Iter
             key = np.unravel_index(code, sizes)
             model, condition, metric = (e.dictionary[int(c)].as_py() for e, c in zip(encoded, key, strict=True))
             rows = np.flatnonzero(codes == code)
-            told = f"answers of {model}, {condition}, {metric}"
+            context = f"answers of {model}, {condition}, {metric}"
             kind = next((kind for kind, metrics in METRICS.items() if metric in metrics), None)
             if kind is None:
-                raise TableError(f"{told}: no such metric; known: {', '.join(m for ms in METRICS.values() for m in ms)}")
-            if condition not in asked:
-                asked[condition] = _asked(rows_of_qa, names, condition)
-            times = np.bincount(where[rows], minlength=len(names))
-            wanted = np.where(kinds == kind, asked[condition], 0)
-            wanted = np.minimum(wanted, 1) if metric == "circular_accuracy" else wanted
-            if (times != wanted).any():
-                wrong = int(np.argmax(times != wanted))
+                raise TableError(f"{context}: no such metric; known: {', '.join(m for ms in METRICS.values() for m in ms)}")
+            if condition not in asked_counts:
+                asked_counts[condition] = _count_asked(rows_of_qa, names, condition)
+            answer_counts = np.bincount(places[rows], minlength=len(names))
+            expected_counts = np.where(kinds == kind, asked_counts[condition], 0)
+            expected_counts = np.minimum(expected_counts, 1) if metric == "circular_accuracy" else expected_counts
+            if (answer_counts != expected_counts).any():
+                first_wrong = int(np.argmax(answer_counts != expected_counts))
                 raise TableError(
-                    f"{told}: {times[wrong]} answers to question {names[wrong]}, expected {wanted[wrong]}; score it again"
+                    f"{context}: {answer_counts[first_wrong]} answers to question {names[first_wrong]}, expected "
+                    f"{expected_counts[first_wrong]}; score it again"
                 )
-            if (model, condition, metric) in found[kind]:
-                raise TableError(f"{told}: given by two tables")
+            if (model, condition, metric) in columns_by_kind[kind]:
+                raise TableError(f"{context}: given by two tables")
 
-            own = kinds == kind
-            found[kind][model, condition, metric] = _means(values[rows], where[rows], times)[own]
+            is_of_kind = kinds == kind
+            columns_by_kind[kind][model, condition, metric] = _average_by_place(values[rows], places[rows], answer_counts)[
+                is_of_kind
+            ]
             if metric == METRICS[kind][0]:
-                read = status.take(pa.array(rows))
-                for rate in RATES[kind]:
-                    is_so = pc.equal(read, rate).to_numpy(zero_copy_only=False)
-                    found[kind][model, condition, f"{rate}_rate"] = _means(is_so, where[rows], times)[own]
-    _complete(found, items, asked)
-    return found
+                row_statuses = status.take(pa.array(rows))
+                for rate in STATUS_RATES[kind]:
+                    has_status = pc.equal(row_statuses, rate).to_numpy(zero_copy_only=False)
+                    columns_by_kind[kind][model, condition, f"{rate}_rate"] = _average_by_place(
+                        has_status, places[rows], answer_counts
+                    )[is_of_kind]
+    _check_complete(columns_by_kind, items, asked_counts)
+    return columns_by_kind
 
 
-def _complete(
-    found: Mapping[str, Columns], items: Mapping[str, Mapping[str, Any]], asked: Mapping[str, NDArray[np.intp]]
+def _check_complete(
+    columns_by_kind: Mapping[str, Columns], items: Mapping[str, Mapping[str, Any]], asked_counts: Mapping[str, NDArray[np.intp]]
 ) -> None:
     """TableError where a model was scored under a condition, but not on one kind of the questions that it asks."""
-    given = sorted({key[:2] for columns in found.values() for key in columns})
+    model_conditions = sorted({key[:2] for columns in columns_by_kind.values() for key in columns})
     for kind, metrics in METRICS.items():
-        own = np.array([item["kind"] == kind for item in items.values()])
-        for model, condition in given:
-            if (model, condition, metrics[0]) not in found[kind] and (open_to := own & (asked[condition] > 0)).any():
-                name = list(items)[int(np.argmax(open_to))]
+        is_of_kind = np.array([item["kind"] == kind for item in items.values()])
+        for model, condition in model_conditions:
+            if (model, condition, metrics[0]) not in columns_by_kind[kind] and (
+                unanswered := is_of_kind & (asked_counts[condition] > 0)
+            ).any():
+                name = list(items)[int(np.argmax(unanswered))]
                 raise TableError(f"answers of {model}, {condition}: none to question {name}; score it again")
 
 
-def _baselines(items: Sequence[Mapping[str, Any]]) -> Columns:
+def _score_baselines(items: Sequence[Mapping[str, Any]]) -> Columns:
     """Values of chance and majority for closed questions in order."""
     golds: dict[str, Counter[int]] = {}
     for item in items:
         golds.setdefault(item["set"], Counter())[item["answer_index"]] += 1
-    letter = {name: min(counts, key=lambda i: (-counts[i], i)) for name, counts in golds.items()}
+    majority_letters = {name: min(counts, key=lambda i: (-counts[i], i)) for name, counts in golds.items()}
     chance, majority = np.empty(len(items)), np.empty(len(items))
     for row, item in enumerate(items):
-        options, gold, guess = item["options"], item["answer_index"], letter[item["set"]]
-        chance[row] = sum(reply_parser.same_option(options, gold, i) for i in range(len(options))) / len(options)
-        majority[row] = guess < len(options) and reply_parser.same_option(options, gold, guess)
+        options, gold, guess = item["options"], item["answer_index"], majority_letters[item["set"]]
+        chance[row] = sum(reply_parser.is_same_option(options, gold, i) for i in range(len(options))) / len(options)
+        majority[row] = guess < len(options) and reply_parser.is_same_option(options, gold, guess)
     return {("chance", "plain", "accuracy"): chance, ("majority", "plain", "accuracy"): majority}
 
 
-def _derived(columns: Columns, pairs: Mapping[str, str], golds: NDArray[np.intp] | None) -> Columns:
+def _derive_columns(columns: Columns, pairs: Mapping[str, str], golds: NDArray[np.intp] | None) -> Columns:
     """Paired differences per question, and recall by the letter of the gold (golds: None for open questions)."""
-    found: Columns = {}
+    derived: Columns = {}
     others = sorted({condition for _, condition, _ in columns} - {"plain"})
     for (model, condition, metric), values in columns.items():
         if metric.endswith("_rate"):
             continue
         base = columns.get((pairs.get(model, ""), condition, metric))
         if base is not None and (condition == "plain" or metric == "circular_accuracy"):
-            found[model, condition, f"{metric}_minus_base"] = values - base
+            derived[model, condition, f"{metric}_minus_base"] = values - base
         if condition != "plain":
             continue
         for other in others:
-            if (less := columns.get((model, other, metric))) is not None:
-                found[model, "plain", f"{metric}_minus_{other}"] = values - less
+            if (subtracted := columns.get((model, other, metric))) is not None:
+                derived[model, "plain", f"{metric}_minus_{other}"] = values - subtracted
         if metric == "accuracy" and golds is not None:
             for gold in np.unique(golds):
-                found[model, "plain", f"recall_{LETTERS[gold]}"] = np.where(golds == gold, values, np.nan)
-    return found
+                derived[model, "plain", f"recall_{LETTERS[gold]}"] = np.where(golds == gold, values, np.nan)
+    return derived
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+def _round_row(row: dict[str, Any]) -> dict[str, Any]:
     """Numbers rounded below the bootstrap's noise, above floating point's, so that no order of summation shows; NaN is None."""
     return {k: (None if np.isnan(v) else round(float(v), 10) + 0.0) if isinstance(v, float) else v for k, v in row.items()}
 
 
 @dataclass(frozen=True)
-class Boards:
+class LeaderboardRows:
     """Rows of the leaderboard table and of the comparisons table."""
 
     leaderboard: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
 
 
-def groups(sets: Iterable[str]) -> list[tuple[str, tuple[str, ...], str]]:
+def list_groups(sets: Iterable[str]) -> list[tuple[str, tuple[str, ...], str]]:
     """Title, sets and ability of each group that has a score of its own: the sets, then the sums, without further sets."""
     present = set(sets)
     held_in, held_out = (tuple(name for name in names if name in present) for names in (HELD_IN, HELD_OUT))
     ability = {name: name for name in held_in} | dict.fromkeys(held_out, "held_out")
     ability |= dict.fromkeys(sorted(present - ability.keys()), "further")
     sums = [(title, members, title) for title, members in (("held_in", held_in), ("held_out", held_out)) if members]
-    return [*((name, (name,), told) for name, told in ability.items()), *sums]
+    return [*((name, (name,), set_ability) for name, set_ability in ability.items()), *sums]
 
 
-def leaderboard(
+def build_leaderboard(
     qa: pa.Table,
     train: pa.Table,
     answers: Iterable[pa.Table],
@@ -194,84 +201,88 @@ def leaderboard(
     seed: int,
     resamples: int,
     pairs: Mapping[str, str],
-) -> Boards:
+) -> LeaderboardRows:
     """Rows of the leaderboard and comparisons tables; the same for any order of questions, answers and files.
 
     train: training questions, of which SHARED is read. pairs: tuned model -> its base. resamples: at least 1. Raises TableError
     where answers and questions do not match one to one, or a pair's model has no answers.
     """
-    items = questions(qa)
-    if taken := {item["set"] for item in items.values()} & {"held_in", "held_out"}:
-        raise TableError(f"set name {taken.pop()} is kept for the sum")
-    columns = _columns(qa, items, answers)
-    models = sorted({model for of_kind in columns.values() for model, _, _ in of_kind})
+    items = index_questions(qa)
+    if reserved_names := {item["set"] for item in items.values()} & {"held_in", "held_out"}:
+        raise TableError(f"set name {reserved_names.pop()} is kept for the sum")
+    columns = _collect_columns(qa, items, answers)
+    models = sorted({model for kind_columns in columns.values() for model, _, _ in kind_columns})
     for model in sorted({*pairs.keys(), *pairs.values()} - set(models)):
         raise TableError(f"pairs name {model}, which has no answers; models with answers: {models}")
-    if taken := set(models) & set(BASELINES):
-        raise TableError(f"model name {taken.pop()} is kept for the baseline")
-    unknown = dict(zip(qa["qa_id"].to_pylist(), clean(qa, train), strict=True))
-    found = Boards([], [])
+    if reserved_names := set(models) & set(BASELINES):
+        raise TableError(f"model name {reserved_names.pop()} is kept for the baseline")
+    clean_by_id = dict(zip(qa["qa_id"].to_pylist(), flag_clean_questions(qa, train), strict=True))
+    boards = LeaderboardRows([], [])
     for kind, of_kind in columns.items():
-        here = [item for item in items.values() if item["kind"] == kind]
-        golds = np.array([item["answer_index"] for item in here], np.intp) if kind == "closed" else None
-        values = of_kind | _derived(of_kind, pairs, golds)
-        matrix = np.column_stack([values[key] for key in sorted(values)]) if values else np.empty((len(here), 0))
-        is_clean = np.array([unknown[item["qa_id"]] for item in here], bool)
-        for title, members, ability in groups(item["set"] for item in here):
-            all_of_it = np.array([item["set"] in members for item in here])
-            told: Boards | None = None
-            for part, chosen in (("all", all_of_it), ("clean", all_of_it & is_clean)):
+        kind_items = [item for item in items.values() if item["kind"] == kind]
+        golds = np.array([item["answer_index"] for item in kind_items], np.intp) if kind == "closed" else None
+        values = of_kind | _derive_columns(of_kind, pairs, golds)
+        matrix = np.column_stack([values[key] for key in sorted(values)]) if values else np.empty((len(kind_items), 0))
+        is_clean = np.array([clean_by_id[item["qa_id"]] for item in kind_items], bool)
+        for title, members, ability in list_groups(item["set"] for item in kind_items):
+            in_group = np.array([item["set"] in members for item in kind_items])
+            group_rows: LeaderboardRows | None = None
+            for part, chosen in (("all", in_group), ("clean", in_group & is_clean)):
                 if not chosen.any():
                     continue
-                if told is None or chosen.sum() < all_of_it.sum():
-                    own = [here[i] for i in np.flatnonzero(chosen)]
+                if group_rows is None or chosen.sum() < in_group.sum():
+                    part_items = [kind_items[i] for i in np.flatnonzero(chosen)]
                     rng = np.random.default_rng([seed, *f"{title}/{kind}".encode()])
-                    told = _group(
-                        own, sorted(values), matrix[chosen], models, resamples, rng, pairs if kind == "closed" else None
+                    group_rows = _score_group(
+                        part_items, sorted(values), matrix[chosen], models, resamples, rng, pairs if kind == "closed" else None
                     )
-                same = {"set": title, "part": part}
-                found.leaderboard.extend({**row, **same, "ability": ability, "kind": kind} for row in told.leaderboard)
-                found.comparisons.extend({**row, **same} for row in told.comparisons)
-    return found
+                shared_fields = {"set": title, "part": part}
+                boards.leaderboard.extend(
+                    {**row, **shared_fields, "ability": ability, "kind": kind} for row in group_rows.leaderboard
+                )
+                boards.comparisons.extend({**row, **shared_fields} for row in group_rows.comparisons)
+    return boards
 
 
-def _group(
+def _score_group(
     items: Sequence[Mapping[str, Any]],
-    keys: Sequence[Column],
+    keys: Sequence[ColumnKey],
     matrix: bootstrap.Array,
     models: Sequence[str],
     resamples: int,
     rng: np.random.Generator,
     pairs: Mapping[str, str] | None,
-) -> Boards:
+) -> LeaderboardRows:
     """Rows of one group of questions, all on the same resamples. pairs: None for open questions, which are not compared."""
     values = {keys[int(i)]: matrix[:, i] for i in np.flatnonzero(~np.isnan(matrix).all(axis=0))}
-    compared: list[tuple[str, str]] = []
+    compared_pairs: list[tuple[str, str]] = []
     if pairs is not None:
-        values |= _baselines(items)
-        compared = [
+        values |= _score_baselines(items)
+        compared_pairs = [
             (a, b) if pairs.get(a) == b or pairs.get(b) != a else (b, a)
             for i, a in enumerate(models) for b in models[i + 1 :]
         ]  # fmt: skip
     names = sorted(values)
-    right = {model: values[model, "plain", "accuracy"] for model in models if (model, "plain", "accuracy") in values}
-    compared = [(a, b) for a, b in compared if a in right and b in right]
-    design = bootstrap.Design.of([item["patient_ids"] for item in items])
-    stacked = np.column_stack([*(values[name] for name in names), *(right[a] - right[b] for a, b in compared)])
-    found = bootstrap.resample(stacked, design, resamples, rng)
-    exact = [model == "chance" for model, _, _ in names] + [False] * len(compared)
-    low, high = (np.where(exact, np.nan, end) for end in found.interval())
+    accuracies = {model: values[model, "plain", "accuracy"] for model in models if (model, "plain", "accuracy") in values}
+    compared_pairs = [(a, b) for a, b in compared_pairs if a in accuracies and b in accuracies]
+    design = bootstrap.Design.from_patients([item["patient_ids"] for item in items])
+    stacked = np.column_stack([*(values[name] for name in names), *(accuracies[a] - accuracies[b] for a, b in compared_pairs)])
+    resampled = bootstrap.resample_means(stacked, design, resamples, rng)
+    exact = [model == "chance" for model, _, _ in names] + [False] * len(compared_pairs)
+    low, high = (np.where(exact, np.nan, end) for end in resampled.confidence_interval())
     independent = max(Counter(p for item in items for p in set(item["patient_ids"])).values()) == 1
-    tests = compare([(right[a], right[b]) for a, b in compared], found.p_values()[len(names) :], independent=independent)
+    tests = compare_pairs(
+        [(accuracies[a], accuracies[b]) for a, b in compared_pairs], resampled.p_values()[len(names) :], independent=independent
+    )
     rows: list[dict[str, Any]] = [
         *({"model": model, "condition": condition, "metric": metric} for model, condition, metric in names),
         *(
             {"model": a, "other": b, "relation": "base" if pairs and pairs.get(a) == b else "", **test}
-            for (a, b), test in zip(compared, tests, strict=True)
+            for (a, b), test in zip(compared_pairs, tests, strict=True)
         ),
     ]
     for i, row in enumerate(rows):
-        row |= {"value": float(found.mean[i]), "ci_low": float(low[i]), "ci_high": float(high[i])}
-        row |= {"n": int(found.n[i]), "n_patients": int(found.patients[i])}
-    rows = [_rounded(row) for row in rows]
-    return Boards(rows[: len(names)], rows[len(names) :])
+        row |= {"value": float(resampled.mean[i]), "ci_low": float(low[i]), "ci_high": float(high[i])}
+        row |= {"n": int(resampled.n[i]), "n_patients": int(resampled.patients[i])}
+    rows = [_round_row(row) for row in rows]
+    return LeaderboardRows(rows[: len(names)], rows[len(names) :])

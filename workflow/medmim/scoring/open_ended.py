@@ -20,15 +20,15 @@ from sacrebleu.metrics.helpers import extract_all_word_ngrams
 _BLEU = BLEU(effective_order=True)
 
 
-def tokens(text: str) -> list[str]:
+def tokenize_answer(text: str) -> list[str]:
     """Normalised tokens of a text; articles stay where nothing else would be left."""
     words = re.sub(r"[^\w\s]|_", " ", unicodedata.normalize("NFKC", text).casefold()).split()
     return [w for w in words if w not in ("a", "an", "the")] or words
 
 
-def overlap(reply: str, gold: str) -> tuple[float, float, float]:
+def compute_overlap(reply: str, gold: str) -> tuple[float, float, float]:
     """Token precision, recall and F1 with multiset counts. Two texts without tokens agree; one without has 0."""
-    ours, theirs = Counter(tokens(reply)), Counter(tokens(gold))
+    ours, theirs = Counter(tokenize_answer(reply)), Counter(tokenize_answer(gold))
     if not ours or not theirs:
         same = float(ours == theirs)
         return same, same, same
@@ -38,47 +38,49 @@ def overlap(reply: str, gold: str) -> tuple[float, float, float]:
 
 
 @lru_cache(maxsize=1 << 14)
-def _ngrams(text: str) -> tuple[Counter[tuple[str, ...]], int]:
+def _count_ngrams(text: str) -> tuple[Counter[tuple[str, ...]], int]:
     """N-grams of 1 to 4 tokens as sacrebleu's BLEU takes them, and the number of tokens."""
-    found: tuple[Counter[tuple[str, ...]], int] = extract_all_word_ngrams(_BLEU.tokenizer(text.rstrip()), 1, 4)
-    return found
+    ngrams: tuple[Counter[tuple[str, ...]], int] = extract_all_word_ngrams(_BLEU.tokenizer(text.rstrip()), 1, 4)
+    return ngrams
 
 
-def bleu(reply: str, gold: str) -> float:
+def score_bleu(reply: str, gold: str) -> float:
     """What sacrebleu's `sentence_score` gives, of 1 rather than 100; a gold's n-grams are counted once for all replies."""
-    (ours, length), (theirs, reference) = _ngrams(reply), _ngrams(gold)
+    (reply_ngrams, reply_length), (gold_ngrams, gold_length) = _count_ngrams(reply), _count_ngrams(gold)
     correct, total = [0] * 4, [0] * 4
-    for ngram, count in ours.items():
+    for ngram, count in reply_ngrams.items():
         total[len(ngram) - 1] += count
-        correct[len(ngram) - 1] += min(count, theirs.get(ngram, 0))
-    score = BLEU.compute_bleu(correct, total, length, reference, smooth_method="exp", effective_order=True).score
+        correct[len(ngram) - 1] += min(count, gold_ngrams.get(ngram, 0))
+    score = BLEU.compute_bleu(correct, total, reply_length, gold_length, smooth_method="exp", effective_order=True).score
     return float(min(score / 100, 1.0))
 
 
-def rouge_l(reply: str, gold: str) -> float:
+def score_rouge_l(reply: str, gold: str) -> float:
     """F-measure of the longest common subsequence of the tokens, which are runs of a to z and digits."""
-    ours, theirs = (re.findall("[a-z0-9]+", text.lower()) for text in (reply, gold))
-    if not ours or not theirs:
+    reply_tokens, gold_tokens = (re.findall("[a-z0-9]+", text.lower()) for text in (reply, gold))
+    if not reply_tokens or not gold_tokens:
         return 0.0
-    at: dict[str, int] = {}
-    for place, token in enumerate(ours):
-        at[token] = at.get(token, 0) | 1 << place
-    rest = whole = (1 << len(ours)) - 1  # bits still set at the end: tokens that are not in the common subsequence (Hyyrö 2004)
-    for token in theirs:
-        met = rest & at.get(token, 0)
-        rest = (rest + met | rest - met) & whole
-    common = len(ours) - rest.bit_count()
-    return 2 * common / (len(ours) + len(theirs))
+    token_bits: dict[str, int] = {}
+    for place, token in enumerate(reply_tokens):
+        token_bits[token] = token_bits.get(token, 0) | 1 << place
+    rest = all_bits = (
+        1 << len(reply_tokens)
+    ) - 1  # bits still set at the end: tokens that are not in the common subsequence (Hyyrö 2004)
+    for token in gold_tokens:
+        matches = rest & token_bits.get(token, 0)
+        rest = (rest + matches | rest - matches) & all_bits
+    common = len(reply_tokens) - rest.bit_count()
+    return 2 * common / (len(reply_tokens) + len(gold_tokens))
 
 
 @lru_cache(maxsize=1 << 14)
-def scores(reply: str, gold: str) -> dict[str, float]:
+def score_open_answer(reply: str, gold: str) -> dict[str, float]:
     """Every open metric of one reply."""
-    _, recall, f1 = overlap(reply, gold)
+    _, recall, f1 = compute_overlap(reply, gold)
     return {
-        "exact_match": float(tokens(reply) == tokens(gold)),
+        "exact_match": float(tokenize_answer(reply) == tokenize_answer(gold)),
         "token_recall": recall,
         "token_f1": f1,
-        "bleu": bleu(reply, gold),
-        "rouge_l": rouge_l(reply, gold),
+        "bleu": score_bleu(reply, gold),
+        "rouge_l": score_rouge_l(reply, gold),
     }

@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Literal
 
 from medmim.questions.prompt import LETTERS
-from medmim.scoring.languages import in_english
+from medmim.scoring.languages import translate_answer_phrases
 
 Status = Literal["ok", "ambiguous", "unparsed", "refused"]
 
@@ -76,7 +76,7 @@ _STAR = re.compile(r"(?<=\d)\*(?![^\W_])")
 _QUOTED = re.compile(r"(?<!\w)'(\w)'(?!\w)")
 
 
-def normalise(text: str) -> str:
+def normalise_text(text: str) -> str:
     """The text in lower case and one set of punctuation marks, without markdown, lines trimmed and empty ones dropped."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
@@ -94,7 +94,7 @@ _COMMON = frozenset({"yes", "no", "none", "true", "false", "not", "nothing", "al
 
 
 @dataclass(frozen=True)
-class _Text:
+class _OptionText:
     """An option's text: what of it must stand in a reply, which is all but edge punctuation and a leading article."""
 
     core: str
@@ -103,53 +103,55 @@ class _Text:
 
 
 @lru_cache(maxsize=1 << 14)
-def _text(option: str) -> _Text:
-    whole = normalise(option).replace("\n", " ").strip(_EDGE)
+def _parse_option(option: str) -> _OptionText:
+    whole = normalise_text(option).replace("\n", " ").strip(_EDGE)
     core = re.sub(r"^(?:the|an?) (?=\S)", "", whole)
     weak = core in _COMMON or len(core) < 2 or not re.search(r"[^\W\d]", core)
-    return _Text(core, weak, whole.startswith("the "))
+    return _OptionText(core, weak, whole.startswith("the "))
 
 
 @dataclass(frozen=True)
-class _Options:
+class _PreparedOptions:
     """An item's options. Equal texts are one option: `canon` gives the first index with the same text."""
 
     canon: tuple[int, ...]
-    texts: tuple[tuple[_Text, int], ...]
+    texts: tuple[tuple[_OptionText, int], ...]
     letters: dict[str, int]  # texts that are themselves a letter
     heads: dict[str, int]  # first words of texts that are alike but for these
     tails: dict[str, int]  # last words
 
 
 @lru_cache(maxsize=1 << 14)
-def _prepare(options: tuple[str, ...]) -> _Options:
+def _prepare_options(options: tuple[str, ...]) -> _PreparedOptions:
     if not 0 < len(options) <= len(LETTERS):
         raise ValueError(f"{len(options)} options: expected 1 to {len(LETTERS)}")
-    texts = [_text(option) for option in options]
-    first: dict[str, int] = {}
-    canon = tuple(first.setdefault(text.core, i) if text.core else i for i, text in enumerate(texts))
-    letters = {core: i for core, i in first.items() if len(core) == 1 and "a" <= core <= "z"}
-    named = tuple((texts[i], i) for core, i in first.items() if core not in letters)
-    return _Options(canon, named, letters, _differing(first, 0), _differing(first, -1))
+    texts = [_parse_option(option) for option in options]
+    first_index: dict[str, int] = {}
+    canon = tuple(first_index.setdefault(text.core, i) if text.core else i for i, text in enumerate(texts))
+    letters = {core: i for core, i in first_index.items() if len(core) == 1 and "a" <= core <= "z"}
+    distinct_texts = tuple((texts[i], i) for core, i in first_index.items() if core not in letters)
+    return _PreparedOptions(
+        canon, distinct_texts, letters, _find_differing_words(first_index, 0), _find_differing_words(first_index, -1)
+    )
 
 
-def _differing(texts: dict[str, int], place: int) -> dict[str, int]:
+def _find_differing_words(texts: dict[str, int], place: int) -> dict[str, int]:
     """First or last words (place 0 or -1) of texts that are alike but for that word, with their option."""
-    alike: dict[tuple[str, ...], dict[str, int]] = {}
+    groups: dict[tuple[str, ...], dict[str, int]] = {}
     for core, index in texts.items():
         if len(words := core.split()) > 1:
-            alike.setdefault(tuple(words[1:] if place == 0 else words[:-1]), {})[words[place]] = index
-    return {word: index for group in alike.values() if len(group) > 1 for word, index in group.items()}
+            groups.setdefault(tuple(words[1:] if place == 0 else words[:-1]), {})[words[place]] = index
+    return {word: index for group in groups.values() if len(group) > 1 for word, index in group.items()}
 
 
-def duplicates(options: Sequence[str]) -> bool:
+def has_duplicate_options(options: Sequence[str]) -> bool:
     """Whether two options have the same text, case and edge punctuation aside: such an item is credited by text."""
-    return len(set(_prepare(tuple(options)).canon)) < len(options)
+    return len(set(_prepare_options(tuple(options)).canon)) < len(options)
 
 
-def same_option(options: Sequence[str], one: int, other: int) -> bool:
+def is_same_option(options: Sequence[str], one: int, other: int) -> bool:
     """Whether two indices name the same option text."""
-    canon = _prepare(tuple(options)).canon
+    canon = _prepare_options(tuple(options)).canon
     return canon[one] == canon[other]
 
 
@@ -172,7 +174,7 @@ _LETTER = re.compile(
 _NOT_I = re.compile(rf"\s?,?\s(?:is|isn't|but|not|rather|because|since|{_FITS})\b|\s?[,\-]+>?\s?[\"'(]*{_TW}|\s?[/&+]")
 
 
-def _whole(s: str, start: int, end: int) -> bool:
+def _is_whole_word(s: str, start: int, end: int) -> bool:
     """Whether s[start:end] is no part of a longer word, number or hyphenated compound ("T1-weighted" is still T1)."""
     joins = "-/" if s[start].isalpha() else "-/.,"
     if start and (s[start - 1].isalnum() or (start > 1 and s[start - 1] in joins and s[start - 2].isalnum())):
@@ -191,7 +193,7 @@ _UNIT = re.compile(r"\d\s?$")
 _SET_OFF = re.compile(r"\s?[.,;:!?)\]\"'\n]|\s-|\s*$")
 
 
-def _elided(flat: str, at: int, end: int, options: _Options) -> Iterator[tuple[int, int, int]]:
+def _find_elided_options(flat: str, at: int, end: int, options: _PreparedOptions) -> Iterator[tuple[int, int, int]]:
     """Options of which a list leaves out what they share with the one at flat[at:end]: "first and second image"."""
     start = at
     while options.heads and (match := _HEAD.search(flat, max(0, start - 40), start)) and match[1] in options.heads:
@@ -202,7 +204,7 @@ def _elided(flat: str, at: int, end: int, options: _Options) -> Iterator[tuple[i
         yield match.start(1), -end, _T0 + options.tails[match[1]]
 
 
-def _texts(s: str, options: _Options) -> str:
+def _replace_option_texts(s: str, options: _PreparedOptions) -> str:
     """The reply with a symbol in place of each option's text."""
     flat, spans = s.replace("\n", " "), []
     for text, index in options.texts:
@@ -213,9 +215,9 @@ def _texts(s: str, options: _Options) -> str:
             other = (text.definite and _ANOTHER.search(flat, max(0, at - 10), at)) or (
                 len(text.core) < 4 and _UNIT.search(flat, max(0, at - 2), at)
             )
-            if _whole(flat, at, end) and not prose and not other:
+            if _is_whole_word(flat, at, end) and not prose and not other:
                 spans.append((at, -end, (_W0 if text.weak else _T0) + index))
-                spans += _elided(flat, at, end, options)
+                spans += _find_elided_options(flat, at, end, options)
             at = flat.find(text.core, at + 1)
     out, at = [], 0
     for start, minus_end, symbol in sorted(spans):
@@ -226,20 +228,20 @@ def _texts(s: str, options: _Options) -> str:
     return "".join(out) + s[at:]
 
 
-def _letters(s: str, count: int) -> str:
+def _replace_letters(s: str, count: int) -> str:
     """The same with a symbol in place of each letter that may be one of so many options'."""
 
-    def letter(match: re.Match[str]) -> str:
+    def replace_letter(match: re.Match[str]) -> str:
         index = ord(match["letter"] or match["named"]) - ord("a")
         if match["slash"] and not all("a" <= c < chr(ord("a") + count) for c in re.findall("[a-z]", match["slash"])):
             return match.group()  # "b/l"
         # where "a" and "i" may be article and pronoun: "a <text>", "i, as an ai", "i would"
-        word = match["letter"] == "a" and match["text"]
+        is_word = match["letter"] == "a" and match["text"]
         if match["letter"] == "i" and match["mark"] is None:
-            word = not _NOT_I.match(match.string, match.end())
-        return match.group() if word or index >= count else chr(_L0 + index)
+            is_word = not _NOT_I.match(match.string, match.end())
+        return match.group() if is_word or index >= count else chr(_L0 + index)
 
-    return _LETTER.sub(letter, s)
+    return _LETTER.sub(replace_letter, s)
 
 
 # Claims
@@ -252,7 +254,7 @@ _THAT = r"(?:(?:because |since )?(?:it is|it's|this is|that is|which is|i\.e\.,?
 _STOP = r"(?=\s*$|\s*[.,;!?)\n])"
 
 
-def _listed(after_full_stop: str) -> str:
+def _build_list_pattern(after_full_stop: str) -> str:
     """One option or a list: a letter with the text bound to it, or a text with its letter in brackets.
 
     after_full_stop: what must follow a text for it to be bound to the letter in "B. text".
@@ -265,7 +267,7 @@ def _listed(after_full_stop: str) -> str:
     return rf"(?P<claim>(?:(?:both|either)\s(?={named}{comma}))?{named}(?:(?:{comma}|{stop}){named}){{0,25}}+)"
 
 
-_LIST, _STRICT = _listed(_STOP), _listed("")
+_LIST, _STRICT = _build_list_pattern(_STOP), _build_list_pattern("")
 _ONE = re.sub(r"\(\?P<claim>", "(?:", _LIST)
 _LEAD = r"(?:[-+>#=]++\s?|\d+[.)]\s)*+"
 _BE = (
@@ -283,7 +285,7 @@ _PHRASE = re.compile(
     r"(?:,?\s(?:to|for|of|here|that|which|i|we|in|therefore|then)\b[^.,:;!?\n]{0,40}?,?)?"
     rf"[\"']?\s?(?:{_BE}(?P<not>\snot|n't)?\s?:?|:|[=\-]+>?|\.\.\.|(?<=ans\.))\s*(?:that\s)?{_SURE}{_LIST}"
 )
-_TOLD = (
+_ASSERTED = (
     r"(?:therefore|thus|hence|so)[,:]?",
     rf"(?:it|this|that)(?:'s|\s{_BE})",
     r"(?:this|that|which) leaves",
@@ -296,7 +298,7 @@ _CHOOSE = re.compile(
     r"(?:\b(?:i|we)(?:'d|'ll|\swould|\swill)?(?P<not>\snot|n't)?(?:\shave to)?"
     r"\s(?:choose|chose|pick|picked|select|selected|go with|say|opt for|answer)\s"
     rf"|(?:^|[.:;\n]\s?){_LEAD}(?:please\s)?(?:choose|choosing|select|selecting|pick|picking)\s(?:answer\s)?"
-    rf"|\b(?:{'|'.join(_TOLD)})\s(?P<nor>not\s)?{_SURE}(?={_LABEL}\s*(?:$|[.,;!?\n])|{_LABEL}[:)]\s?{_TEXT})){_LIST}"
+    rf"|\b(?:{'|'.join(_ASSERTED)})\s(?P<nor>not\s)?{_SURE}(?={_LABEL}\s*(?:$|[.,;!?\n])|{_LABEL}[:)]\s?{_TEXT})){_LIST}"
 )
 _POST = re.compile(
     r"(?:^|[.,;:!?\n(]\s?|\b(?:so|that|think|believe|thus|therefore|hence|and|but|say|while|whereas|only)\s)"
@@ -365,41 +367,41 @@ _UNABLE = re.compile(
 )
 _SORRY = re.compile(r"\bsorry\b|\bi apologi[sz]e\b|\b(?:as|i am|i'm)(?: just| only)? an? (?:ai|artificial|language|large)\b")
 _BREAK = re.compile(r"[.!?](?=\s|$)|\n")
-_WINDOW = 300  # characters around a claim that may take it back
+_CONTEXT_LENGTH = 300  # characters around a claim that may take it back
 
 
-def _before(pattern: re.Pattern[str], s: str, at: int) -> bool:
-    return pattern.search(s, max(0, at - _WINDOW), at) is not None
+def _matches_before(pattern: re.Pattern[str], s: str, at: int) -> bool:
+    return pattern.search(s, max(0, at - _CONTEXT_LENGTH), at) is not None
 
 
-def _sentence(s: str, at: int) -> str:
+def _find_sentence(s: str, at: int) -> str:
     """The sentence around a place, with the mark that ends it."""
-    start = max((m.end() for m in _BREAK.finditer(s, max(0, at - _WINDOW), at)), default=max(0, at - _WINDOW))
-    end = _BREAK.search(s, at, at + _WINDOW)
-    return s[start : end.end() if end else at + _WINDOW]
+    start = max((m.end() for m in _BREAK.finditer(s, max(0, at - _CONTEXT_LENGTH), at)), default=max(0, at - _CONTEXT_LENGTH))
+    end = _BREAK.search(s, at, at + _CONTEXT_LENGTH)
+    return s[start : end.end() if end else at + _CONTEXT_LENGTH]
 
 
-def _answers(s: str, *, final: bool) -> Iterator[str]:
+def _find_answer_claims(s: str, *, final: bool) -> Iterator[str]:
     """Where the reply says what the answer is; only what it calls final, or all."""
     for pattern in (_PHRASE,) if final else (_PHRASE, _CHOOSE, _POST, _BUT, _FIT, _VERDICT):
         for match in pattern.finditer(s):
             groups = match.groupdict()
             if groups.get("not") or groups.get("nor") or (final and not groups["final"]):
                 continue
-            if not _before(_DOUBT, s, match.start()) and not _enumerates(s, match):
+            if not _matches_before(_DOUBT, s, match.start()) and not _starts_enumeration(s, match):
                 yield match["claim"]
 
 
-def _enumerates(s: str, match: re.Match[str]) -> bool:
+def _starts_enumeration(s: str, match: re.Match[str]) -> bool:
     """Whether a claim is the first of the lines of an enumeration ("let us look at each option:", "A: ...", "B: ...")."""
     end = s.find("\n", match.start("claim"))
     if end < 0 or "\n" not in s[match.start() : match.start("claim")]:
         return False
-    follows = _LINE.match(s, end + 1)
-    return follows is not None and not set(re.findall(_X, follows["claim"])) & set(re.findall(_X, match["claim"]))
+    next_line = _LINE.match(s, end + 1)
+    return next_line is not None and not set(re.findall(_X, next_line["claim"])) & set(re.findall(_X, match["claim"]))
 
 
-def _ends(s: str) -> tuple[str | None, str | None]:
+def _find_end_claims(s: str) -> tuple[str | None, str | None]:
     """The option a reply begins with, set off by its form or punctuation, and the option alone on its last line.
 
     Lines of an enumeration ("A: ...", "B: ...") are neither.
@@ -410,14 +412,14 @@ def _ends(s: str) -> tuple[str | None, str | None]:
         claim = alone["claim"] if alone else label["claim"] if label else ""
         forms.append((claim, bool(re.search(_TW, claim)), alone is not None))
 
-    def enumerated(line: int) -> bool:
+    def is_enumerated(line: int) -> bool:
         return any(
             claim and claim != forms[line][0] and form == forms[line][1:] for claim, *rest in forms if (form := tuple(rest))
         )
 
-    last = forms[-1][0] if forms[-1][2] and not enumerated(-1) else None
+    last = forms[-1][0] if forms[-1][2] and not is_enumerated(-1) else None
     match = _START.match(s)
-    if match is None or (forms[0][0] and enumerated(0)):
+    if match is None or (forms[0][0] and is_enumerated(0)):
         return None, last
     claim, after = match["claim"], match["after"]
     letters = set(re.findall(_L, claim))
@@ -429,68 +431,70 @@ def _ends(s: str) -> tuple[str | None, str | None]:
     return claim if re.match(set_off, after) else None, last
 
 
-def _mentions(s: str) -> Iterator[str]:
+def _find_mentions(s: str) -> Iterator[str]:
     """Options named anywhere and asserted there."""
     for pattern in (_MENTION, _LINE):
         for match in pattern.finditer(s):
             start, end = match.span("claim")
-            if any(_before(pattern, s, start) for pattern in (_NEGATED, _ABSENT, _DOUBT)) or _DENIED.match(s, end):
+            if any(_matches_before(pattern, s, start) for pattern in (_NEGATED, _ABSENT, _DOUBT)) or _DENIED.match(s, end):
                 continue
-            sentence = _sentence(s, start)
+            sentence = _find_sentence(s, start)
             if not sentence.endswith("?") and not _UNABLE.search(sentence):
-                line = s[end : end + _WINDOW].partition("\n")[0] if pattern is _LINE else ""
+                line = s[end : end + _CONTEXT_LENGTH].partition("\n")[0] if pattern is _LINE else ""
                 yield match["claim"] + "".join(other["letter"] for other in _NEXT.finditer(line))  # "A: 10 %, B: 90 %"
 
 
 @lru_cache(maxsize=1 << 16)
-def _plain(reply: str) -> str:
+def _normalise_reply(reply: str) -> str:
     """The reply as it is lexed: without what a model thinks before it answers, normalised, its answer phrases in English."""
     text = _TOKENS.sub("", _THINKING.sub("", _CUT.sub(r"\1n", reply).casefold()))
-    return in_english(normalise(_WRAPPED.sub(lambda m: f"\nfinal answer: {(m[1] or m[2] or '').strip('{} ')}\n", text)))
+    return translate_answer_phrases(
+        normalise_text(_WRAPPED.sub(lambda m: f"\nfinal answer: {(m[1] or m[2] or '').strip('{} ')}\n", text))
+    )
 
 
 @lru_cache(maxsize=1 << 16)
-def _claimed(texts: str, count: int) -> tuple[str, str]:
+def _find_decisive_claims(texts: str, count: int) -> tuple[str, str]:
     """The rule that decides what a reply names, texts being symbols, and the symbols that it names; none where nothing is named.
 
     Replies repeat each other in all but the option's text, so most are found in the cache.
     """
-    s = _letters(texts, count)
+    s = _replace_letters(texts, count)
     if not s:
         return "empty", ""
-    first, last = _ends(s)
-    if claims := list(_answers(s, final=True)):
+    first, last = _find_end_claims(s)
+    if claims := list(_find_answer_claims(s, final=True)):
         rule = "final"
-    elif claims := [*_answers(s, final=False), *([last] if last else [])]:
+    elif claims := [*_find_answer_claims(s, final=False), *([last] if last else [])]:
         rule = "answer"
         claims += [first] if first and len(set(re.findall(_X, first))) == 1 else []  # a list of the options is an echo
     elif first:
         rule, claims = "label", [first]
-    elif claims := list(_mentions(s)):
+    elif claims := list(_find_mentions(s)):
         rule = "mention"
     else:
         rule = "refusal" if _UNABLE.search(s) or _SORRY.search(s) else "none"
     return rule, "".join(re.findall(_X, "".join(claims)))
 
 
-def read(reply: str, options: Sequence[str], rotation: int = 0) -> Reading:
+def parse_reply(reply: str, options: Sequence[str], rotation: int = 0) -> Reading:
     """Read which of an item's options (1 to 26 texts, lettered A, B, ...) a reply names.
 
     rotation: the letter at place i stood at option (i + rotation) mod their number when the model was asked; `index` is the
     option's place in `options` all the same. Where options share a text, the text alone gives the first of them, a letter the one
     it says. Raises ValueError for no option or more than 26.
     """
-    known = _prepare(tuple(options))
-    count = len(known.canon)
-    rule, claimed = _claimed(_texts(_plain(reply), known), count)
-    if not claimed:
+    prepared = _prepare_options(tuple(options))
+    count = len(prepared.canon)
+    rule, claimed_symbols = _find_decisive_claims(_replace_option_texts(_normalise_reply(reply), prepared), count)
+    if not claimed_symbols:
         return Reading(None, rule, "refused" if rule == "refusal" else "unparsed")
-    symbols = [ord(c) for c in claimed]
+    symbols = [ord(c) for c in claimed_symbols]
     letters = [c - _L0 for c in symbols if c >= _L0]
-    named = {known.canon[(i + rotation) % count] for i in letters}
+    named = {prepared.canon[(i + rotation) % count] for i in letters}
     named |= {c - (_W0 if c >= _W0 else _T0) for c in symbols if c < _L0}
-    if known.letters:
-        named |= {known.letters[text] for i in letters if (text := LETTERS[i].lower()) in known.letters}
+    if prepared.letters:
+        named |= {prepared.letters[text] for i in letters if (text := LETTERS[i].lower()) in prepared.letters}
     if len(named) > 1:
         return Reading(None, rule, "ambiguous")
     index = (letters[0] + rotation) % count if letters else named.pop()

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from medmim.common.errors import UserError
-from medmim.sources.readers.tar_member import payload
-from medmim.tables.images import downscale, encode
+from medmim.sources.readers.tar_member import read_source_bytes
+from medmim.tables.images import downscale_pixels, encode_png
 
-Reader = Callable[[bytes], np.ndarray]
+PixelReader = Callable[[bytes], np.ndarray]
 STAGE = "images"
 
 
@@ -36,7 +36,7 @@ class Picture:
     """
 
     file: str
-    read: Reader
+    read_pixels: PixelReader
     patient: str
     study: str
     day: int | None = None
@@ -74,12 +74,12 @@ class Rejection:
 
     item: str
     reason: str
-    broken: bool = True
+    is_broken: bool = True
     patient: str = ""
 
 
 @dataclass
-class Plan:
+class SourceContents:
     """What a source's folder holds by its tables. `skipped` counts what is left out on purpose, by reason."""
 
     pictures: list[Picture] = field(default_factory=list)
@@ -87,9 +87,11 @@ class Plan:
     rejected: list[Rejection] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def state(self, picture: Picture, table: str, row: int, facts: Mapping[str, str], pair: Picture | None = None) -> None:
+    def add_facts(
+        self, picture: Picture, table: str, row: int, facts: Mapping[str, str], other_picture: Picture | None = None
+    ) -> None:
         """Add facts of a picture, value by name, from one row of a table; of a pair of pictures, the other as `pair`."""
-        other = pair.file if pair else ""
+        other_file = other_picture.file if other_picture else ""
         for name, value in facts.items():
             self.facts.append(
                 Fact(
@@ -98,32 +100,34 @@ class Plan:
                     patient=picture.patient,
                     study=picture.study,
                     file=picture.file,
-                    pair=other,
+                    pair=other_file,
                     table=table,
                     row=row,
                 )
             )
 
-    def limited(self, limit: int | None) -> "Plan":
+    def limit_patients(self, limit: int | None) -> "SourceContents":
         """The plan for `limit` patients, those with the least hashes: fewer are among more, whatever the order of the tables."""
         patients = sorted({p.patient for p in self.pictures}, key=lambda p: hashlib.sha256(f"limit|{p}".encode()).digest())
         if limit is None or len(patients) <= limit:
             return self
-        kept = set(patients[:limit])
-        rejected = [r for r in self.rejected if r.patient in kept]
+        kept_patients = set(patients[:limit])
+        rejected = [r for r in self.rejected if r.patient in kept_patients]
         skipped = Counter({f"patients beyond the limit of {limit}": len(patients) - limit})
         skipped["broken rows that are none of theirs"] = len(self.rejected) - len(rejected)
-        return Plan([p for p in self.pictures if p.patient in kept], self.facts, rejected, self.skipped + skipped)
+        return SourceContents(
+            [p for p in self.pictures if p.patient in kept_patients], self.facts, rejected, self.skipped + skipped
+        )
 
-    def without(self, missing: Collection[str]) -> "Plan":
+    def drop_missing(self, missing: Collection[str]) -> "SourceContents":
         """The plan without the pictures that their owner no longer has, by file."""
-        kept = [p for p in self.pictures if p.file not in missing]
-        skipped = Counter({"missing at the owner's": len(self.pictures) - len(kept)})
-        return Plan(kept, self.facts, self.rejected, self.skipped + skipped)
+        remaining_pictures = [p for p in self.pictures if p.file not in missing]
+        skipped = Counter({"missing at the owner's": len(self.pictures) - len(remaining_pictures)})
+        return SourceContents(remaining_pictures, self.facts, self.rejected, self.skipped + skipped)
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedImage:
     """Pixels of a picture as stored."""
 
     image_id: str
@@ -133,30 +137,30 @@ class Rendered:
     sha256: str
 
 
-def render(root: Path, picture: Picture, size: int) -> Rendered | str:
+def render_picture(root: Path, picture: Picture, size: int) -> RenderedImage | str:
     """Read, normalise and encode one picture; the reason, where that can't be done. A pure function of the file."""
-    return rendered(partial(payload, root, picture.file), picture.read, size)
+    return render_image(partial(read_source_bytes, root, picture.file), picture.read_pixels, size)
 
 
-def rendered(load: Callable[[], bytes], read: Reader, size: int) -> Rendered | str:
+def render_image(read_bytes: Callable[[], bytes], read_pixels: PixelReader, size: int) -> RenderedImage | str:
     """`render` for bytes that `load` gives."""
     try:
-        data = load()
-        pixels = read(data)
+        data = read_bytes()
+        pixels = read_pixels(data)
         if pixels.min() == pixels.max():
             return f"the image is blank: every value is {pixels.min()}"
-        pixels = downscale(pixels, size)
-        image_id, png = encode(pixels)
+        pixels = downscale_pixels(pixels, size)
+        image_id, png = encode_png(pixels)
     except MemoryError:
         raise
     except Exception as error:  # libraries raise anything on broken files; each is listed with its reason
-        text = " ".join(re.sub(r" at 0x[0-9a-f]+", "", str(error)).split())[:300]
-        return text if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: {text}"
-    return Rendered(image_id, png, pixels.shape[1], pixels.shape[0], hashlib.sha256(data).hexdigest())
+        message = " ".join(re.sub(r" at 0x[0-9a-f]+", "", str(error)).split())[:300]
+        return message if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: {message}"
+    return RenderedImage(image_id, png, pixels.shape[1], pixels.shape[0], hashlib.sha256(data).hexdigest())
 
 
 @dataclass
-class Build:
+class TableBuilder:
     """Turns a plan into rows: first iterate `images`, then take `findings` and `rejected`.
 
     The same pixels in two files make one image, that of the first file in sorted order: the second is listed as
@@ -165,44 +169,46 @@ class Build:
 
     source: str
     root: Path
-    plan: Plan
+    contents: SourceContents
     size: int
     threads: int = 1
-    index: Mapping[str, str] | None = None
+    index_hashes: Mapping[str, str] | None = None
     """sha256 of each file below root, as the source's index has it; checked where given."""
-    files: dict[str, str] = field(default_factory=dict)
+    image_ids: dict[str, str] = field(default_factory=dict)
     """image_id of every picture accepted, by its file."""
     rejected: list[Rejection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rejected = list(self.plan.rejected)
+        self.rejected = list(self.contents.rejected)
 
-    def _id(self, owner: str) -> str:
-        return f"{self.source}/{owner}" if owner else ""
+    def _prefix_id(self, local_id: str) -> str:
+        return f"{self.source}/{local_id}" if local_id else ""
 
-    def images(self) -> Iterator[dict[str, Any]]:
+    def iter_image_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the images table, sorted by file. Raises UserError where the source has no picture at all."""
-        pictures = sorted(self.plan.pictures, key=lambda p: p.file)
+        pictures = sorted(self.contents.pictures, key=lambda p: p.file)
         if not pictures:
-            raise UserError(f"{self.root}: the source {self.source} is empty: its tables name no image" + self._first())
-        seen: dict[str, str] = {}
-        for picture, result in zip(pictures, self._rendered(pictures), strict=True):
+            raise UserError(
+                f"{self.root}: the source {self.source} is empty: its tables name no image" + self._format_first_broken()
+            )
+        files_by_image_id: dict[str, str] = {}
+        for picture, result in zip(pictures, self._render_pictures(pictures), strict=True):
             item = f"{picture.file} ({picture.item})" if picture.item else picture.file
             if isinstance(result, str):
                 self.rejected.append(Rejection(item, result))
                 continue
-            if self.index is not None and "!" not in picture.file and self.index.get(picture.file) != result.sha256:
+            if self.index_hashes is not None and "!" not in picture.file and self.index_hashes.get(picture.file) != result.sha256:
                 raise UserError(f"{self.root / picture.file} is not as the source's index has it: index the folder again")
-            if result.image_id in seen:
-                self.rejected.append(Rejection(item, f"same pixels as {seen[result.image_id]}", broken=False))
+            if result.image_id in files_by_image_id:
+                self.rejected.append(Rejection(item, f"same pixels as {files_by_image_id[result.image_id]}", is_broken=False))
                 continue
-            seen[result.image_id] = picture.file
-            self.files[picture.file] = result.image_id
+            files_by_image_id[result.image_id] = picture.file
+            self.image_ids[picture.file] = result.image_id
             yield {
                 "image_id": result.image_id,
                 "source": self.source,
-                "patient_id": self._id(picture.patient),
-                "study_id": self._id(picture.study),
+                "patient_id": self._prefix_id(picture.patient),
+                "study_id": self._prefix_id(picture.study),
                 "day": picture.day,
                 "view": picture.view,
                 "laterality": picture.laterality,
@@ -215,59 +221,61 @@ class Build:
                 "origin_sha256": result.sha256,
             }
 
-    def _rendered(self, pictures: list[Picture]) -> Iterator[Rendered | str]:
+    def _render_pictures(self, pictures: list[Picture]) -> Iterator[RenderedImage | str]:
         if self.threads == 1:
-            yield from (render(self.root, p, self.size) for p in pictures)
+            yield from (render_picture(self.root, p, self.size) for p in pictures)
             return
         with ProcessPoolExecutor(self.threads) as pool:
-            step = 256  # bounds what waits in memory
-            for start in range(0, len(pictures), step):
-                part = pictures[start : start + step]
-                yield from pool.map(render, repeat(self.root), part, repeat(self.size), chunksize=8)
+            batch_size = 256  # bounds what waits in memory
+            for start in range(0, len(pictures), batch_size):
+                batch = pictures[start : start + batch_size]
+                yield from pool.map(render_picture, repeat(self.root), batch, repeat(self.size), chunksize=8)
 
-    def findings(self) -> list[dict[str, Any]]:
+    def list_finding_rows(self) -> list[dict[str, Any]]:
         """Rows of the findings table whose image, study or patient was accepted, sorted by origin."""
-        accepted = [p for p in self.plan.pictures if p.file in self.files]
+        accepted = [p for p in self.contents.pictures if p.file in self.image_ids]
         studies = {p.study for p in accepted}
         patients = {p.patient for p in accepted}
-        rows: dict[str, dict[str, Any]] = {}
-        for fact in self.plan.facts:
-            images = [f for f in (fact.file, fact.pair) if f]
-            if not all(f in self.files for f in images):
+        rows_by_content: dict[str, dict[str, Any]] = {}
+        for fact in self.contents.facts:
+            fact_files = [f for f in (fact.file, fact.pair) if f]
+            if not all(f in self.image_ids for f in fact_files):
                 continue
             if fact.patient not in patients or (fact.study and fact.study not in studies):
                 continue
             row: dict[str, Any] = {
                 "source": self.source,
-                "patient_id": self._id(fact.patient),
-                "study_id": self._id(fact.study),
-                "image_id": self.files[fact.file] if fact.file else "",
+                "patient_id": self._prefix_id(fact.patient),
+                "study_id": self._prefix_id(fact.study),
+                "image_id": self.image_ids[fact.file] if fact.file else "",
                 "name": fact.name,
-                "value": self.files[fact.pair] if fact.pair and fact.value == fact.pair else fact.value,
+                "value": self.image_ids[fact.pair] if fact.pair and fact.value == fact.pair else fact.value,
                 "origin_file": fact.table,
                 "origin_row": fact.row,
             }
-            content = hashlib.sha256("\0".join(str(v) for v in row.values()).encode()).hexdigest()[:16]
-            rows[content] = {"finding_id": f"{self.source}/{content}", **row}
-        return sorted(rows.values(), key=lambda r: (r["origin_file"], r["origin_row"], r["name"], r["image_id"], r["value"]))
+            content_hash = hashlib.sha256("\0".join(str(v) for v in row.values()).encode()).hexdigest()[:16]
+            rows_by_content[content_hash] = {"finding_id": f"{self.source}/{content_hash}", **row}
+        return sorted(
+            rows_by_content.values(), key=lambda r: (r["origin_file"], r["origin_row"], r["name"], r["image_id"], r["value"])
+        )
 
-    def rejections(self) -> list[dict[str, Any]]:
+    def list_rejection_rows(self) -> list[dict[str, Any]]:
         """Rows of the rejected table, sorted."""
         return [
             {"stage": STAGE, "item": r.item, "reason": r.reason} for r in sorted(self.rejected, key=lambda r: (r.item, r.reason))
         ]
 
-    def check(self, limit: float) -> None:
+    def check_rejected_share(self, max_share: float) -> None:
         """Stop where more than the share `limit` of all that was looked at is broken. Raises UserError."""
-        broken = [r for r in self.rejected if r.broken]
-        total = len(self.files) + len(broken)
-        if not self.files or len(broken) > limit * total:
+        broken = [r for r in self.rejected if r.is_broken]
+        total = len(self.image_ids) + len(broken)
+        if not self.image_ids or len(broken) > max_share * total:
             raise UserError(
                 f"{self.root}: {len(broken)} of {total} images and rows of {self.source} can't be used, more than the share"
-                f" {limit:g} that max_rejected allows" + self._first()
+                f" {max_share:g} that max_rejected allows" + self._format_first_broken()
             )
 
-    def _first(self, count: int = 5) -> str:
-        broken = sorted((r for r in self.rejected if r.broken), key=lambda r: r.item)
-        more = f"\n  and {len(broken) - count} more" if len(broken) > count else ""
-        return "".join(f"\n  {r.item}: {r.reason}" for r in broken[:count]) + more
+    def _format_first_broken(self, count: int = 5) -> str:
+        broken = sorted((r for r in self.rejected if r.is_broken), key=lambda r: r.item)
+        remainder_note = f"\n  and {len(broken) - count} more" if len(broken) > count else ""
+        return "".join(f"\n  {r.item}: {r.reason}" for r in broken[:count]) + remainder_note

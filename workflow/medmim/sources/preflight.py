@@ -15,172 +15,204 @@ from rich.table import Table
 
 from medmim.common.errors import UserError
 from medmim.config.download import Download
-from medmim.download.errors import Passing, Refused
+from medmim.download.errors import AccessDeniedError, TransientError
 from medmim.download.ledger import Ledger
-from medmim.download.source_folder import complete
-from medmim.download.transfer import MARGIN
-from medmim.sources.terms import OWNERS
+from medmim.download.source_folder import make_completion_key
+from medmim.download.transfer import RESERVED_DISK_BYTES
+from medmim.sources.terms import PROVIDERS
 
-WIDTH = 150
+TABLE_WIDTH = 150
 """Columns of the table where there is no terminal."""
 
 
 @dataclass
-class Need:
+class Requirement:
     """What a source or model needs. `fetch` and `disk` in bytes, None where nobody knows; `how` says how they are known."""
 
     name: str
     licence: str = ""
     access: str = ""
-    login: str = "none needed"
-    fetch: int | None = 0
-    disk: int | None = 0
-    how: str = ""
-    place: Path = Path()
+    login_status: str = "none needed"
+    download_bytes: int | None = 0
+    disk_bytes: int | None = 0
+    basis: str = ""
+    folder: Path = Path()
     gaps: list[str] = field(default_factory=list)
     """What is missing, and what to do about it."""
 
 
-def phantom(name: str) -> Need:
+def assess_phantom(name: str) -> Requirement:
     """A cohort drawn here."""
-    return Need(name, "synthetic", "drawn here", place=Path())
+    return Requirement(name, "synthetic", "drawn here", folder=Path())
 
 
-def local(name: str, root: Path) -> Need:
+def assess_local(name: str, root: Path) -> Requirement:
     """A folder that the user has."""
-    owner = OWNERS[name]
-    need = Need(name, owner.licence, owner.access, "not asked for: your folder", place=root)
+    owner = PROVIDERS[name]
+    requirement = Requirement(name, owner.licence, owner.access, "not asked for: your folder", folder=root)
     if not root.is_dir() or not any(root.iterdir()):
-        need.gaps.append(f"{root} holds nothing: put {owner.name} there, or set origin: download")
-    return need
+        requirement.gaps.append(f"{root} holds nothing: put {owner.name} there, or set origin: download")
+    return requirement
 
 
-def download(name: str, root: Path, limit: int | None, settings: Download) -> Need:
+def assess_download(name: str, root: Path, limit: int | None, settings: Download) -> Requirement:
     """A source to be fetched. Asks its server a little, with the user's credentials."""
-    owner = OWNERS[name]
-    need = Need(name, owner.licence, owner.access, place=root)
+    owner = PROVIDERS[name]
+    requirement = Requirement(name, owner.licence, owner.access, folder=root)
     ledger = Ledger(root)
-    if ledger.finished(complete(limit)):
-        need.login, need.how = "not asked for: all is there", "all is there"
-        return need
+    if ledger.is_done(make_completion_key(limit)):
+        requirement.login_status, requirement.basis = "not asked for: all is there", "all is there"
+        return requirement
     module = import_module(f"medmim.sources.{name}.download")
-    need.fetch, need.disk, need.how = owner.published_bytes, owner.published_bytes, f"published: {owner.published}"
+    requirement.download_bytes, requirement.disk_bytes, requirement.basis = (
+        owner.published_bytes,
+        owner.published_bytes,
+        f"published: {owner.published}",
+    )
     try:
-        where = module.login(settings)
-        if where == "":
-            need.login = "missing"
-            need.gaps.append(f"no credentials found: {owner.apply}")
-            return need
-        need.login = f"{where}: not tried" if where else "none needed"
-        estimate = module.estimate(settings, limit)
-        need.login = f"{where}: accepted" if where else "none needed"
-        if estimate.bytes is not None:
-            need.fetch, need.disk = estimate.bytes, estimate.disk
-        need.how = estimate.how
-    except Refused as error:
-        need.login = "refused" if need.login != "none needed" else need.login
-        need.gaps.append(str(error))
-    except Passing as error:
-        need.login += " (not reachable)"
-        need.gaps.append(f"not reachable from here: {error}")
+        credentials_source = module.locate_credentials(settings)
+        if credentials_source == "":
+            requirement.login_status = "missing"
+            requirement.gaps.append(f"no credentials found: {owner.how_to_apply}")
+            return requirement
+        requirement.login_status = f"{credentials_source}: not tried" if credentials_source else "none needed"
+        estimate = module.estimate_size(settings, limit)
+        requirement.login_status = f"{credentials_source}: accepted" if credentials_source else "none needed"
+        if estimate.download_bytes is not None:
+            requirement.download_bytes, requirement.disk_bytes = estimate.download_bytes, estimate.disk_bytes
+        requirement.basis = estimate.basis
+    except AccessDeniedError as error:
+        requirement.login_status = "refused" if requirement.login_status != "none needed" else requirement.login_status
+        requirement.gaps.append(str(error))
+    except TransientError as error:
+        requirement.login_status += " (not reachable)"
+        requirement.gaps.append(f"not reachable from here: {error}")
     except UserError as error:
-        need.gaps.append(str(error))
-    if need.fetch is not None and need.disk is not None:
-        need.fetch, need.disk = max(0, need.fetch - ledger.bytes()), max(0, need.disk - ledger.bytes())
-    return need
+        requirement.gaps.append(str(error))
+    if requirement.download_bytes is not None and requirement.disk_bytes is not None:
+        requirement.download_bytes, requirement.disk_bytes = (
+            max(0, requirement.download_bytes - ledger.count_bytes()),
+            max(0, requirement.disk_bytes - ledger.count_bytes()),
+        )
+    return requirement
 
 
-def model(name: str, hub: str, revision: str | None) -> Need:
+def assess_model(name: str, hub: str, revision: str | None) -> Requirement:
     """A model of the hub."""
     from huggingface_hub import HfApi, get_token, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     token = get_token()
-    need = Need(name, "its own", "hub", "token: not tried" if token else "no token", None, None, place=Path(HF_HUB_CACHE))
+    requirement = Requirement(
+        name, "its own", "hub", "token: not tried" if token else "no token", None, None, folder=Path(HF_HUB_CACHE)
+    )
     terms = f"accept its terms at https://huggingface.co/{hub} and set HF_TOKEN"
     try:
-        found = HfApi(token=token).model_info(hub, revision=revision, files_metadata=True, timeout=15)
-        kept = [f for f in found.siblings or [] if not f.rfilename.endswith((".bin", ".pth", ".gguf"))]
-        need.fetch = need.disk = sum(f.size or 0 for f in kept)
-        need.licence = str(getattr(found.card_data, "license", None) or "its own")
-        need.access = "hub, gated" if found.gated else "hub"
-        need.login, need.how = "token: accepted" if token else "none needed", "as the hub states"
-        if found.gated:
+        model_info = HfApi(token=token).model_info(hub, revision=revision, files_metadata=True, timeout=15)
+        weight_files = [f for f in model_info.siblings or [] if not f.rfilename.endswith((".bin", ".pth", ".gguf"))]
+        requirement.download_bytes = requirement.disk_bytes = sum(f.size or 0 for f in weight_files)
+        requirement.licence = str(getattr(model_info.card_data, "license", None) or "its own")
+        requirement.access = "hub, gated" if model_info.gated else "hub"
+        requirement.login_status, requirement.basis = "token: accepted" if token else "none needed", "as the hub states"
+        if model_info.gated:
             HfApi(token=token).auth_check(hub)
     except GatedRepoError:
-        need.gaps.append(f"{hub} is gated: {terms}")
+        requirement.gaps.append(f"{hub} is gated: {terms}")
     except (RepositoryNotFoundError, RevisionNotFoundError):
-        need.gaps.append(f"the hub has no {hub}{f' at {revision}' if revision else ''} that you may see: {terms}")
+        requirement.gaps.append(f"the hub has no {hub}{f' at {revision}' if revision else ''} that you may see: {terms}")
     except HfHubHTTPError as error:
         status = error.response.status_code
-        need.gaps.append(f"{hub} is not given to you: {terms}" if status in (401, 403) else f"{hub}: the hub says {status}")
+        requirement.gaps.append(
+            f"{hub} is not given to you: {terms}" if status in (401, 403) else f"{hub}: the hub says {status}"
+        )
     except Exception as error:  # the hub's client lets through what its transport raises
         if not isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str):
-            need.login += " (not reachable)"
-            need.gaps.append(f"{hub}: the hub is not reachable from here ({type(error).__name__})")
+            requirement.login_status += " (not reachable)"
+            requirement.gaps.append(f"{hub}: the hub is not reachable from here ({type(error).__name__})")
         else:
-            need.fetch, need.disk, need.how = 0, 0, "is in the hub's cache"
-    if need.gaps and "reachable" not in need.login:
-        need.login = "token: refused" if token else "missing"
-    return need
+            requirement.download_bytes, requirement.disk_bytes, requirement.basis = 0, 0, "is in the hub's cache"
+    if requirement.gaps and "reachable" not in requirement.login_status:
+        requirement.login_status = "token: refused" if token else "missing"
+    return requirement
 
 
-def _existing(place: Path) -> Path:
-    return next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
+def _find_existing_parent(path: Path) -> Path:
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
 
 
-def disks(needs: Iterable[Need]) -> list[str]:
+def check_disk_space(requirements: Iterable[Requirement]) -> list[str]:
     """Gaps of the disks that all needs together leave."""
-    wanted: dict[int, list[Need]] = defaultdict(list)
-    for need in needs:
-        if need.disk:
-            wanted[_existing(need.place).stat().st_dev].append(need)
+    requirements_by_device: dict[int, list[Requirement]] = defaultdict(list)
+    for requirement in requirements:
+        if requirement.disk_bytes:
+            requirements_by_device[_find_existing_parent(requirement.folder).stat().st_dev].append(requirement)
     gaps = []
-    for group in wanted.values():
-        total, free = sum(n.disk or 0 for n in group), shutil.disk_usage(_existing(group[0].place)).free - MARGIN
-        if total > free:
+    for group in requirements_by_device.values():
+        total_bytes, free_bytes = (
+            sum(n.disk_bytes or 0 for n in group),
+            shutil.disk_usage(_find_existing_parent(group[0].folder)).free - RESERVED_DISK_BYTES,
+        )
+        if total_bytes > free_bytes:
             names = ", ".join(n.name for n in group)
-            gaps.append(f"disk: {names} need {decimal(total)} and {decimal(max(free, 0))} are free: make room, or set their path")
+            gaps.append(
+                f"disk: {names} need {decimal(total_bytes)} and {decimal(max(free_bytes, 0))} are free: make room, or set "
+                "their path"
+            )
     return gaps
 
 
-def show(needs: list[Need], questions: Mapping[str, Mapping[str, int]], costs: list[str], gaps: list[str]) -> None:
+def print_requirements(
+    requirements: list[Requirement], questions: Mapping[str, Mapping[str, int]], costs: list[str], gaps: list[str]
+) -> None:
     """Print it for people; `costs` are lines about what is computed and paid for."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+        console = Console(highlight=False, width=TABLE_WIDTH)
     table = Table("", "licence", "access", "credentials", "to fetch", "disk", "how known", box=box.SIMPLE_HEAD)
-    for need in needs:
-        fetch, disk = ("unknown" if size is None else decimal(size) if size else "nothing" for size in (need.fetch, need.disk))
-        table.add_row(need.name, need.licence, need.access, need.login, fetch, disk, need.how)
+    for requirement in requirements:
+        download_text, disk_text = (
+            "unknown" if size is None else decimal(size) if size else "nothing"
+            for size in (requirement.download_bytes, requirement.disk_bytes)
+        )
+        table.add_row(
+            requirement.name,
+            requirement.licence,
+            requirement.access,
+            requirement.login_status,
+            download_text,
+            disk_text,
+            requirement.basis,
+        )
     console.print(table)
-    known = sum(need.fetch or 0 for need in needs)
-    free = shutil.disk_usage(_existing(Path())).free
-    unknown = [need.name for need in needs if need.fetch is None]
-    console.print(f"To fetch: {decimal(known)}" + (f" and what nobody states of {', '.join(unknown)}" if unknown else ""))
-    console.print(f"Free here: {decimal(free)}")
+    known_bytes = sum(need.download_bytes or 0 for need in requirements)
+    free_bytes = shutil.disk_usage(_find_existing_parent(Path())).free
+    unknown_names = [need.name for need in requirements if need.download_bytes is None]
+    console.print(
+        f"To fetch: {decimal(known_bytes)}" + (f" and what nobody states of {', '.join(unknown_names)}" if unknown_names else "")
+    )
+    console.print(f"Free here: {decimal(free_bytes)}")
     for split, counts in questions.items():
-        told = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-        console.print(f"Questions, {split}: at most {sum(counts.values()):,}" + (f" ({told})" if told else ""))
+        kind_counts = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+        console.print(f"Questions, {split}: at most {sum(counts.values()):,}" + (f" ({kind_counts})" if kind_counts else ""))
     for line in costs:
         console.print(line, markup=False)
     for gap in gaps:
         console.print(f"[red]Missing:[/] {gap}" if console.is_terminal else f"Missing: {gap}", markup=console.is_terminal)
 
 
-def look(cfg: Mapping[str, Any]) -> tuple[list[Need], list[str]]:
+def collect_requirements(cfg: Mapping[str, Any]) -> tuple[list[Requirement], list[str]]:
     """Needs of all sources and models of a run, as scripts/plan.py describes `cfg`, and the gaps in words."""
     settings = Download.model_validate(cfg["download"])
-    needs = []
+    requirements = []
     for name, source in cfg["sources"].items():
         root = Path(source["root"])
         if source["origin"] == "phantom":
-            needs.append(phantom(name))
+            requirements.append(assess_phantom(name))
         elif source["origin"] == "local":
-            needs.append(local(name, root))
+            requirements.append(assess_local(name, root))
         else:
-            needs.append(download(name, root, source["limit"], settings))
-    needs += [model(name, told["hub"], told["revision"]) for name, told in cfg["models"].items()]
-    gaps = [f"{need.name}: {gap}" for need in needs for gap in need.gaps]
-    return needs, gaps + disks(needs)
+            requirements.append(assess_download(name, root, source["limit"], settings))
+    requirements += [assess_model(name, told["hub"], told["revision"]) for name, told in cfg["models"].items()]
+    gaps = [f"{need.name}: {gap}" for need in requirements for gap in need.gaps]
+    return requirements, gaps + check_disk_space(requirements)

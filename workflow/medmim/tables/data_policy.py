@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-LICENCE, CREDENTIALED = "licence", "credentialed"
+LICENCE_KEY, CREDENTIALED_KEY = "licence", "credentialed"
 SEPARATOR = "; "
 
 
 @dataclass(frozen=True)
-class Rules:
+class DataPolicy:
     """What holds for an artifact; without any, nothing is known of it."""
 
     licences: frozenset[str] = frozenset()
@@ -22,56 +22,56 @@ class Rules:
     credentialed: frozenset[str] = frozenset()
     """Names of the sources in it that their owners give to named persons only."""
 
-    def __or__(self, other: "Rules") -> "Rules":
-        return Rules(self.licences | other.licences, self.credentialed | other.credentialed)
+    def __or__(self, other: "DataPolicy") -> "DataPolicy":
+        return DataPolicy(self.licences | other.licences, self.credentialed | other.credentialed)
 
-    def metadata(self) -> dict[str, str]:
+    def to_metadata(self) -> dict[str, str]:
         """As they stand in a table's metadata."""
-        told = {LICENCE: SEPARATOR.join(sorted(self.licences)), CREDENTIALED: SEPARATOR.join(sorted(self.credentialed))}
-        return {key: text for key, text in told.items() if text}
+        fields = {LICENCE_KEY: SEPARATOR.join(sorted(self.licences)), CREDENTIALED_KEY: SEPARATOR.join(sorted(self.credentialed))}
+        return {key: text for key, text in fields.items() if text}
 
-    def record(self) -> dict[str, list[str]]:
+    def to_record(self) -> dict[str, list[str]]:
         """As they stand in a sidecar."""
-        return {LICENCE: sorted(self.licences), CREDENTIALED: sorted(self.credentialed)}
+        return {LICENCE_KEY: sorted(self.licences), CREDENTIALED_KEY: sorted(self.credentialed)}
 
     @classmethod
-    def told(cls, record: Mapping[str, Iterable[str]]) -> "Rules":
+    def from_record(cls, record: Mapping[str, Iterable[str]]) -> "DataPolicy":
         """From a record as `record` gives it; of an empty one, none."""
-        return cls(*(frozenset(record.get(key, ())) for key in (LICENCE, CREDENTIALED)))
+        return cls(*(frozenset(record.get(key, ())) for key in (LICENCE_KEY, CREDENTIALED_KEY)))
 
     @classmethod
-    def of(cls, path: Path) -> "Rules":
+    def from_table(cls, path: Path) -> "DataPolicy":
         """Those of a table."""
         import pyarrow.parquet as pq
 
-        found = pq.read_schema(path).metadata or {}
-        licences, credentialed = (found.get(k.encode(), b"").decode() for k in (LICENCE, CREDENTIALED))
+        table_metadata = pq.read_schema(path).metadata or {}
+        licences, credentialed = (table_metadata.get(k.encode(), b"").decode() for k in (LICENCE_KEY, CREDENTIALED_KEY))
         return cls(*(frozenset(filter(None, text.split(SEPARATOR))) for text in (licences, credentialed)))
 
 
-UNSTATED = "not stated"
+UNSTATED_LICENCE = "not stated"
 """Licence of what states none."""
-SYNTHETIC = Rules(frozenset({"synthetic"}))
+SYNTHETIC_POLICY = DataPolicy(frozenset({"synthetic"}))
 """Those of phantoms, which are nobody's."""
 
-_current = Rules()
+_current_policy = DataPolicy()
 
 
-def current() -> Rules:
+def current_policy() -> DataPolicy:
     """Those of what is written now."""
-    return _current
+    return _current_policy
 
 
-def hold(rules: Rules) -> None:
+def set_current_policy(policy: DataPolicy) -> None:
     """Let rules hold for all tables written from now on in this process."""
-    global _current
-    _current = rules
+    global _current_policy
+    _current_policy = policy
 
 
-def union(paths: Iterable[Path]) -> Rules:
+def combine_policies(paths: Iterable[Path]) -> DataPolicy:
     """Those of all the tables among some files."""
-    found = Rules()
+    policy = DataPolicy()
     for path in paths:
         if path.suffix == ".parquet" and path.is_file():
-            found |= Rules.of(path)
-    return found
+            policy |= DataPolicy.from_table(path)
+    return policy

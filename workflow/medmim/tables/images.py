@@ -17,23 +17,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from medmim.common.files import whole
+from medmim.common.files import write_atomically
 from medmim.tables import table_io
 
-RELEASE = "release/"
-METADATA = [c.name for c in table_io.columns("images") if c.name != "bytes"]
+RELEASE_PREFIX = "release/"
+METADATA_COLUMNS = [c.name for c in table_io.table_columns("images") if c.name != "bytes"]
 # A random image costs the decompression of its row group, a row group costs about 2 kB of footer: 16 keeps both small.
-ROW_GROUP = 16
+ROW_GROUP_SIZE = 16
 
 
-def grey_if_grey(pixels: np.ndarray) -> np.ndarray:
+def collapse_equal_channels(pixels: np.ndarray) -> np.ndarray:
     """H x W of an H x W x 3 array whose three channels are equal everywhere; any other array as it is."""
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         return np.ascontiguousarray(pixels[..., 0])
     return pixels
 
 
-def downscale(pixels: np.ndarray, size: int) -> np.ndarray:
+def downscale_pixels(pixels: np.ndarray, size: int) -> np.ndarray:
     """Shrink uint8 pixels, H x W or H x W x 3, so that the longest side is at most `size`; never enlarges."""
     height, width = pixels.shape[:2]
     scale = size / max(height, width)
@@ -43,7 +43,7 @@ def downscale(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(target, Image.Resampling.LANCZOS))
 
 
-def encode(pixels: np.ndarray) -> tuple[str, bytes]:
+def encode_png(pixels: np.ndarray) -> tuple[str, bytes]:
     """(image_id, PNG) of uint8 pixels, H x W grey or H x W x 3 RGB.
 
     RGB with three equal channels is kept as grey, so that one picture has one id however its file stored it.
@@ -51,31 +51,34 @@ def encode(pixels: np.ndarray) -> tuple[str, bytes]:
     """
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or not pixels.size:
         raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}; expected uint8, H x W or H x W x 3")
-    image = Image.fromarray(np.ascontiguousarray(grey_if_grey(pixels)))
+    image = Image.fromarray(np.ascontiguousarray(collapse_equal_channels(pixels)))
     header = f"{image.mode} {image.width} {image.height}\n".encode()
     png = io.BytesIO()
     image.save(png, "PNG")
     return hashlib.sha256(header + image.tobytes()).hexdigest(), png.getvalue()
 
 
-def decode(png: bytes) -> Image.Image:
+def decode_png(png: bytes) -> Image.Image:
     """The image of `encode`'s PNG, mode L or RGB, loaded."""
     image: Image.Image = Image.open(io.BytesIO(png), formats=["PNG"])
     image.load()
     return image
 
 
-def write(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
+def write_images(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write an images table as its rows come, laid out for reading single rows at random; whole or not at all.
 
     Returns the number of rows. Raises TableError, and what `rows` raises.
     """
-    schema = table_io.schema("images")
-    bare = schema.empty_table().replace_schema_metadata(table_io.metadata("images")).schema
+    schema = table_io.table_schema("images")
+    bare = schema.empty_table().replace_schema_metadata(table_io.table_metadata("images")).schema
     count, rows = 0, iter(rows)
-    with whole(Path(path)) as temporary, pq.ParquetWriter(temporary, bare, compression="zstd", use_dictionary=False) as writer:
-        while group := list(islice(rows, ROW_GROUP)):
-            writer.write_table(table_io.build("images", group).cast(bare))
+    with (
+        write_atomically(Path(path)) as temporary,
+        pq.ParquetWriter(temporary, bare, compression="zstd", use_dictionary=False) as writer,
+    ):
+        while group := list(islice(rows, ROW_GROUP_SIZE)):
+            writer.write_table(table_io.build_table("images", group).cast(bare))
             count += len(group)
     return count
 
@@ -89,83 +92,83 @@ class ImageStore:
 
     def __init__(self, paths: Sequence[Path | str]) -> None:
         self.paths = tuple(Path(p) for p in paths)
-        self._open()
+        self._open_tables()
 
-    def _open(self) -> None:
-        self._place: dict[str, tuple[int, int]] = {}  # reference -> number of the file, row in it
+    def _open_tables(self) -> None:
+        self._locations: dict[str, tuple[int, int]] = {}  # reference -> number of the file, row in it
         self._files = []
-        self._starts = []
+        self._group_starts = []
         for number, path in enumerate(self.paths):
-            ids = table_io.read(path, "images", ["image_id", "release_path"])
+            ids = table_io.read_table(path, "images", ["image_id", "release_path"])
             for row, (image_id, released) in enumerate(zip(*(c.to_pylist() for c in ids.columns), strict=True)):
-                self._place.setdefault(image_id, (number, row))
+                self._locations.setdefault(image_id, (number, row))
                 if released:
-                    self._place.setdefault(RELEASE + released, (number, row))
+                    self._locations.setdefault(RELEASE_PREFIX + released, (number, row))
             file = pq.ParquetFile(path, memory_map=True)
             lengths = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
             self._files.append(file)
-            self._starts.append(np.cumsum([0, *lengths]))
+            self._group_starts.append(np.cumsum([0, *lengths]))
 
     def __getstate__(self) -> tuple[Path, ...]:
         return self.paths
 
     def __setstate__(self, paths: tuple[Path, ...]) -> None:
         self.paths = paths
-        self._open()
+        self._open_tables()
 
     def __len__(self) -> int:
         return sum(f.metadata.num_rows for f in self._files)
 
     def __contains__(self, reference: object) -> bool:
-        return reference in self._place
+        return reference in self._locations
 
-    def _find(self, reference: str) -> tuple[int, int, int]:
+    def _locate_row(self, reference: str) -> tuple[int, int, int]:
         """Number of the file, row group in it, row in that. Raises LookupError."""
         try:
-            number, row = self._place[reference]
+            number, row = self._locations[reference]
         except KeyError:
             where = ", ".join(p.as_posix() for p in self.paths)
             raise LookupError(f"image {reference!r} is in none of the images tables: {where}") from None
-        group = int(np.searchsorted(self._starts[number], row, side="right")) - 1
-        return number, group, row - int(self._starts[number][group])
+        group = int(np.searchsorted(self._group_starts[number], row, side="right")) - 1
+        return number, group, row - int(self._group_starts[number][group])
 
-    def _read(self, number: int, group: int, columns: list[str]) -> pa.Table:
+    def _read_row_group(self, number: int, group: int, columns: list[str]) -> pa.Table:
         # One thread: pyarrow's pool does not survive the fork of a data loader's worker.
         return self._files[number].read_row_group(group, columns, use_threads=False)
 
-    def row(self, reference: str) -> dict[str, Any]:
+    def read_row(self, reference: str) -> dict[str, Any]:
         """Columns of the image's row except its bytes. Raises LookupError naming the reference where it is absent."""
-        number, group, row = self._find(reference)
-        found: dict[str, Any] = self._read(number, group, METADATA).slice(row, 1).to_pylist()[0]
-        return found
+        number, group, row = self._locate_row(reference)
+        row_values: dict[str, Any] = self._read_row_group(number, group, METADATA_COLUMNS).slice(row, 1).to_pylist()[0]
+        return row_values
 
-    def content(self, reference: str) -> str:
+    def resolve_image_id(self, reference: str) -> str:
         """The image_id behind a reference, which is the hash of its pixels. Raises LookupError."""
-        return str(self.row(reference)["image_id"]) if reference.startswith(RELEASE) else reference
+        return str(self.read_row(reference)["image_id"]) if reference.startswith(RELEASE_PREFIX) else reference
 
-    def png(self, reference: str) -> bytes:
+    def read_png(self, reference: str) -> bytes:
         """The image's PNG. Raises LookupError."""
-        number, group, row = self._find(reference)
-        png: bytes = self._read(number, group, ["bytes"]).column(0)[row].as_py()
+        number, group, row = self._locate_row(reference)
+        png: bytes = self._read_row_group(number, group, ["bytes"]).column(0)[row].as_py()
         return png
 
-    def image(self, reference: str) -> Image.Image:
+    def read_image(self, reference: str) -> Image.Image:
         """The image, mode L or RGB. Raises LookupError."""
-        return decode(self.png(reference))
+        return decode_png(self.read_png(reference))
 
-    def images(self, references: Iterable[str]) -> list[Image.Image]:
+    def read_images(self, references: Iterable[str]) -> list[Image.Image]:
         """The images in the order of the references; neighbours in one row group are read at once. Raises LookupError."""
-        found = []
-        for (number, group), places in groupby((self._find(r) for r in references), key=lambda place: place[:2]):
-            pngs = self._read(number, group, ["bytes"]).column(0)
-            found += [decode(pngs[row].as_py()) for *_, row in places]
-        return found
+        loaded_images = []
+        for (number, group), locations in groupby((self._locate_row(r) for r in references), key=lambda place: place[:2]):
+            pngs = self._read_row_group(number, group, ["bytes"]).column(0)
+            loaded_images += [decode_png(pngs[row].as_py()) for *_, row in locations]
+        return loaded_images
 
-    def stored(self, references: Iterable[str]) -> list[list[str]]:
+    def group_by_row_group(self, references: Iterable[str]) -> list[list[str]]:
         """The references in the order in which the tables hold them, a list for each row group. Raises LookupError."""
-        places = sorted((self._find(r), r) for r in references)
-        return [[r for _, r in group] for _, group in groupby(places, key=lambda place: place[0][:2])]
+        locations = sorted((self._locate_row(r), r) for r in references)
+        return [[r for _, r in group] for _, group in groupby(locations, key=lambda place: place[0][:2])]
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """Every row of every table without the bytes, in order of the tables."""
-        return pd.concat([table_io.frame(p, "images", METADATA) for p in self.paths], ignore_index=True)
+        return pd.concat([table_io.read_frame(p, "images", METADATA_COLUMNS) for p in self.paths], ignore_index=True)

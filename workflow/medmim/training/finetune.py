@@ -24,20 +24,20 @@ from transformers import LlavaForConditionalGeneration, Trainer, TrainingArgumen
 from transformers.trainer_callback import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 
 from medmim.common import files
-from medmim.common.errors import Interrupted, UserError
+from medmim.common.errors import RunInterruptedError, UserError
 from medmim.config.training import Tuning
-from medmim.models.attention import keep_inside_samples
-from medmim.models.collate import Sample, at_labels, collate, pack
+from medmim.models.attention import enable_packed_attention
+from medmim.models.collate import Sample, collate_samples, pack_samples, restrict_loss_to_labels
 from medmim.models.families.base import Layout
 from medmim.training.data import order, packing
 from medmim.training.runtime import checkpoints
-from medmim.training.runtime.preemption import Stop
-from medmim.training.runtime.process_group import TIMEOUT, Group
-from medmim.training.runtime.progress import Progress, cumulated, row
-from medmim.training.runtime.throughput import Board, Meter, told
+from medmim.training.runtime.preemption import StopRequest
+from medmim.training.runtime.process_group import PEER_TIMEOUT, ProcessGroup
+from medmim.training.runtime.progress import ProgressReporter, build_loss_row, cumulate_tokens
+from medmim.training.runtime.throughput import TensorBoardLog, ThroughputMeter, format_measurements
 
 log = logging.getLogger("medmim")
-TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """LoRA's modules. A list of names would also match the vision tower's attention."""
 PROJECTOR = "multi_modal_projector"
 BETA1 = 0.9
@@ -45,30 +45,30 @@ BETA1 = 0.9
 
 def total_steps(tuning: Tuning, batches: float) -> int:
     """Optimizer steps: max_steps, or as many as `epochs` passes over the `batches` of one need, at least one."""
-    return tuning.max_steps or max(1, math.ceil(batches * tuning.epochs / tuning.batches))
+    return tuning.max_steps or max(1, math.ceil(batches * tuning.epochs / tuning.batches_per_step))
 
 
-def plan(tuning: Tuning, lengths: np.ndarray, seed: int) -> list[np.ndarray]:
+def plan_batches(tuning: Tuning, lengths: np.ndarray, seed: int) -> list[np.ndarray]:
     """The samples of each batch of the whole training, in order: batch i is that of process i % world. The same for any world.
 
     `lengths` of all samples after expansion. A step's batches follow each other, and epochs do so without a gap.
     """
     if tuning.packing:
-        steps = total_steps(tuning, len(packing.packs(lengths, seed, 0, tuning.budget)))
-        return packing.batches(lengths, seed, tuning.budget, steps * tuning.batches)
+        steps = total_steps(tuning, len(packing.pack_epoch(lengths, seed, 0, tuning.pack_budget)))
+        return packing.pack_batches(lengths, seed, tuning.pack_budget, steps * tuning.batches_per_step)
     steps = total_steps(tuning, len(lengths) / tuning.batch)
-    return order.batches(seed, len(lengths), tuning.batch, steps * tuning.batches)
+    return order.order_batches(seed, len(lengths), tuning.batch, steps * tuning.batches_per_step)
 
 
-def deepspeed(tuning: Tuning) -> dict[str, Any] | None:
+def build_deepspeed_config(tuning: Tuning) -> dict[str, Any] | None:
     """DeepSpeed's configuration, None without it. torch's AdamW: DeepSpeed's own would be compiled first."""
     if not tuning.zero_stage:
         return None
-    zero: dict[str, Any] = {"stage": tuning.zero_stage}
+    zero_config: dict[str, Any] = {"stage": tuning.zero_stage}
     if tuning.zero_stage == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
+        zero_config["stage3_gather_16bit_weights_on_model_save"] = True
     return {
-        "zero_optimization": zero,
+        "zero_optimization": zero_config,
         "zero_allow_untested_optimizer": True,
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
@@ -79,10 +79,10 @@ def deepspeed(tuning: Tuning) -> dict[str, Any] | None:
     }
 
 
-def arguments(tuning: Tuning, seed: int, steps: int, folder: Path) -> TrainingArguments:
+def build_trainer_arguments(tuning: Tuning, seed: int, steps: int, folder: Path) -> TrainingArguments:
     """The Trainer's arguments; made before the model is loaded, as ZeRO-3 wants it."""
-    stable = tuning.schedule == "warmup_stable_decay"
-    made = TrainingArguments(
+    is_stable_decay = tuning.schedule == "warmup_stable_decay"
+    training_arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,  # of our batches
         train_sampling_strategy="sequential",
@@ -90,7 +90,7 @@ def arguments(tuning: Tuning, seed: int, steps: int, folder: Path) -> TrainingAr
         max_steps=steps,
         learning_rate=tuning.learning_rate,
         lr_scheduler_type=tuning.schedule,
-        lr_scheduler_kwargs={"num_decay_steps": round(DECAY * steps), "decay_type": "linear"} if stable else None,
+        lr_scheduler_kwargs={"num_decay_steps": round(DECAY_SHARE * steps), "decay_type": "linear"} if is_stable_decay else None,
         warmup_steps=round(tuning.warmup_ratio * steps),
         weight_decay=tuning.weight_decay,
         adam_beta1=BETA1,
@@ -100,9 +100,9 @@ def arguments(tuning: Tuning, seed: int, steps: int, folder: Path) -> TrainingAr
         bf16=tuning.precision == "bf16",
         activation_checkpointing=tuning.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if tuning.gradient_checkpointing else None,
-        deepspeed=deepspeed(tuning),
+        deepspeed=build_deepspeed_config(tuning),
         ddp_backend="gloo" if tuning.processes > 1 else None,
-        ddp_timeout=int(TIMEOUT.total_seconds()),
+        ddp_timeout=int(PEER_TIMEOUT.total_seconds()),
         ddp_find_unused_parameters=False,
         use_cpu=not tuning.gpus,
         seed=seed,
@@ -119,15 +119,17 @@ def arguments(tuning: Tuning, seed: int, steps: int, folder: Path) -> TrainingAr
         remove_unused_columns=False,
         label_names=["labels"],
     )
-    made._n_gpu = min(made.n_gpu, 1)  # one process, one GPU: the Trainer would wrap the model in DataParallel
-    return made
+    training_arguments._n_gpu = min(
+        training_arguments.n_gpu, 1
+    )  # one process, one GPU: the Trainer would wrap the model in DataParallel
+    return training_arguments
 
 
-DECAY = 0.3
+DECAY_SHARE = 0.3
 """Share of the steps in which the schedule warmup_stable_decay falls to zero."""
 
 
-def adapt(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.Module:
+def make_trainable(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.Module:
     """The base with just those weights to be trained that are to be; `name` of the base is written into an adapter.
 
     Raises AssertionError where anything else would be trained.
@@ -135,28 +137,28 @@ def adapt(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.
     # peft and checkpointing want gradients of the embeddings, for the older way of checkpointing, and take the vision tower's for
     # such too: the whole tower would keep its activations and be gone back through for weights that are frozen.
     base.enable_input_require_grads = lambda: None
-    model: Any = _full(base) if tuning.method == "full" else _lora(base, tuning, name)
+    model: Any = _freeze_vision_tower(base) if tuning.method == "full" else _add_lora(base, tuning, name)
     if not tuning.zero_stage:  # DeepSpeed keeps copies of its own in float32
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()  # updates of 1e-5 vanish in bfloat16
-    check(model, tuning.method)
+    check_trained_weights(model, tuning.method)
     if tuning.packing:
-        keep_inside_samples(base)
+        enable_packed_attention(base)
     return model
 
 
-def _full(base: LlavaForConditionalGeneration) -> nn.Module:
+def _freeze_vision_tower(base: LlavaForConditionalGeneration) -> nn.Module:
     base.model.vision_tower.requires_grad_(False)
     return base
 
 
-def _lora(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.Module:
+def _add_lora(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.Module:
     config = LoraConfig(
         r=tuning.lora_rank,
         lora_alpha=tuning.lora_alpha,
         lora_dropout=tuning.lora_dropout,
-        target_modules=TARGETS,
+        target_modules=LORA_TARGETS,
         modules_to_save=[PROJECTOR],
         task_type="CAUSAL_LM",
     )
@@ -167,36 +169,40 @@ def _lora(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.
     return model
 
 
-def check(model: nn.Module, method: str) -> None:
+def check_trained_weights(model: nn.Module, method: str) -> None:
     """AssertionError unless the projector is trained with all its weights and, of the rest, just LoRA in the language model, or
     all but the vision tower.
     """
-    named = dict(model.named_parameters())
-    trained = {name for name, p in named.items() if p.requires_grad}
-    tower = {name for name in named if "vision_tower" in name}
+    parameters = dict(model.named_parameters())
+    trained = {name for name, p in parameters.items() if p.requires_grad}
+    tower = {name for name in parameters if "vision_tower" in name}
     assert tower and not trained & tower, "the vision tower would be trained"
     if method == "full":
-        assert trained == named.keys() - tower, f"frozen beside the vision tower: {sorted(named.keys() - tower - trained)}"
+        assert trained == parameters.keys() - tower, (
+            f"frozen beside the vision tower: {sorted(parameters.keys() - tower - trained)}"
+        )
         return
     lora = {name for name in trained if "lora_" in name}
-    projector = {name for name in named if PROJECTOR in name and "modules_to_save" in name}
+    projector = {name for name in parameters if PROJECTOR in name and "modules_to_save" in name}
     assert lora and all("language_model" in name for name in lora), "LoRA stands outside the language model"
     assert projector and projector == trained - lora, f"besides LoRA the projector is trained, not {sorted(trained - lora)}"
 
 
-class _History(TrainerCallback):
+class _HistoryCallback(TrainerCallback):
     """What is said of a training while it runs; stops one that diverged."""
 
-    def __init__(self, tokens: np.ndarray, meter: Meter, board: Board) -> None:
+    def __init__(self, tokens: np.ndarray, meter: ThroughputMeter, board: TensorBoardLog) -> None:
         self.tokens, self.meter, self.board = tokens, meter, board
-        self.progress: Progress | None = None
+        self.progress: ProgressReporter | None = None
 
-    def _seen(self, step: int) -> int:
+    def _tokens_seen(self, step: int) -> int:
         return int(self.tokens[step - 1]) if step else 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         start = state.global_step
-        self.progress = Progress("tune", state.max_steps, start, self._seen(start), shown=state.is_world_process_zero)
+        self.progress = ProgressReporter(
+            "tune", state.max_steps, start, self._tokens_seen(start), is_shown=state.is_world_process_zero
+        )
         self.meter.start(start)
         if state.is_world_process_zero:
             self.board.start(start)
@@ -206,29 +212,31 @@ class _History(TrainerCallback):
     ) -> None:
         if self.progress is not None and "loss" in logs:
             step = state.global_step
-            row("tune", step, logs["loss"], logs["learning_rate"], 0)
-            self.progress.step(step, logs["loss"], self._seen(step))
-            kept = {name: logs[name] for name in ("loss", "learning_rate", "grad_norm") if name in logs}
-            self.board.add(step, kept | self.meter.step(step))
+            build_loss_row("tune", step, logs["loss"], logs["learning_rate"], 0)
+            self.progress.report_step(step, logs["loss"], self._tokens_seen(step))
+            scalars = {name: logs[name] for name in ("loss", "learning_rate", "grad_norm") if name in logs}
+            self.board.add_scalars(step, scalars | self.meter.measure_step(step))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         assert self.progress is not None
-        self.progress.close(state.global_step, self._seen(state.global_step))
+        self.progress.close(state.global_step, self._tokens_seen(state.global_step))
         self.board.close()
         if state.is_world_process_zero:
-            log.info("%s", told(self.meter.whole()))
+            log.info("%s", format_measurements(self.meter.measure_run()))
 
-    def rows(self, state: TrainerState) -> list[dict[str, object]]:
+    def loss_rows(self, state: TrainerState) -> list[dict[str, object]]:
         """The loss table, steps before a resume included."""
         return [
-            row("tune", e["step"], e["loss"], e["learning_rate"], self._seen(e["step"])) for e in state.log_history if "loss" in e
+            build_loss_row("tune", e["step"], e["loss"], e["learning_rate"], self._tokens_seen(e["step"]))
+            for e in state.log_history
+            if "loss" in e
         ]
 
 
-class _Trainer(Trainer):
+class _MeteredTrainer(Trainer):
     """transformers' Trainer with a learning rate for the projector, and its waits for data measured."""
 
-    def __init__(self, *, projector_learning_rate: float | None, meter: Meter, **kwargs: Any) -> None:
+    def __init__(self, *, projector_learning_rate: float | None, meter: ThroughputMeter, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._projector_learning_rate, self._meter = projector_learning_rate, meter
 
@@ -239,9 +247,13 @@ class _Trainer(Trainer):
         if rate is not None:
             projector = {id(p) for name, p in (model or self.model).named_parameters() if PROJECTOR in name}
             parts = [
-                {**group, "params": [p for p in group["params"] if (id(p) in projector) == own], **({"lr": rate} if own else {})}
+                {
+                    **group,
+                    "params": [p for p in group["params"] if (id(p) in projector) == is_projector],
+                    **({"lr": rate} if is_projector else {}),
+                }
                 for group in optimizer.param_groups
-                for own in (False, True)
+                for is_projector in (False, True)
             ]
             optimizer.param_groups[:] = [part for part in parts if part["params"]]
         return optimizer
@@ -258,7 +270,7 @@ class _Trainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> Any:
         """The Trainer's, timed."""
-        return super().get_batch_samples(self._meter.waiting(epoch_iterator), *args)
+        return super().get_batch_samples(self._meter.time_batches(epoch_iterator), *args)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The Trainer's loss. A batch without images still takes a blank one through tower and projector, for nothing.
@@ -267,12 +279,12 @@ class _Trainer(Trainer):
         """
         if "pixel_values" in inputs:
             return super().compute_loss(model, inputs, *args, **kwargs)
-        llava = llava_of(self.model)
+        llava = unwrap_llava(self.model)
         side = llava.config.vision_config.image_size
 
-        def add_nothing(module: nn.Module, given: Any, embeddings: torch.Tensor) -> torch.Tensor:
-            seen = llava.get_image_features(embeddings.new_zeros(1, 3, side, side), return_dict=True).pooler_output
-            return embeddings + 0 * sum(features.sum() for features in seen)
+        def add_nothing(module: nn.Module, hook_inputs: Any, embeddings: torch.Tensor) -> torch.Tensor:
+            image_features = llava.get_image_features(embeddings.new_zeros(1, 3, side, side), return_dict=True).pooler_output
+            return embeddings + 0 * sum(features.sum() for features in image_features)
 
         hook = llava.get_input_embeddings().register_forward_hook(add_nothing)
         try:
@@ -281,30 +293,30 @@ class _Trainer(Trainer):
             hook.remove()
 
 
-def llava_of(model: nn.Module) -> LlavaForConditionalGeneration:
+def unwrap_llava(model: nn.Module) -> LlavaForConditionalGeneration:
     """The model itself where there is an adapter around it."""
-    found: LlavaForConditionalGeneration = model.get_base_model() if isinstance(model, PeftModel) else model
-    return found
+    llava: LlavaForConditionalGeneration = model.get_base_model() if isinstance(model, PeftModel) else model
+    return llava
 
 
-class _Batches(Dataset[list[Sample]]):
+class _BatchDataset(Dataset[list[Sample]]):
     """The batches of a plan."""
 
-    def __init__(self, samples: Any, planned: Sequence[np.ndarray]) -> None:
-        self.samples, self.planned = samples, planned
+    def __init__(self, samples: Any, batches: Sequence[np.ndarray]) -> None:
+        self.samples, self.batches = samples, batches
 
     def __len__(self) -> int:
-        return len(self.planned)
+        return len(self.batches)
 
     def __getitem__(self, index: int) -> list[Sample]:
         if get_worker_info() is not None:
             signal.signal(
                 signal.SIGTERM, signal.SIG_IGN
             )  # the training's to heed: it still needs its batches, and ends its workers
-        return [self.samples[i] for i in self.planned[index].tolist()]
+        return [self.samples[i] for i in self.batches[index].tolist()]
 
 
-class _Collator:
+class _BatchCollator:
     """A batch of samples to the model's input; pickles, for loader workers."""
 
     def __init__(self, layout: Layout, packing: bool) -> None:
@@ -312,11 +324,11 @@ class _Collator:
 
     def __call__(self, batches: Sequence[Sequence[Sample]]) -> dict[str, Any]:
         [samples] = batches
-        made = pack(self.layout, samples) if self.packing else collate(self.layout, samples)
-        return at_labels(made) | {"use_cache": False}  # keys and values are not asked for again
+        batch = pack_samples(self.layout, samples) if self.packing else collate_samples(self.layout, samples)
+        return restrict_loss_to_labels(batch) | {"use_cache": False}  # keys and values are not asked for again
 
 
-class Tuned(NamedTuple):
+class TuningResult(NamedTuple):
     """A finished training."""
 
     trainer: Trainer
@@ -326,9 +338,9 @@ class Tuned(NamedTuple):
     """What `Meter.whole` gives of this run."""
 
 
-def tune(
+def tune_model(
     *,
-    load: Callable[[], LlavaForConditionalGeneration],
+    load_base: Callable[[], LlavaForConditionalGeneration],
     name: str,
     layout: Layout,
     dataset: Any,
@@ -336,11 +348,11 @@ def tune(
     tuning: Tuning,
     seed: int,
     folder: Path,
-    group: Group,
-    stop: Stop,
-    superseded: Callable[[], bool],
-    board: Board,
-) -> Tuned:
+    group: ProcessGroup,
+    stop: StopRequest,
+    is_superseded: Callable[[], bool],
+    board: TensorBoardLog,
+) -> TuningResult:
     """Train. `load` gives the base called `name`; `dataset[i]` is a Sample, `lengths` their tokens after expansion.
 
     Checkpoints go to a folder of this run below `folder`, which must hold those of this very work only: the newest whole one
@@ -349,65 +361,68 @@ def tune(
     """
     if not len(dataset):
         raise UserError("no training sample: see the shards' list of rejected questions")
-    planned = plan(tuning, lengths, seed)
-    steps = len(planned) // tuning.batches
-    run = group.agreed("run", lambda: f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    newest = group.agreed("newest checkpoint", lambda: str(checkpoints.newest(folder) or ""))
-    made = arguments(tuning, seed, steps, folder / run)
+    batches = plan_batches(tuning, lengths, seed)
+    steps = len(batches) // tuning.batches_per_step
+    run_name = group.broadcast("run", lambda: f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    newest_checkpoint = group.broadcast("newest checkpoint", lambda: str(checkpoints.find_newest(folder) or ""))
+    training_arguments = build_trainer_arguments(tuning, seed, steps, folder / run_name)
     if tuning.zero_stage == 3:  # the weights are shared out as they are read
         from deepspeed import init_distributed
 
-        init_distributed(dist_backend="nccl" if tuning.gpus else "gloo", timeout=TIMEOUT, verbose=False)
-    base = load()
+        init_distributed(dist_backend="nccl" if tuning.gpus else "gloo", timeout=PEER_TIMEOUT, verbose=False)
+    base = load_base()
     torch.manual_seed(seed)  # as without ZeRO-3, which draws random numbers while it reads
-    tokens = np.array([lengths[batch].sum() for batch in planned])
-    cells = tokens if tuning.packing else np.array([lengths[batch].max() * len(batch) for batch in planned])
-    seen = cumulated(tokens, tuning.batches)
-    meter = Meter(
-        seen,
-        cumulated(cells, tuning.batches),
-        parameters=sum(size(p) for p in (*base.model.language_model.parameters(), *base.lm_head.parameters())),
+    tokens = np.array([lengths[batch].sum() for batch in batches])
+    cells = tokens if tuning.packing else np.array([lengths[batch].max() * len(batch) for batch in batches])
+    tokens_seen = cumulate_tokens(tokens, tuning.batches_per_step)
+    meter = ThroughputMeter(
+        tokens_seen,
+        cumulate_tokens(cells, tuning.batches_per_step),
+        parameters=sum(count_elements(p) for p in (*base.model.language_model.parameters(), *base.lm_head.parameters())),
         gpus=tuning.gpus,
         gpu=torch.cuda.get_device_name() if tuning.gpus else "",
     )
-    history = _History(seen, meter, board)
-    trainer = _Trainer(
+    history = _HistoryCallback(tokens_seen, meter, board)
+    trainer = _MeteredTrainer(
         projector_learning_rate=tuning.projector_learning_rate,
         meter=meter,
-        model=adapt(base, tuning, name),
-        args=made,
-        train_dataset=_Batches(dataset, planned),
-        data_collator=_Collator(layout, tuning.packing),
-        callbacks=[history, checkpoints.Keeper(stop, superseded)],
+        model=make_trainable(base, tuning, name),
+        args=training_arguments,
+        train_dataset=_BatchDataset(dataset, batches),
+        data_collator=_BatchCollator(layout, tuning.packing),
+        callbacks=[history, checkpoints.CheckpointCallback(stop, is_superseded)],
     )
     trainer.remove_callback(PrinterCallback)
-    if newest and group.first:
-        log.info("resumes from %s", Path(newest).name)
+    if newest_checkpoint and group.is_main:
+        log.info("resumes from %s", Path(newest_checkpoint).name)
     try:
-        trainer.train(resume_from_checkpoint=newest or None)
+        trainer.train(resume_from_checkpoint=newest_checkpoint or None)
     except RuntimeError as error:
-        if group.world > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+        if group.world_size > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise UserError(
-                f"process {group.rank} lost another of the {group.world}, which died or was cut off: see its own message, and "
+                f"process {group.rank} lost another of the {group.world_size}, which died or was cut off: see its own "
+                "message, and "
                 "whether it was killed for its memory. Started again, the training goes on from its newest checkpoint"
             ) from error
         raise
     if (step := trainer.state.global_step) < steps:
-        raise Interrupted(f"told to stop (SIGTERM) at step {step} of {steps}: started again, it goes on from checkpoint-{step}")
-    return Tuned(trainer, history.rows(trainer.state), meter.whole())
+        raise RunInterruptedError(
+            f"told to stop (SIGTERM) at step {step} of {steps}: started again, it goes on from checkpoint-{step}"
+        )
+    return TuningResult(trainer, history.loss_rows(trainer.state), meter.measure_run())
 
 
-def size(parameter: nn.Parameter) -> int:
+def count_elements(parameter: nn.Parameter) -> int:
     """Its numbers, also where ZeRO-3 has shared them out."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.parquet", "*.prov.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.index.json", "*.parquet", "*.prov.json")
 """Of a model's folder, what is another one's after a full fine-tuning."""
 
 
-def save(trainer: Trainer, folder: Path, base: Path, tuning: Tuning, first: bool) -> None:
+def save_tuned_model(trainer: Trainer, folder: Path, base: Path, tuning: Tuning, first: bool) -> None:
     """The adapter, or the whole model with all else that the base's folder has, such as the tokenizer. To be called on every
     process: ZeRO-3 gathers the weights.
     """
@@ -415,9 +430,9 @@ def save(trainer: Trainer, folder: Path, base: Path, tuning: Tuning, first: bool
     if not first:
         return
     for path in list(folder.iterdir()):
-        if path.name == "training_args.bin" or (tuning.method == "lora" and path.name not in ADAPTER):
-            files.remove(path)
+        if path.name == "training_args.bin" or (tuning.method == "lora" and path.name not in ADAPTER_FILES):
+            files.remove_path(path)
     if tuning.method == "full":
         for path in base.iterdir():
-            if not any(path.match(pattern) for pattern in WEIGHTS) and not (folder / path.name).exists():
+            if not any(path.match(pattern) for pattern in WEIGHT_PATTERNS) and not (folder / path.name).exists():
                 shutil.copy(path, folder)

@@ -14,18 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from score_made import prediction, question
+from score_made import make_prediction, make_question
 
 import heldout_made as made
-from medmim.benchmarks.external.base import Import
-from medmim.benchmarks.quality.faults import audit
+from medmim.benchmarks.external.base import HeldoutImporter
+from medmim.benchmarks.quality.faults import audit_files
 from medmim.common import files
 from medmim.common.errors import UserError
-from medmim.reporting.report.board import Board
-from medmim.scoring.leaderboard import leaderboard
-from medmim.scoring.score_replies import answers
+from medmim.reporting.report.board import Leaderboard
+from medmim.scoring.leaderboard import build_leaderboard
+from medmim.scoring.score_replies import score_predictions
 from medmim.tables import images, table_io
-from medmim.tables.data_policy import Rules
+from medmim.tables.data_policy import DataPolicy
 from medmim.tables.images import ImageStore
 from runs import ROOT
 
@@ -34,12 +34,14 @@ SCRIPTS = ROOT / "workflow/scripts"
 
 def imported(name: str, root: Path, **how: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, str], int]:
     """Questions, images, reasons of rejection by item, and how many questions were left out."""
-    index = {str(row["path"]): str(row["sha256"]) for row in files.index(root)}
-    done = Import(name, root, import_module(f"medmim.benchmarks.external.{name}").cases, index, **({"size": 768} | how))
-    shown = table_io.build("images", list(done.images())).to_pylist()
-    done.check(1.0)
-    rejected = {row["item"]: row["reason"] for row in done.rejections()}
-    return table_io.build("qa", done.rows).to_pylist(), shown, rejected, done.single
+    index = {str(row["path"]): str(row["sha256"]) for row in files.index_files(root)}
+    done = HeldoutImporter(
+        name, root, import_module(f"medmim.benchmarks.external.{name}").read_cases, index, **({"size": 768} | how)
+    )
+    shown = table_io.build_table("images", list(done.iter_image_rows())).to_pylist()
+    done.check_rejected_share(1.0)
+    rejected = {row["item"]: row["reason"] for row in done.rejection_rows()}
+    return table_io.build_table("qa", done.rows).to_pylist(), shown, rejected, done.single_image_count
 
 
 Program = Callable[..., tuple[int, str]]
@@ -69,7 +71,7 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def test_a_video_is_a_patient_and_its_frames_come_in_order(tmp_path: Path) -> None:
-    root = made.medframeqa(tmp_path / "set", [made.video_question(n) for n in range(5)])
+    root = made.write_medframeqa(tmp_path / "set", [made.make_video_question(n) for n in range(5)])
     rows, shown, rejected, left = imported("medframeqa", root)
     assert (rejected, left) == ({}, 0)
     assert [len(row["image_ids"]) for row in rows] == [2, 3, 4, 5, 2]
@@ -85,7 +87,7 @@ def test_a_video_is_a_patient_and_its_frames_come_in_order(tmp_path: Path) -> No
     )
     of = {row["image_id"]: row for row in shown}
     for seed, image_id in zip(range(30, 35), third["image_ids"], strict=True):
-        assert (pixels(of[image_id]["bytes"]) == pixels(made.jpeg(seed))).all()
+        assert (pixels(of[image_id]["bytes"]) == pixels(made.make_jpeg(seed))).all()
     assert of[third["image_ids"][1]]["origin_file"] == "data/test-00001-of-00002.parquet!q0003/image_2"
     assert {row["modality"] for row in shown} == {"ultrasound", "CT", "radiography"}
     assert {row["patient_id"] for row in shown} == {f"medframeqa/video-{n}" for n in range(3)}
@@ -93,8 +95,8 @@ def test_a_video_is_a_patient_and_its_frames_come_in_order(tmp_path: Path) -> No
 
 def test_a_frame_of_two_videos_joins_their_patients(tmp_path: Path) -> None:
     """It is kept once, and the question that shows it again is not independent of the first."""
-    again = made.video_question(4, **made.frames(1, 77))
-    rows, shown, _, _ = imported("medframeqa", made.medframeqa(tmp_path / "set", [made.video_question(0), again]))
+    again = made.make_video_question(4, **made.make_frames(1, 77))
+    rows, shown, _, _ = imported("medframeqa", made.write_medframeqa(tmp_path / "set", [made.make_video_question(0), again]))
     assert len(shown) == len({row["image_id"] for row in shown}) == 3
     assert rows[0]["image_ids"][1] == rows[1]["image_ids"][0]
     assert [row["patient_ids"] for row in rows] == [["medframeqa/video-0"], ["medframeqa/video-0", "medframeqa/video-2"]]
@@ -114,26 +116,26 @@ def test_a_frame_of_two_videos_joins_their_patients(tmp_path: Path) -> None:
             "data/test-00000-of-00002.parquet!q0001/image_2: can't be decoded",
         ),
         ({"image_2": {"bytes": None, "path": "x.jpg"}}, "!q0001/image_2: the Parquet file holds no bytes of it"),
-        (made.video_question(0) | {"question_id": "other"}, "same question, options, answer and images as"),
+        (made.make_video_question(0) | {"question_id": "other"}, "same question, options, answer and images as"),
     ],
 )
 def test_what_can_not_be_asked_is_listed_with_its_reason(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
-    rows = [made.video_question(0), made.video_question(1) | changed, made.video_question(2)]
-    kept, shown, rejected, _ = imported("medframeqa", made.medframeqa(tmp_path / "set", rows))
+    rows = [made.make_video_question(0), made.make_video_question(1) | changed, made.make_video_question(2)]
+    kept, shown, rejected, _ = imported("medframeqa", made.write_medframeqa(tmp_path / "set", rows))
     assert len(kept) == 2 and list(rejected) == ["data/test-00000-of-00002.parquet row 1"]
     assert reason in rejected["data/test-00000-of-00002.parquet row 1"]
     assert {i for row in kept for i in row["image_ids"]} == {row["image_id"] for row in shown}  # none of the question turned away
 
 
 def test_fewer_than_two_images_are_left_out_and_counted(tmp_path: Path) -> None:
-    rows = [made.video_question(0), made.video_question(1, **made.frames(3))]
-    kept, _, rejected, left = imported("medframeqa", made.medframeqa(tmp_path / "set", rows))
+    rows = [made.make_video_question(0), made.make_video_question(1, **made.make_frames(3))]
+    kept, _, rejected, left = imported("medframeqa", made.write_medframeqa(tmp_path / "set", rows))
     assert (len(kept), rejected, left) == (1, {}, 1)
 
 
 def test_a_limit_draws_the_same_questions_from_any_order(tmp_path: Path) -> None:
-    rows = [made.video_question(n) for n in range(8)]
-    chosen = [imported("medframeqa", made.medframeqa(tmp_path / name, part), limit=3)[0]
+    rows = [made.make_video_question(n) for n in range(8)]
+    chosen = [imported("medframeqa", made.write_medframeqa(tmp_path / name, part), limit=3)[0]
               for name, part in (("one", rows), ("other", rows[::-1]))]  # fmt: skip
     assert len(chosen[0]) == 3
     assert {row["qa_id"] for row in chosen[0]} == {row["qa_id"] for row in chosen[1]}
@@ -178,29 +180,34 @@ def test_another_layout_is_refused(tmp_path: Path, name: str, change: Callable[[
 
 def folder(name: str, tmp_path: Path) -> Path:
     if name == "medframeqa":
-        return made.medframeqa(tmp_path / "set", [made.video_question(n) for n in range(4)])
-    return made.medxpertqa(tmp_path / "set", [made.exam_question(n) for n in range(4)])
+        return made.write_medframeqa(tmp_path / "set", [made.make_video_question(n) for n in range(4)])
+    return made.write_medxpertqa(tmp_path / "set", [made.make_exam_question(n) for n in range(4)])
 
 
 # MedXpertQA
 
 
 def test_questions_of_several_images_are_taken_from_the_archive(tmp_path: Path) -> None:
-    records = [made.exam_question(0, 1), made.exam_question(1, 3), made.exam_question(2, 2), made.exam_question(3, 0)]
-    rows, shown, rejected, left = imported("medxpertqa", made.medxpertqa(tmp_path / "set", records))
+    records = [
+        made.make_exam_question(0, 1),
+        made.make_exam_question(1, 3),
+        made.make_exam_question(2, 2),
+        made.make_exam_question(3, 0),
+    ]
+    rows, shown, rejected, left = imported("medxpertqa", made.write_medxpertqa(tmp_path / "set", records))
     assert (len(rows), rejected, left) == (2, {}, 2)
     first = rows[0]
     assert first["question"] == "<image>" * 3 + "A patient has complaint 1. What is the most probable diagnosis?"
     assert first["options"] == list(made.OPTIONS[:5]) and first["answer"] == "Fibroadenoma"
     assert (first["task"], first["patient_ids"]) == ("medxpertqa_basic_medicine", ["medxpertqa/MM-1"])
     assert [row["origin_file"] for row in shown[:3]] == [f"images.zip!images/MM-1-{x}.jpeg" for x in "abc"]
-    assert (pixels(shown[0]["bytes"]) == pixels(made.jpeg(1001))).all()
+    assert (pixels(shown[0]["bytes"]) == pixels(made.make_jpeg(1001))).all()
 
 
 def test_unpacked_images_are_the_same(tmp_path: Path) -> None:
-    records = [made.exam_question(n) for n in range(3)]
+    records = [made.make_exam_question(n) for n in range(3)]
     packed, unpacked = (
-        imported("medxpertqa", made.medxpertqa(tmp_path / str(how), records, unpacked=how)) for how in (False, True)
+        imported("medxpertqa", made.write_medxpertqa(tmp_path / str(how), records, unpacked=how)) for how in (False, True)
     )
     assert [row["image_id"] for row in packed[1]] == [row["image_id"] for row in unpacked[1]]
     assert unpacked[1][0]["origin_file"] == "images/MM-0-a.jpeg"
@@ -220,22 +227,22 @@ def test_unpacked_images_are_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_record_lacks_is_said(tmp_path: Path, changed: dict[str, Any], reason: str) -> None:
-    records = [made.exam_question(0), made.exam_question(1) | changed]
-    rows, _, rejected, _ = imported("medxpertqa", made.medxpertqa(tmp_path / "set", records, without=("absent.jpeg",)))
+    records = [made.make_exam_question(0), made.make_exam_question(1) | changed]
+    rows, _, rejected, _ = imported("medxpertqa", made.write_medxpertqa(tmp_path / "set", records, without=("absent.jpeg",)))
     assert len(rows) == 1 and list(rejected) == ["MM/test.jsonl record 2"]
     assert reason in rejected["MM/test.jsonl record 2"]
 
 
 def test_a_question_is_cut_only_where_it_repeats_its_options(tmp_path: Path) -> None:
     text = "Answer Choices: are what? (A) Cyst only"
-    rows, *_ = imported("medxpertqa", made.medxpertqa(tmp_path / "set", [made.exam_question(0, question=text)]))
+    rows, *_ = imported("medxpertqa", made.write_medxpertqa(tmp_path / "set", [made.make_exam_question(0, question=text)]))
     assert rows[0]["question"] == "<image><image>" + text
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
-    root = made.medxpertqa(tmp_path / "set", [made.exam_question(0)], unpacked=True)
+    root = made.write_medxpertqa(tmp_path / "set", [made.make_exam_question(0)], unpacked=True)
     (root / "images/more").mkdir()
-    (root / "images/more/MM-0-a.jpeg").write_bytes(made.jpeg(0))
+    (root / "images/more/MM-0-a.jpeg").write_bytes(made.make_jpeg(0))
     with pytest.raises(UserError, match=r"two images named MM-0-a.jpeg: images/MM-0-a.jpeg and images/more/MM-0-a.jpeg"):
         imported("medxpertqa", root)
 
@@ -244,12 +251,12 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def indexed(root: Path, place: Path) -> Path:
-    table_io.write(place, "files", files.index(root))
+    table_io.write_table(place, "files", files.index_files(root))
     return place
 
 
 def test_one_thread_or_several_give_the_same_bytes(tmp_path: Path, program: Program) -> None:
-    root = made.medframeqa(tmp_path / "set", [made.video_question(n) for n in range(40)])
+    root = made.write_medframeqa(tmp_path / "set", [made.make_video_question(n) for n in range(40)])
     raw = indexed(root, tmp_path / "raw.parquet")
     names = ("images", "qa", "rejected")
     for threads in (1, 3):
@@ -260,7 +267,7 @@ def test_one_thread_or_several_give_the_same_bytes(tmp_path: Path, program: Prog
     for name in names:
         one, several = (tmp_path / str(threads) / f"{name}.parquet" for threads in (1, 3))
         assert one.read_bytes() == several.read_bytes()
-    assert table_io.frame(tmp_path / "1/images.parquet", "images").width.max() == 24
+    assert table_io.read_frame(tmp_path / "1/images.parquet", "images").width.max() == 24
 
 
 @pytest.mark.parametrize(
@@ -279,7 +286,9 @@ def test_one_thread_or_several_give_the_same_bytes(tmp_path: Path, program: Prog
 def test_too_many_broken_questions_or_a_changed_file_stop_it(
     tmp_path: Path, program: Program, cfg: dict[str, Any], change: str | None, expected: str
 ) -> None:
-    root = made.medxpertqa(tmp_path / "set", [*(made.exam_question(n) for n in range(3)), made.exam_question(3, label="Z")])
+    root = made.write_medxpertqa(
+        tmp_path / "set", [*(made.make_exam_question(n) for n in range(3)), made.make_exam_question(3, label="Z")]
+    )
     raw = indexed(root, tmp_path / "raw.parquet")
     if change:
         with (root / change).open("ab") as file:
@@ -292,13 +301,16 @@ def test_too_many_broken_questions_or_a_changed_file_stop_it(
 
 
 def test_join_refuses_a_question_that_stands_twice(tmp_path: Path, program: Program) -> None:
-    ours, theirs = question("q1", "temporal", ["a", "b"], "a", ["p"]), question("q2", "medframeqa", ["a", "b"], "a", ["v"])
+    ours, theirs = (
+        make_question("q1", "temporal", ["a", "b"], "a", ["p"]),
+        make_question("q2", "medframeqa", ["a", "b"], "a", ["v"]),
+    )
     for name, rows in (("benchmark", [ours]), ("theirs", [theirs]), ("again", [ours])):
-        table_io.write(tmp_path / f"{name}.parquet", "qa", rows)
+        table_io.write_table(tmp_path / f"{name}.parquet", "qa", rows)
     words = ("--benchmark", tmp_path / "benchmark.parquet", "--joined", tmp_path / "joined.parquet", "--heldout")
     code, said = program("join_benchmark.py", *words, tmp_path / "theirs.parquet")
     assert code == 0 and "2 questions: temporal 1, medframeqa 1" in said
-    assert table_io.read(tmp_path / "joined.parquet", "qa").to_pylist() == [ours, theirs]
+    assert table_io.read_table(tmp_path / "joined.parquet", "qa").to_pylist() == [ours, theirs]
     code, said = program("join_benchmark.py", *words, tmp_path / "again.parquet")
     assert code == 1 and "1 questions stand in two of the tables, such as q1" in said
 
@@ -314,7 +326,7 @@ def test_a_set_is_fetched_at_its_commit_and_linked(
 
     def snapshot(repository: str, **how: Any) -> str:
         asked.update(repository=repository, **how)
-        return str(made.medframeqa(tmp_path / "hub" / given, [made.video_question(0), made.video_question(1)]))
+        return str(made.write_medframeqa(tmp_path / "hub" / given, [made.make_video_question(0), made.make_video_question(1)]))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     index = tmp_path / "raw/files.parquet"
@@ -325,7 +337,7 @@ def test_a_set_is_fetched_at_its_commit_and_linked(
         return
     assert code == 0 and f"3 files of SuhaoYu1020/MedFrameQA at {COMMIT}" in said
     assert asked["repo_type"] == "dataset" and asked["revision"] == COMMIT
-    assert table_io.frame(index, "files").path.tolist() == [
+    assert table_io.read_frame(index, "files").path.tolist() == [
         "README.md",
         "data/test-00000-of-00002.parquet",
         "data/test-00001-of-00002.parquet",
@@ -333,8 +345,8 @@ def test_a_set_is_fetched_at_its_commit_and_linked(
     words = ["--set", "medframeqa", "--root", index.parent, "--raw", index, "--cfg", json.dumps({"size": 64})]
     made_of = {name: tmp_path / f"{name}.parquet" for name in ("images", "qa", "rejected")}
     assert program("import_heldout.py", *words, *(w for name, path in made_of.items() for w in (f"--{name}", path)))[0] == 0
-    assert len(table_io.read(made_of["qa"], "qa")) == 2
-    assert {Rules.of(path) for path in (index, *made_of.values())} == {Rules(frozenset({"cc-by-4.0"}))}
+    assert len(table_io.read_table(made_of["qa"], "qa")) == 2
+    assert {DataPolicy.from_table(path) for path in (index, *made_of.values())} == {DataPolicy(frozenset({"cc-by-4.0"}))}
 
 
 @pytest.mark.parametrize(
@@ -359,41 +371,43 @@ def test_a_set_in_a_folder_is_under_the_licence_of_its_card(
         (tmp_path / "set/README.md").write_text(card)
     index = tmp_path / "set.parquet"
     code, said = program("index_files.py", "--root", tmp_path / "set", "--index", index, "--cfg", json.dumps({"card": True}))
-    assert code == 0 and Rules.of(index).licences == licences
+    assert code == 0 and DataPolicy.from_table(index).licences == licences
     assert ("header can't be read" in said) == (card == "---\nlicense: {\n---\n")
 
 
 def test_further_sets_are_scored_on_their_own_and_in_no_sum() -> None:
     items = [
-        question("a", "temporal", ["x", "y"], "x", ["p"]), question("b", "rad", ["x", "y"], "x", ["q"]),
-        question("c", "medframeqa", ["x", "y"], "x", ["v"]), question("d", "medframeqa", ["x", "y"], "y", ["w"]),
+        make_question("a", "temporal", ["x", "y"], "x", ["p"]), make_question("b", "rad", ["x", "y"], "x", ["q"]),
+        make_question("c", "medframeqa", ["x", "y"], "x", ["v"]), make_question("d", "medframeqa", ["x", "y"], "y", ["w"]),
     ]  # fmt: skip
-    qa = table_io.build("qa", items)
-    said = [prediction(item["qa_id"], "m", "plain", "A", [-0.1, -2.0]) for item in items]
-    scored = answers(qa, [table_io.build("predictions", said)])
-    train = table_io.build("qa", [question("t", "temporal", ["x", "y"], "x", ["other"], split="train")])
-    rows = leaderboard(qa, train, [scored], seed=1, resamples=50, pairs={}).leaderboard
+    qa = table_io.build_table("qa", items)
+    said = [make_prediction(item["qa_id"], "m", "plain", "A", [-0.1, -2.0]) for item in items]
+    scored = score_predictions(qa, [table_io.build_table("predictions", said)])
+    train = table_io.build_table("qa", [make_question("t", "temporal", ["x", "y"], "x", ["other"], split="train")])
+    rows = build_leaderboard(qa, train, [scored], seed=1, resamples=50, pairs={}).leaderboard
     cells = {row["set"]: row for row in rows if (row["model"], row["metric"], row["part"]) == ("m", "accuracy", "all")}
     assert {name: (row["value"], row["n"]) for name, row in cells.items()} == {
         "temporal": (1, 1), "rad": (1, 1), "medframeqa": (0.5, 2), "held_in": (1, 1), "held_out": (1, 1),
     }  # fmt: skip
-    board = Board(table_io.build("leaderboard", rows).to_pandas())
-    assert board.groups("accuracy") == [
+    board = Leaderboard(table_io.build_table("leaderboard", rows).to_pandas())
+    assert board.sets_by_sum("accuracy") == [
         ("held_in", ["held_in", "temporal"]), ("held_out", ["held_out", "rad"]), ("further", ["medframeqa"]),
     ]  # fmt: skip
 
 
 def test_the_audit_counts_what_a_further_set_shares_with_training(tmp_path: Path) -> None:
-    rows, shown, _, _ = imported("medframeqa", made.medframeqa(tmp_path / "set", [made.video_question(n) for n in range(4)]))
-    images.write(tmp_path / "images.parquet", shown)
-    assert all(i in ImageStore([tmp_path / "images.parquet"]) for row in rows for i in row["image_ids"])
-    leaked = question("t", "comparison", ["x", "y"], "x", ["p"], image_ids=[rows[2]["image_ids"][0], "other"], split="train")
-    table_io.write(
-        tmp_path / "train.parquet", "qa", [leaked, question("u", "comparison", ["x", "y"], "x", rows[0]["patient_ids"])]
+    rows, shown, _, _ = imported(
+        "medframeqa", made.write_medframeqa(tmp_path / "set", [made.make_video_question(n) for n in range(4)])
     )
-    table_io.write(tmp_path / "benchmark.parquet", "qa", [*rows, question("v", "rad", ["x", "y"], "x", ["p"])])
-    _, audits = audit([tmp_path / "train.parquet"], [tmp_path / "benchmark.parquet"])
-    found = audits["medframeqa"].figures()
+    images.write_images(tmp_path / "images.parquet", shown)
+    assert all(i in ImageStore([tmp_path / "images.parquet"]) for row in rows for i in row["image_ids"])
+    leaked = make_question("t", "comparison", ["x", "y"], "x", ["p"], image_ids=[rows[2]["image_ids"][0], "other"], split="train")
+    table_io.write_table(
+        tmp_path / "train.parquet", "qa", [leaked, make_question("u", "comparison", ["x", "y"], "x", rows[0]["patient_ids"])]
+    )
+    table_io.write_table(tmp_path / "benchmark.parquet", "qa", [*rows, make_question("v", "rad", ["x", "y"], "x", ["p"])])
+    _, audits = audit_files([tmp_path / "train.parquet"], [tmp_path / "benchmark.parquet"])
+    found = audits["medframeqa"].compute_figures()
     assert (found["records"], found["patients"]) == (4, 2)
     assert found["shares_image_with_train"] == 1
     assert found["shares_patient_with_train"] == 2  # both questions of the first video

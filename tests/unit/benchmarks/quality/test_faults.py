@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import release_made as made
 
-from medmim.benchmarks.quality.faults import FAULTS, audit
-from medmim.benchmarks.quality.page import MEANING, Audited, page
+from medmim.benchmarks.quality.faults import FAULTS, audit_files
+from medmim.benchmarks.quality.page import FAULT_MEANINGS, AuditReport, render_page
 from medmim.benchmarks.released.records import ReleaseError
 from medmim.common import files
 from medmim.provenance.code_digest import WORKFLOW
@@ -19,9 +19,9 @@ KEYS = {"records", "closed", "open", *FAULTS, "letters", "patients", "largest_pa
 
 
 def figures(tmp_path: Path, benchmark: list, train: list | None = None) -> dict:
-    train_file = made.write(tmp_path / "train.json", train or [made.record(999)])
-    _, audits = audit([train_file], [made.write(tmp_path / "set.json", benchmark)])
-    return audits["set.json"].figures()
+    train_file = made.write_records(tmp_path / "train.json", train or [made.make_record(999)])
+    _, audits = audit_files([train_file], [made.write_records(tmp_path / "set.json", benchmark)])
+    return audits["set.json"].compute_figures()
 
 
 def test_the_released_files(release_files, tmp_path):
@@ -64,14 +64,19 @@ def test_the_released_files(release_files, tmp_path):
 
 def test_released_leaks_are_all_of_ms_cxr_t(release_files):
     train = release_files / "Med_MIM_train_inherent_Comparison.json"
-    _, audits = audit([train], [release_files / "Med_MIM_benchmark_Held_in_Comparison.json"])
+    _, audits = audit_files([train], [release_files / "Med_MIM_benchmark_Held_in_Comparison.json"])
     (found,) = audits.values()
     assert {s: len(a.where["shares_patient_with_train"]) for s, a in found.sources.items()} == {"lumiere": 0, "ms_cxr_t": 234}
     assert len(found.sources["ms_cxr_t"].entries) == 270
 
 
 def test_a_clean_set(tmp_path):
-    records = [made.record(1, answer="A: first"), made.record(2), made.record(3, options=(), answer="both"), made.record(4)]
+    records = [
+        made.make_record(1, answer="A: first"),
+        made.make_record(2),
+        made.make_record(3, options=(), answer="both"),
+        made.make_record(4),
+    ]
     assert figures(tmp_path, records) == {
         "records": 4,
         "closed": 3,
@@ -86,23 +91,23 @@ def test_a_clean_set(tmp_path):
 
 
 def test_leaks_are_graded(tmp_path):
-    train = [made.record(1), made.record(2), made.record(3), made.record(4)]
+    train = [made.make_record(1), made.make_record(2), made.make_record(3), made.make_record(4)]
     benchmark = [
-        made.record(1, text="Another question?"),  # the same images
-        made.record(2, images=made.chest(2, 2, 1)),  # the same, in another order
-        made.record(3, images=made.chest(3, 1, 1)),  # one of them, twice
-        made.record(4, images=made.chest(4, 1, 2, 3)),  # both, and a third
-        made.record(5, images=made.chest(4, 7, 8)),  # other images of a patient
-        made.record(6),
+        made.make_record(1, text="Another question?"),  # the same images
+        made.make_record(2, images=made.make_chest_paths(2, 2, 1)),  # the same, in another order
+        made.make_record(3, images=made.make_chest_paths(3, 1, 1)),  # one of them, twice
+        made.make_record(4, images=made.make_chest_paths(4, 1, 2, 3)),  # both, and a third
+        made.make_record(5, images=made.make_chest_paths(4, 7, 8)),  # other images of a patient
+        made.make_record(6),
     ]
     found = figures(tmp_path, benchmark, train)
     assert [found[leak] for leak in FAULTS[:3]] == [2, 4, 5]
 
 
 def test_repeats_are_counted_beyond_the_first(tmp_path):
-    same, other = made.record(1), made.record(2)
-    renamed = made.record(1) | {"id": "another"}
-    found = figures(tmp_path, [same, other | {"id": "made-1"}, renamed, same, made.record(3)])
+    same, other = made.make_record(1), made.make_record(2)
+    renamed = made.make_record(1) | {"id": "another"}
+    found = figures(tmp_path, [same, other | {"id": "made-1"}, renamed, same, made.make_record(3)])
     assert found["duplicate_ids"] == 2  # made-1 stands three times
     assert found["duplicate_records"] == 2  # renamed, and same again
     assert found["records"] == 5
@@ -111,40 +116,44 @@ def test_repeats_are_counted_beyond_the_first(tmp_path):
 @pytest.mark.parametrize(
     ("record", "fault"),
     [
-        (made.record(options=("x", "y", "y"), answer="B: y"), "duplicate_options"),
-        (made.record(options=("x", "y ", "y"), answer="A: x"), "duplicate_options"),
-        (made.record(answer="A: second"), "gold_not_in_options"),
-        (made.record(options=(), answer="A: second"), "gold_not_in_options"),
-        (made.record(placeholders=1), "placeholder_mismatch"),
-        (made.record(placeholders=3), "placeholder_mismatch"),
-        (made.record(placeholders=0), "placeholder_mismatch"),
+        (made.make_record(options=("x", "y", "y"), answer="B: y"), "duplicate_options"),
+        (made.make_record(options=("x", "y ", "y"), answer="A: x"), "duplicate_options"),
+        (made.make_record(answer="A: second"), "gold_not_in_options"),
+        (made.make_record(options=(), answer="A: second"), "gold_not_in_options"),
+        (made.make_record(placeholders=1), "placeholder_mismatch"),
+        (made.make_record(placeholders=3), "placeholder_mismatch"),
+        (made.make_record(placeholders=0), "placeholder_mismatch"),
     ],
 )
 def test_a_fault_of_a_record_is_counted_alone(tmp_path, record, fault):
-    found = figures(tmp_path, [made.record(7), record, made.record(8)])
+    found = figures(tmp_path, [made.make_record(7), record, made.make_record(8)])
     assert {f: found[f] for f in FAULTS} == dict.fromkeys(FAULTS, 0) | {fault: 1}
 
 
 def test_letters_skew_and_baselines(tmp_path):
     golds = ["A: a"] * 5 + ["B: b"] * 2 + ["C: c"]
-    found = figures(tmp_path, [made.record(n, options=("a", "b", "c"), answer=gold) for n, gold in enumerate(golds)])
+    found = figures(tmp_path, [made.make_record(n, options=("a", "b", "c"), answer=gold) for n, gold in enumerate(golds)])
     assert found["letters"] == {"A": 5, "B": 2, "C": 1}
     assert found["chance"] == pytest.approx(1 / 3)
     assert found["majority"] == 5 / 8
-    only_open = figures(tmp_path, [made.record(1, options=(), answer="yes")])
+    only_open = figures(tmp_path, [made.make_record(1, options=(), answer="yes")])
     assert (only_open["chance"], only_open["majority"], only_open["letters"]) == (None, None, {})
 
 
 def test_the_largest_patient(tmp_path):
-    records = [made.record(n, images=made.chest(patient, n, n + 100)) for n, patient in enumerate([5, 6, 6, 7, 6])]
+    records = [
+        made.make_record(n, images=made.make_chest_paths(patient, n, n + 100)) for n, patient in enumerate([5, 6, 6, 7, 6])
+    ]
     found = figures(tmp_path, records)
     assert found["patients"] == 3
     assert found["largest_patient"] == {"patient": "ms_cxr_t/6", "records": 3, "share": 0.6}
 
 
 def test_images_of_no_known_source_are_patients_of_their_own(tmp_path):
-    train = [made.record(1, images=["x/a.png", "x/b.png"])]
-    found = figures(tmp_path, [made.record(1, images=["x/a.png", "x/c.png"]), made.record(2, images=["x/d.png"])], train)
+    train = [made.make_record(1, images=["x/a.png", "x/b.png"])]
+    found = figures(
+        tmp_path, [made.make_record(1, images=["x/a.png", "x/c.png"]), made.make_record(2, images=["x/d.png"])], train
+    )
     assert found["patients"] == 3
     assert [found[leak] for leak in FAULTS[:3]] == [0, 1, 1]
 
@@ -169,10 +178,10 @@ def test_leaks_and_faults_in_our_tables_are_found_by_set(tmp_path):
         row(8, "benchmark", "reasoning", ["i7"], "5") | {"question": "Nothing to see?"},
         row(9, "benchmark", "reasoning", ["i7"], "5", options=[], answer="open"),
     ]
-    table_io.write(tmp_path / "train.parquet", "qa", train)
-    table_io.write(tmp_path / "benchmark.parquet", "qa", benchmark)
-    _, audits = audit([tmp_path / "train.parquet"], [tmp_path / "benchmark.parquet"])
-    found = {name: a.figures() for name, a in audits.items()}
+    table_io.write_table(tmp_path / "train.parquet", "qa", train)
+    table_io.write_table(tmp_path / "benchmark.parquet", "qa", benchmark)
+    _, audits = audit_files([tmp_path / "train.parquet"], [tmp_path / "benchmark.parquet"])
+    found = {name: a.compute_figures() for name, a in audits.items()}
     assert list(found) == ["reasoning", "temporal"]
     assert {f: found["temporal"][f] for f in FAULTS} == dict.fromkeys(FAULTS, 0) | {
         "same_images_in_train": 1,
@@ -191,14 +200,16 @@ def test_leaks_and_faults_in_our_tables_are_found_by_set(tmp_path):
 
 
 def test_imported_tables_audit_as_the_files_do(release_files, tmp_path):
-    table_io.write(tmp_path / "index.parquet", "files", files.index(release_files))
+    table_io.write_table(tmp_path / "index.parquet", "files", files.index_files(release_files))
     outputs = [p for name in ("train", "benchmark", "rejected") for p in (f"--{name}", tmp_path / f"{name}.parquet")]
-    assert not made.run("import_release.py", "--index", tmp_path / "index.parquet", "--root", release_files, *outputs).returncode
+    assert not made.run_program(
+        "import_release.py", "--index", tmp_path / "index.parquet", "--root", release_files, *outputs
+    ).returncode
     train = release_files / "Med_MIM_train_inherent_Comparison.json"
-    _, ours = audit([tmp_path / "train.parquet"], [tmp_path / "benchmark.parquet"])
-    _, mixed = audit([train], [tmp_path / "benchmark.parquet"])
+    _, ours = audit_files([tmp_path / "train.parquet"], [tmp_path / "benchmark.parquet"])
+    _, mixed = audit_files([train], [tmp_path / "benchmark.parquet"])
     for found in (ours, mixed):
-        comparison, odir = (found[name].figures() for name in ("comparison", "odir"))
+        comparison, odir = (found[name].compute_figures() for name in ("comparison", "odir"))
         assert [comparison[leak] for leak in FAULTS[:3]] == [210, 218, 234]
         assert (comparison["closed"], comparison["patients"]) == (208, 198)
         assert (odir["closed"], odir["duplicate_options"]) == (300, 102)
@@ -206,41 +217,43 @@ def test_imported_tables_audit_as_the_files_do(release_files, tmp_path):
 
 def test_a_name_given_twice_is_refused(tmp_path):
     for folder in "ab":
-        made.write(tmp_path / folder / "set.json", [made.record()])
+        made.write_records(tmp_path / folder / "set.json", [made.make_record()])
     with pytest.raises(ReleaseError, match=r"set named set\.json already"):
-        audit([tmp_path / "a" / "set.json"], [tmp_path / "a" / "set.json", tmp_path / "b" / "set.json"])
+        audit_files([tmp_path / "a" / "set.json"], [tmp_path / "a" / "set.json", tmp_path / "b" / "set.json"])
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing(tmp_path):
-    train = made.write(tmp_path / "train.json", [made.record()])
+    train = made.write_records(tmp_path / "train.json", [made.make_record()])
     bad = tmp_path / "bad.json"
     bad.write_bytes(train.read_bytes()[:300])
     out = tmp_path / "out" / "audit.json"
-    done = made.run("audit_release.py", "--train", train, "--benchmark", bad, "--json", out)
+    done = made.run_program("audit_release.py", "--train", train, "--benchmark", bad, "--json", out)
     assert done.returncode == 1
     assert re.search(r"bad\.json:\d+:\d+: the file is cut off inside record 1", done.stderr)
     assert "Traceback" not in done.stderr
     assert list(out.parent.iterdir()) == []
     assert (
         "does not exist"
-        in made.run("audit_release.py", "--train", train, "--benchmark", tmp_path / "no.json", "--json", out).stderr
+        in made.run_program("audit_release.py", "--train", train, "--benchmark", tmp_path / "no.json", "--json", out).stderr
     )
     table = tmp_path / "files.parquet"
-    table_io.write(table, "files", [{"path": "a", "bytes": 1, "sha256": "0"}])
-    assert "not a qa table" in made.run("audit_release.py", "--train", table, "--benchmark", train, "--json", out).stderr
+    table_io.write_table(table, "files", [{"path": "a", "bytes": 1, "sha256": "0"}])
+    assert "not a qa table" in made.run_program("audit_release.py", "--train", table, "--benchmark", train, "--json", out).stderr
 
 
 def test_the_page_tells_each_fault_in_words_and_escapes(tmp_path):
     faulty = [
-        made.record(1),
-        made.record(1, options=("x", "x"), answer="A: x") | {"id": "<b>bold</b>"},
-        made.record(2, answer="C: <i>", placeholders=1),
-        made.record(1),
-        made.record(5, text="Which?\nA: one\nC: two", options=(), answer="A: one"),
+        made.make_record(1),
+        made.make_record(1, options=("x", "x"), answer="A: x") | {"id": "<b>bold</b>"},
+        made.make_record(2, answer="C: <i>", placeholders=1),
+        made.make_record(1),
+        made.make_record(5, text="Which?\nA: one\nC: two", options=(), answer="A: one"),
     ]
-    train = made.write(tmp_path / "train.json", [made.record(1), made.record(2, images=made.chest(2, 1, 9))])
-    html = page([Audited.of("ours", [train], [made.write(tmp_path / "set.json", faulty)])])
-    for title, meaning in MEANING.values():
+    train = made.write_records(
+        tmp_path / "train.json", [made.make_record(1), made.make_record(2, images=made.make_chest_paths(2, 1, 9))]
+    )
+    html = render_page([AuditReport.from_files("ours", [train], [made.write_records(tmp_path / "set.json", faulty)])])
+    for title, meaning in FAULT_MEANINGS.values():
         assert title in html.replace("&#39;", "'")
         assert meaning.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in html
     assert "&lt;b&gt;bold" in html

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medmim.benchmarks.quality.faults import Entry, sets
-from medmim.benchmarks.quality.statistics import statistics
-from medmim.benchmarks.quality.text_only import TextOnly, text_only, usable
-from medmim.questions.generate import questions
-from medmim.questions.split import merge
+from medmim.benchmarks.quality.faults import Entry, read_sets
+from medmim.benchmarks.quality.statistics import compute_statistics
+from medmim.benchmarks.quality.text_only import TextOnlyScores, score_text_only, select_usable
+from medmim.questions.generate import generate_questions
+from medmim.questions.split import merge_questions
 from medmim.tables import table_io
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
@@ -29,18 +29,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[E
     """Generated questions of findings in bulk, by split and set."""
     rows = []
     for source, patients in PATIENTS.items():
-        cohort = bulk.cohort(source, patients)
+        cohort = bulk.draw_cohort(source, patients)
         images, findings = pd.DataFrame(cohort.images), pd.DataFrame(cohort.findings)
-        rows += questions(source, images, findings, seed=11, benchmark_fraction=0.4, open_fraction=0.1)
-    merged = merge(rows, seed=11, train=TRAIN, benchmark=BENCHMARK)
+        rows += generate_questions(source, images, findings, seed=11, benchmark_fraction=0.4, open_fraction=0.1)
+    merged = merge_questions(rows, seed=11, train=TRAIN, benchmark=BENCHMARK)
     folder = tmp_path_factory.mktemp("made")
     for split in ("train", "benchmark"):
-        table_io.write(folder / f"{split}.parquet", "qa", merged.splits[split])
-    return {split: dict(sets(folder / f"{split}.parquet")) for split in ("train", "benchmark")}
+        table_io.write_table(folder / f"{split}.parquet", "qa", merged.splits[split])
+    return {split: dict(read_sets(folder / f"{split}.parquet")) for split in ("train", "benchmark")}
 
 
-def told(train: dict[str, list[Entry]], benchmark: dict[str, list[Entry]]) -> dict[str, TextOnly]:
-    return text_only([e for found in train.values() for e in found], benchmark)
+def told(train: dict[str, list[Entry]], benchmark: dict[str, list[Entry]]) -> dict[str, TextOnlyScores]:
+    return score_text_only([e for found in train.values() for e in found], benchmark)
 
 
 def test_texts_alone_tell_no_more_than_a_constant_answer(made: dict[str, dict[str, list[Entry]]]) -> None:
@@ -59,7 +59,7 @@ def test_texts_alone_tell_no_more_than_a_constant_answer(made: dict[str, dict[st
 def worded(entry: Entry, index: int) -> Entry:
     """Begun in a way that tells the gold's place, in two of three questions."""
     assert entry.gold is not None
-    return replace(entry, asked=f"{('Now', 'Well', 'So')[entry.gold % 3]}: {entry.asked}") if index % 3 else entry
+    return replace(entry, asked=f"{('Now', 'Well', 'So')[entry.gold % 3]}: {entry.question_text}") if index % 3 else entry
 
 
 def longer(entry: Entry, index: int) -> Entry:
@@ -71,7 +71,8 @@ def longer(entry: Entry, index: int) -> Entry:
 @pytest.mark.parametrize("leak", [worded, longer])
 def test_a_planted_leak_is_found(made: dict[str, dict[str, list[Entry]]], leak: Callable[[Entry, int], Entry]) -> None:
     train, benchmark = (
-        {"temporal": [leak(e, i) for i, e in enumerate(usable(made[split]["temporal"]))]} for split in ("train", "benchmark")
+        {"temporal": [leak(e, i) for i, e in enumerate(select_usable(made[split]["temporal"]))]}
+        for split in ("train", "benchmark")
     )
     found = told(train, benchmark)["temporal"]
     assert found.constant is not None
@@ -83,17 +84,17 @@ def test_a_planted_leak_is_found(made: dict[str, dict[str, list[Entry]]], leak: 
 
 def test_what_can_not_be_guessed(made: dict[str, dict[str, list[Entry]]]) -> None:
     entries = made["benchmark"]["comparison"]
-    assert text_only([], {"none": []}) == {"none": TextOnly(0, None, None, None)}
+    assert score_text_only([], {"none": []}) == {"none": TextOnlyScores(0, None, None, None)}
     broken = [replace(e, gold=None) for e in entries]
-    assert text_only(broken, {"set": [*broken, *usable(entries)[:1]]}) == {"set": TextOnly(1, 1.0, None, None)}
+    assert score_text_only(broken, {"set": [*broken, *select_usable(entries)[:1]]}) == {"set": TextOnlyScores(1, 1.0, None, None)}
 
 
 def test_constant_answers(made: dict[str, dict[str, list[Entry]]]) -> None:
-    entry = usable(made["benchmark"]["comparison"])[0]
+    entry = select_usable(made["benchmark"]["comparison"])[0]
 
     def constant(*golds: tuple[str, int]) -> float | None:
         asked = [replace(entry, options=tuple(o), gold=g, content=(n,)) for n, (o, g) in enumerate(golds)]
-        return text_only([], {"s": asked})["s"].constant
+        return score_text_only([], {"s": asked})["s"].constant
 
     assert constant(("xy", 0), ("xy", 0), ("xy", 1)) == 2 / 3  # A
     assert constant(("xy", 0), ("yx", 1), ("xy", 1), ("zy", 1)) == 3 / 4  # B; x would have two
@@ -101,12 +102,14 @@ def test_constant_answers(made: dict[str, dict[str, list[Entry]]]) -> None:
 
 
 def test_statistics_of_sets(made: dict[str, dict[str, list[Entry]]], tmp_path: Path) -> None:
-    pair = usable(made["benchmark"]["comparison"])[:2]
+    pair = select_usable(made["benchmark"]["comparison"])[:2]
     first = replace(pair[0], asked="One two one?", options=("a", "b b"), gold=1, answer="b b", images=("i", "j"))
     second = replace(pair[1], asked="One two one?", options=("a", "b", "c"), gold=0, answer="a", images=("i", "j", "k"))
     third = replace(first, asked="Say it.", closed=False, options=(), gold=None, letter="", answer="It is so.")
-    rows = statistics("ours", "benchmark", {"comparison": [first, second, third]}, {"comparison": TextOnly(2, 0.5, None, 0.0)})
-    table_io.write(tmp_path / "statistics.parquet", "statistics", rows)
+    rows = compute_statistics(
+        "ours", "benchmark", {"comparison": [first, second, third]}, {"comparison": TextOnlyScores(2, 0.5, None, 0.0)}
+    )
+    table_io.write_table(tmp_path / "statistics.parquet", "statistics", rows)
     value = {(r["statistic"], r["key"]): (r["value"], r["n"]) for r in rows}
     assert {(r["origin"], r["split"], r["set"]) for r in rows} == {("ours", "benchmark", "comparison")}
     assert value == {
@@ -131,5 +134,5 @@ def test_statistics_of_sets(made: dict[str, dict[str, list[Entry]]], tmp_path: P
         ("guess", "constant"): (0.5, 2),
         ("guess", "text_only_within"): (0.0, 2),
     }
-    released = statistics("release", "train", {"Med_MIM_train_inherent_Comparison.json": [first], "odd.json": [first]})
+    released = compute_statistics("release", "train", {"Med_MIM_train_inherent_Comparison.json": [first], "odd.json": [first]})
     assert {r["set"] for r in released} == {"comparison", "odd.json"}

@@ -61,13 +61,13 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         httpd.shutdown()
 
 
-def run(url: str | None, digest: str | None, index: Path) -> made.Done:
-    return made.run("fetch_release.py", "--index", index, "--cfg", json.dumps({"url": url, "sha256": digest}))
+def run(url: str | None, digest: str | None, index: Path) -> made.ProgramResult:
+    return made.run_program("fetch_release.py", "--index", index, "--cfg", json.dumps({"url": url, "sha256": digest}))
 
 
 def extract(tmp_path: Path, data: bytes) -> list[str]:
     (tmp_path / "archive").write_bytes(data)
-    written = download.extract(tmp_path / "archive", tmp_path / "out")
+    written = download.extract_json_files(tmp_path / "archive", tmp_path / "out")
     return sorted(p.relative_to(tmp_path / "out").as_posix() for p in written)
 
 
@@ -86,7 +86,7 @@ def test_fetches_checks_and_keeps_the_json(server, tmp_path, data):
     index = tmp_path / "raw" / "release" / "files.parquet"
     done = run(f"{url}/release", sha256(data).hexdigest(), index)
     assert done.returncode == 0, done.stderr
-    rows = table_io.read(index, "files").to_pylist()
+    rows = table_io.read_table(index, "files").to_pylist()
     assert [r["path"] for r in rows] == ["Med-MIM-1/a/set.json", "Med-MIM-1/b/other.json"]
     assert {r["sha256"] for r in rows} == {sha256(TEXT).hexdigest()}
     assert (index.parent / rows[0]["path"]).read_bytes() == TEXT

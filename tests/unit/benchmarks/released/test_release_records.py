@@ -6,25 +6,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medmim.benchmarks.released import records
-from medmim.benchmarks.released.records import ReleaseError, parse, question
+from medmim.benchmarks.released.records import ReleaseError, parse_question, parse_records
 from medmim.questions.prompt import prompt_text, target_text
 
-THREE = json.dumps([made.record(n, text="Größer — wo?") for n in (1, 2, 3)], indent=4, ensure_ascii=False).encode()
+THREE = json.dumps([made.make_record(n, text="Größer — wo?") for n in (1, 2, 3)], indent=4, ensure_ascii=False).encode()
 
 
 def refused(data: bytes) -> str:
     with pytest.raises(ReleaseError) as error:
-        parse(data, "made.json")
+        parse_records(data, "made.json")
     return str(error.value)
 
 
 def ask(**parts: object) -> records.Question:
-    return question(parse(json.dumps([made.record(**parts)]).encode(), "made.json")[0])  # type: ignore[arg-type]
+    return parse_question(parse_records(json.dumps([made.make_record(**parts)]).encode(), "made.json")[0])  # type: ignore[arg-type]
 
 
 def test_reads_every_record_with_its_line(release_files):
     path = release_files / "Med_MIM_benchmark_Held_in_Comparison.json"
-    read = records.read(path)
+    read = records.read_records(path)
     assert len(read) == 344
     lines = path.read_text().split("\n")
     for record in read[:: len(read) // 20]:
@@ -86,11 +86,11 @@ def test_encoding_errors_are_named():
     assert refused('[\n  "ä'.encode("latin-1")).startswith("made.json:2:4: the file is cut off inside a character")
     assert refused('[\n  "ä"]'.encode("latin-1")).startswith("made.json:2:4: not UTF-8: found the bytes e4 22 5d")
     assert "not UTF-8" in refused(THREE.decode().encode("utf-16"))
-    assert len(parse(b"\xef\xbb\xbf" + THREE, "made.json")) == 3  # a byte order mark does no harm
+    assert len(parse_records(b"\xef\xbb\xbf" + THREE, "made.json")) == 3  # a byte order mark does no harm
 
 
 def broken(change) -> str:
-    found = [made.record(1), made.record(2)]
+    found = [made.make_record(1), made.make_record(2)]
     change(found[1])
     return refused(json.dumps(found, indent=4).encode())
 
@@ -127,7 +127,7 @@ def test_two_to_seven_options(count):
     options = [f"option {n}" for n in range(count)]
     for gold in range(count):
         found = ask(options=options, answer=f"{'ABCDEFG'[gold]}: option {gold}")
-        assert found.closed
+        assert found.is_closed
         assert found.text == "Which is worse?"
         assert found.options == tuple(zip("ABCDEFG", options, strict=False))
         assert (found.gold, found.letter) == (gold, "ABCDEFG"[gold])
@@ -149,7 +149,7 @@ def test_an_option_that_quotes_letters_is_one_option():
 
 def test_open_questions():
     found = ask(text="What changed? A: nothing?", options=(), answer=" It grew.\n\nA lot. ")
-    assert (found.closed, found.options, found.gold, found.letter) == (False, (), None, "")
+    assert (found.is_closed, found.options, found.gold, found.letter) == (False, (), None, "")
     assert (found.text, found.answer) == ("What changed? A: nothing?", "It grew.\n\nA lot.")
 
 
@@ -177,13 +177,13 @@ def test_golds_where_texts_repeat_or_letters_are_skipped():
     assert ask(options=("x", "y", "y"), answer="y").gold is None
     skipped = ask(text="Which?\nA: one\nB: two\n\nD: four", options=(), answer="D: four")
     assert (skipped.options, skipped.gold, skipped.letter) == ((("A", "one"), ("B", "two"), ("D", "four")), 2, "D")
-    assert ask(options=(), answer="B: lettered, but nothing is listed").closed
+    assert ask(options=(), answer="B: lettered, but nothing is listed").is_closed
 
 
 def test_the_parts_put_together_again_are_the_released_text(release_files):
     for path in sorted(release_files.glob("*.json")):
-        for record in records.read(path):
-            found = question(record)
+        for record in records.read_records(path):
+            found = parse_question(record)
             if [letter for letter, _ in found.options] != list("ABCDEFG"[: len(found.options)]):
                 continue  # one record skips a letter
             options = [text for _, text in found.options]
@@ -210,7 +210,7 @@ def test_the_parts_put_together_again_are_the_released_text(release_files):
     ],
 )
 def test_file_names_say_the_set(name, split, where):
-    found = records.slot(name)
+    found = records.slot_from_name(name)
     assert (found.split, found.set) == (split, where)
     assert found.ability == (where if where not in ("rad", "odir") else "comparison")
 
@@ -222,7 +222,7 @@ def test_file_names_say_the_set(name, split, where):
 )  # fmt: skip
 def test_a_name_that_says_no_set_is_refused(name):
     with pytest.raises(ReleaseError, match="does not say where its questions belong") as error:
-        records.slot(name)
+        records.slot_from_name(name)
     assert name in str(error.value)
     assert "Med_MIM_train_inherent_<Set>.json" in str(error.value)
 
@@ -242,14 +242,14 @@ def test_a_name_that_says_no_set_is_refused(name):
     ],
 )
 def test_paths_say_source_and_patient(path, patient):
-    assert records.origin(path) == (patient.split("/")[0], patient)
+    assert records.origin_from_path(path) == (patient.split("/")[0], patient)
 
 
 @pytest.mark.parametrize("path", ["", "photo.png", "cohort_1/x", "Training Images/x_left.jpg", "p10/x/s1/a.png", "12_left.jpg"])
 def test_a_path_of_no_known_source(path):
-    assert records.origin(path) is None
+    assert records.origin_from_path(path) is None
 
 
 def test_every_released_path_is_known(release_files):
     for path in release_files.glob("*.json"):
-        assert all(records.origin(image) for record in records.read(path) for image in record.images)
+        assert all(records.origin_from_path(image) for record in records.read_records(path) for image in record.images)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from medmim.provenance import job_record
-from medmim.provenance.audit import UNTRACKED
+from medmim.provenance.audit import UNTRACKED_NAMES
 from medmim.reporting.costs import advice, page, runs, summary
 from medmim.tables import table_io
 
-PROGRAM = Path(page.__file__).parents[2] / "scripts/costs.py"
+PROGRAM = Path(page.__file__).parents[3] / "scripts/costs.py"
 ZERO = datetime(2026, 1, 1, tzinfo=UTC)
 Add = Callable[..., None]
 
@@ -65,9 +65,9 @@ def slurm(job: str = "1", submitted: float = 0, started: float = 8, **more: Any)
     return {"id": job, "submitted": at(submitted), "started": at(started), **given, **more}
 
 
-def table(results: Path) -> list[summary.Row]:
-    found = summary.rows(runs.read(results))
-    table_io.build("costs", found)
+def table(results: Path) -> list[summary.CostRow]:
+    found = summary.build_job_rows(runs.read_runs(results))
+    table_io.build_table("costs", found)
     return found
 
 
@@ -98,10 +98,10 @@ def test_a_killed_attempt_counts_with_no_time_and_is_told(tmp_path: Path, add: A
     killed, unknown = table(tmp_path)
     assert (killed["retries"], killed["unmeasured"], killed["run_seconds"]) == (1, 1, 100)
     assert (unknown["outcome"], unknown["unmeasured"], unknown["ended"], unknown["cpu_efficiency"]) == ("unknown", 1, None, None)
-    whole = page.render([killed, unknown], [], (0, 0.0))
+    whole = page.render_costs([killed, unknown], [], (0, 0.0))
     assert "2 attempts left no end" in whole and "not ended well" not in whole
     add("tune.n", 60, outcome="failed")
-    assert "1 job has not ended well" in page.render(table(tmp_path), [], (0, 0.0))
+    assert "1 job has not ended well" in page.render_costs(table(tmp_path), [], (0, 0.0))
 
 
 def accounts(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
@@ -160,7 +160,7 @@ def test_jobs_of_one_slurm_job_wait_once_and_hold_what_they_asked_for(tmp_path: 
 
 
 def advised(results: Path) -> list[str]:
-    return [text for _, text in advice.advise(runs.read(results))]
+    return [text for _, text in advice.suggest_settings(runs.read_runs(results))]
 
 
 @pytest.mark.parametrize(
@@ -253,25 +253,25 @@ def test_what_may_fail_is_told_before_what_is_wasted(tmp_path: Path, add: Add) -
     [(None, "–"), (0, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.7, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
 def test_durations_for_people(seconds: float | None, said: str) -> None:
-    assert page.duration(seconds) == said
+    assert page.format_duration(seconds) == said
 
 
 def test_sizes_for_people() -> None:
-    assert [page.hours(h) for h in (0, 1e-5, 0.004, 12.34, 1234.5)] == ["0", "<0.001", "0.004", "12.3", "1,234"]
-    assert [page.memory(m) for m in (None, 610.2, 16000)] == ["–", "610 MB", "15.6 GB"]
-    assert [page.share(s) for s in (None, 0.714)] == ["–", "71 %"]
+    assert [page.format_hours(h) for h in (0, 1e-5, 0.004, 12.34, 1234.5)] == ["0", "<0.001", "0.004", "12.3", "1,234"]
+    assert [page.format_memory(m) for m in (None, 610.2, 16000)] == ["–", "610 MB", "15.6 GB"]
+    assert [page.format_percent(s) for s in (None, 0.714)] == ["–", "71 %"]
 
 
 def test_the_page_shows_every_rule_and_job_and_loads_nothing(tmp_path: Path, add: Add) -> None:
     add("tune.<b>m", slurm=slurm(gpus=2), node="g1")
     add("score.a")
     found = table(tmp_path)
-    html = page.render(found, ["set-threads: <x>"], (3, 7200.0))
+    html = page.render_costs(found, ["set-threads: <x>"], (3, 7200.0))
     assert "&lt;b&gt;m" in html and "<b>m" not in html and "set-threads: &lt;x&gt;" in html
     assert "Outputs of 3 jobs were taken from the cache: they took 2 h to compute." in html
     assert ">GPU h<" in html and ">Queue<" in html and ">g1<" in html
     assert not re.search(r"https?://|@import|url\(|<script|src=", html)
-    local = page.render([row for row in found if row["rule"] == "score"], [], (0, 0.0))
+    local = page.render_costs([row for row in found if row["rule"] == "score"], [], (0, 0.0))
     assert not [head for head in (">GPU h<", ">Queue<", "SLURM job") if head in local]
 
 
@@ -291,20 +291,20 @@ def test_the_program_writes_both_and_tells_it_in_a_few_lines(tmp_path: Path, add
     assert [line.split()[0] for line in said[1:9]] == [f"rule{number}" for number in range(19, 11, -1)]
     assert said[9].startswith("12 more rules") and said[10].split()[:2] == ["all", "20"]
     assert "37 more to change, and each job:" in said[-1]
-    assert table_io.read(tmp_path / "costs.parquet", "costs").num_rows == 20
+    assert table_io.read_table(tmp_path / "costs.parquet", "costs").num_rows == 20
     assert "rule00" in (tmp_path / "costs.html").read_text()
-    assert {p.name for p in tmp_path.iterdir()} <= set(UNTRACKED)
+    assert {p.name for p in tmp_path.iterdir()} <= set(UNTRACKED_NAMES)
 
 
 def test_a_run_that_came_from_the_cache_alone(tmp_path: Path) -> None:
     times = {"start": at(0), "end": at(60)}
     for name, restored in (("a", {"restored": {"at": at(99), "host": "vm"}}), ("b", {})):
-        job_record.write(tmp_path / f"{name}.prov.json", {"program": name, **times, **restored})
+        job_record.write_record(tmp_path / f"{name}.prov.json", {"program": name, **times, **restored})
     (tmp_path / "broken.prov.json").write_text("{}")
     said = call(tmp_path, "--parquet", f"{tmp_path}/c.parquet", "--html", f"{tmp_path}/c.html")
     assert "from the cache: outputs of 1 jobs, which took 1 min to compute" in said
     assert "No program has run" in (tmp_path / "c.html").read_text()
-    assert table_io.read(tmp_path / "c.parquet", "costs").num_rows == 0
+    assert table_io.read_table(tmp_path / "c.parquet", "costs").num_rows == 0
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

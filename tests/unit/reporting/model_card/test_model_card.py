@@ -3,12 +3,12 @@
 import pandas as pd
 from huggingface_hub import ModelCard
 
-from medmim.config.run_config import load
+from medmim.config.run_config import load_config
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.reporting.model_card import licences
-from medmim.reporting.model_card.page import render
-from medmim.sources.terms import OWNERS
-from medmim.training.planning.architecture import REFERENCES
+from medmim.reporting.model_card.page import render_card
+from medmim.sources.terms import PROVIDERS
+from medmim.training.planning.architecture import REFERENCE_CONFIGS
 
 CFG = {
     "model": "med-mantis", "base": "mantis", "hub": "TIGER-Lab/Mantis-8B-siglip-llama3", "family": "mantis", "system": "",
@@ -39,7 +39,7 @@ def board() -> pd.DataFrame:
 
 
 def test_front_matter_and_scores() -> None:
-    text = render(CFG, HASHES, board())
+    text = render_card(CFG, HASHES, board())
     card = ModelCard(text)
     assert (
         card.data.base_model == CFG["hub"]
@@ -50,28 +50,32 @@ def test_front_matter_and_scores() -> None:
     assert results == {"Med-MIM temporal, closed": 0.5123, "Med-MIM odir, closed": 0.75}
     assert "| temporal | closed | Accuracy | 0.512 | 0.400 to 0.600 | 0.250 | 50 | 20 |" in text and "0.9" not in text
     assert "a" * 64 in text and "| lora_rank | 128 |" in text and "Synthetic" not in text
-    assert text == render(CFG, HASHES, board())
+    assert text == render_card(CFG, HASHES, board())
 
 
 def test_who_must_be_asked_is_said() -> None:
-    text = render(CFG, HASHES, None)
+    text = render_card(CFG, HASHES, None)
     assert "Not scored." in text and "may not be released publicly" in text and "Built with Meta Llama 3" in text
     assert "LUMIERE" not in text  # which it was not trained on
     assert ModelCard(text).data.eval_results is None
 
 
 def test_a_model_of_phantoms_says_so() -> None:
-    text = render(CFG | {"sources": {"embed": "phantom"}, "hub": None}, HASHES, None)
+    text = render_card(CFG | {"sources": {"embed": "phantom"}, "hub": None}, HASHES, None)
     assert "**Synthetic.**" in text and "synthetic" in ModelCard(text).data.tags and "EMBED" not in text
 
 
 def test_every_source_and_base_of_the_papers_config_has_its_terms() -> None:
-    config = load(WORKFLOW.parent / "config/config.yaml")
-    assert config.sources.keys() == OWNERS.keys()
-    assert {config.models[m.base].hub for m in config.models.values() if m.base} == licences.BASES.keys() == REFERENCES.keys()
+    config = load_config(WORKFLOW.parent / "config/config.yaml")
+    assert config.sources.keys() == PROVIDERS.keys()
+    assert (
+        {config.models[m.base].hub for m in config.models.values() if m.base}
+        == licences.BASE_LICENCES.keys()
+        == REFERENCE_CONFIGS.keys()
+    )
 
 
 def test_terms_are_whole() -> None:
-    for hub in licences.BASES:
-        for one in licences.of(dict.fromkeys(OWNERS, "local"), hub):
+    for hub in licences.BASE_LICENCES:
+        for one in licences.list_licences(dict.fromkeys(PROVIDERS, "local"), hub):
             assert one.terms and one.says and one.source and "|" not in one.terms + one.says + one.source, one

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from medmim.reporting.report.arranged import ABSENT, SIZE, Table, arranged
+from medmim.reporting.report.arranged import NOT_AVAILABLE, SIZE_ROW, PaperTable, build_paper_tables
 
 SETS = ("temporal", "held_in", "rad", "held_out", "medframeqa")
 VALUES = {"a_b": 0.5, "tuned": 0.625, "chance": 0.25}
@@ -25,9 +25,11 @@ def board(clean: int = 50) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def made(clean: int = 50) -> list[Table]:
+def made(clean: int = 50) -> list[PaperTable]:
     behind = [{"model": "a_b", "weights": "Some_One/a~b & c", "files": "0" * 12}]
-    return arranged(board(clean), ["a_b", "tuned"], paper={("tuned", "rad"): 0.7}, least=100, behind=behind)
+    return build_paper_tables(
+        board(clean), ["a_b", "tuned"], paper={("tuned", "rad"): 0.7}, min_open_items=100, provenance_rows=behind
+    )
 
 
 def test_sets_stand_in_the_order_of_the_paper_further_ones_last() -> None:
@@ -35,15 +37,15 @@ def test_sets_stand_in_the_order_of_the_paper_further_ones_last() -> None:
     assert list(closed.columns) == [
         ("Held-in", "Temporal"), ("Held-in", "all"), ("Held-out", "RAD"), ("Held-out", "all"), ("Held-out", "MedFrameQA"),
     ]  # fmt: skip
-    assert list(closed.index) == [SIZE, "a_b", "a_b, in the paper", "tuned", "tuned, in the paper", "chance"]
+    assert list(closed.index) == [SIZE_ROW, "a_b", "a_b, in the paper", "tuned", "tuned, in the paper", "chance"]
 
 
 def test_cells_have_their_interval_and_the_papers_figure_below() -> None:
     closed = made()[0].cells
     rad = closed[("Held-out", "RAD")]
-    assert rad[SIZE] == "50 / 20" and rad["tuned"] == "62.5 (40.0–75.0)" and rad["chance"] == "25.0"
-    assert rad["tuned, in the paper"] == "70.0" and rad["a_b, in the paper"] == ABSENT
-    assert (closed.loc["tuned, in the paper"] == ABSENT).sum() == len(SETS) - 1
+    assert rad[SIZE_ROW] == "50 / 20" and rad["tuned"] == "62.5 (40.0–75.0)" and rad["chance"] == "25.0"
+    assert rad["tuned, in the paper"] == "70.0" and rad["a_b, in the paper"] == NOT_AVAILABLE
+    assert (closed.loc["tuned, in the paper"] == NOT_AVAILABLE).sum() == len(SETS) - 1
 
 
 def test_the_best_is_bold_where_there_are_enough_questions() -> None:
@@ -56,11 +58,11 @@ def test_the_best_is_bold_where_there_are_enough_questions() -> None:
 def test_the_part_without_leakage_says_whether_it_is_all() -> None:
     assert "so this is the whole of it" in made()[1].note
     assert "Only questions that share neither" in made(clean=40)[1].note
-    assert made(clean=40)[1].cells.loc[SIZE].tolist() == ["40 / 20"] * len(SETS)
+    assert made(clean=40)[1].cells.loc[SIZE_ROW].tolist() == ["40 / 20"] * len(SETS)
 
 
 def test_latex_is_booktabs_and_escaped() -> None:
-    closed, *_, behind = (table.latex() for table in made())
+    closed, *_, behind = (table.to_latex() for table in made())
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\multicolumn{2}{c}{Held-in}", r"\textbf{62.5 (40.0--75.0)}"):
         assert rule in closed
     assert r"a\_b, in the paper & not available" in closed and r"95 \% intervals" in closed
@@ -70,7 +72,7 @@ def test_latex_is_booktabs_and_escaped() -> None:
 
 
 def test_markdown_tables_are_whole_and_escaped() -> None:
-    closed, *_, behind = (table.markdown() for table in made())
+    closed, *_, behind = (table.to_markdown() for table in made())
     assert {line.count("|") for line in closed.splitlines() if line.startswith("|")} == {len(SETS) + 2}
     assert "**62.5 (40.0–75.0)**" in closed and "## Closed questions" in closed
     assert r"Some\_One/a~b & c" in behind and r"a\_b" in closed

@@ -19,7 +19,7 @@ from medmim.common import files
 from medmim.reporting.report import page
 from medmim.tables import images, table_io
 
-REPORT = Path(page.__file__).parents[2] / "scripts" / "report.py"
+REPORT = Path(page.__file__).parents[3] / "scripts" / "report.py"
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -69,12 +69,12 @@ class Page(HTMLParser):
 
 
 def render(options: dict[str, Any], **cfg: Any) -> str:
-    return page.render(page.Files(**options), report_run.CFG | cfg, report_run.inputs(options))
+    return page.render_report(page.ReportFiles(**options), report_run.CFG | cfg, report_run.describe_inputs(options))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return report_run.write(tmp_path_factory.mktemp("run"))
+    return report_run.write_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def html(run: dict[str, Any]) -> str:
 
 def test_every_number_of_the_leaderboard_is_shown_with_interval_and_n(html: str) -> None:
     shown = [tuple(row) for row in Page(html).rows if len(row) == 11 and row[2] in ("closed", "open")]
-    expected = table_io.build("leaderboard", report_run.leaderboard()).to_pylist()
+    expected = table_io.build_table("leaderboard", report_run.make_leaderboard()).to_pylist()
     for row in expected:
         low, high = ("" if row[c] is None else f"{row[c]:.4f}" for c in ("ci_low", "ci_high"))
         names = tuple(row[c] for c in ("model", "set", "kind", "condition", "part", "metric"))
@@ -131,11 +131,11 @@ def test_the_headline_tells_the_gain_of_each_pair(html: str) -> None:
 
 
 def test_a_pair_that_gained_nothing_is_not_called_better(run: dict[str, Any], tmp_path: Path) -> None:
-    rows = report_run.leaderboard()
+    rows = report_run.make_leaderboard()
     for row in rows:
         if row["metric"] in ("accuracy_minus_base", "accuracy_minus_blind"):
             row |= {"value": 0.01, "ci_low": -0.04, "ci_high": 0.05}
-    table_io.write(tmp_path / "leaderboard.parquet", "leaderboard", rows)
+    table_io.write_table(tmp_path / "leaderboard.parquet", "leaderboard", rows)
     result = Page(render(run | {"leaderboard": tmp_path / "leaderboard.parquet"})).text["result"]
     assert "no change can be told" in result and "better" not in result
     assert "it is not shown to look at them" in result and ": it looks at them" not in result
@@ -173,15 +173,15 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)></bdi></styl
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    run = report_run.write(tmp_path, replies=dict.fromkeys(report_run.MODELS, HOSTILE))
+    run = report_run.write_run(tmp_path, replies=dict.fromkeys(report_run.MODELS, HOSTILE))
     for name in ("train", "benchmark"):
-        frame = table_io.frame(run[name], "qa")
+        frame = table_io.read_frame(run[name], "qa")
         frame[["question", "task"]] = HOSTILE
         frame["options"] = frame["options"].map(lambda o: [HOSTILE, *o[1:]] if len(o) else o)
-        table_io.write(run[name], "qa", frame)
-    answers = pd.concat([table_io.frame(p, "answers") for p in run["answers"]])
+        table_io.write_table(run[name], "qa", frame)
+    answers = pd.concat([table_io.read_frame(p, "answers") for p in run["answers"]])
     answers["status"] = HOSTILE
-    table_io.write(run["answers"][0], "answers", answers)
+    table_io.write_table(run["answers"][0], "answers", answers)
     (tmp_path / "audit.json").write_text(json.dumps({HOSTILE: {"records": 1, HOSTILE: HOSTILE, "letters": {HOSTILE: 1}}}))
     run |= {"answers": run["answers"][:1], "benchmark_audit": tmp_path / "audit.json"}
     config = {name: model | {"system": HOSTILE} for name, model in report_run.MODELS.items()}
@@ -206,7 +206,7 @@ def test_synthetic_is_said_when_it_is_so_and_only_then(run: dict[str, Any], synt
 
 
 def test_what_a_run_does_not_have_is_left_out(tmp_path: Path) -> None:
-    run = report_run.write(tmp_path, opened=False)
+    run = report_run.write_run(tmp_path, has_open_questions=False)
     parsed = Page(render(run | {"loss": [], "benchmark_audit": None, "images": []}))
     assert "This run has no open questions." in parsed.whole
     assert "This run trained no model." in parsed.whole
@@ -220,12 +220,12 @@ def test_a_run_without_pairs(run: dict[str, Any]) -> None:
     assert "No tuned model and its base are both in the leaderboard" in parsed.whole
     assert "mim-llava-med" in parsed.text["leaderboard"]
     with pytest.raises(table_io.TableError, match="nothing to picture"):
-        page.picture(page.Files(**run), report_run.CFG | {"models": alone})
+        page.render_summary_picture(page.ReportFiles(**run), report_run.CFG | {"models": alone})
 
 
 def test_a_run_without_blind_replies_does_not_speak_of_them(run: dict[str, Any], tmp_path: Path) -> None:
-    rows = [r for r in report_run.leaderboard() if r["condition"] == "plain" and r["metric"] != "accuracy_minus_blind"]
-    table_io.write(tmp_path / "leaderboard.parquet", "leaderboard", rows)
+    rows = [r for r in report_run.make_leaderboard() if r["condition"] == "plain" and r["metric"] != "accuracy_minus_blind"]
+    table_io.write_table(tmp_path / "leaderboard.parquet", "leaderboard", rows)
     parsed = Page(render(run | {"leaderboard": tmp_path / "leaderboard.parquet"}))
     assert "without" not in " ".join(parsed.text[None].split()) and "Without the images" not in parsed.text["result"]
     assert "images − blind" not in parsed.text["leaderboard"]
@@ -246,13 +246,15 @@ def test_examples_show_images_gold_replies_and_marks(html: str, run: dict[str, A
     assert "base wrong, tuned right" in first.whole
     qa_id = re.search(r"<code>(\w+)</code>", cards[0])
     assert qa_id
-    row = table_io.frame(run["benchmark"], "qa").set_index("qa_id").loc[qa_id[1]].to_dict()
+    row = table_io.read_frame(run["benchmark"], "qa").set_index("qa_id").loc[qa_id[1]].to_dict()
     index = int(row["answer_index"])
     assert row["question"].replace("<image>", "") in first.whole and "<image>" not in first.whole
     assert f"{'ABC'[index]}: {row['answer']}gold" in first.whole.replace(" gold", "gold")
     assert sum(tag == "img" for tag, _ in first.tags) == len(row["image_ids"])
-    replies = pd.concat([table_io.frame(p, "predictions") for p in run["predictions"]]).set_index(["qa_id", "model", "condition"])
-    answers = pd.concat([table_io.frame(p, "answers") for p in run["answers"]]).set_index(["qa_id", "model", "condition"])
+    replies = pd.concat([table_io.read_frame(p, "predictions") for p in run["predictions"]]).set_index(
+        ["qa_id", "model", "condition"]
+    )
+    answers = pd.concat([table_io.read_frame(p, "answers") for p in run["answers"]]).set_index(["qa_id", "model", "condition"])
     for model in report_run.MODELS:
         cells = next(r for r in first.rows if r and r[0] == model)
         for cell, condition in zip(cells[1:], ("plain", "blind"), strict=True):
@@ -262,25 +264,25 @@ def test_examples_show_images_gold_replies_and_marks(html: str, run: dict[str, A
 
 
 def test_large_images_are_scaled_down(tmp_path: Path) -> None:
-    run = report_run.write(tmp_path)
+    run = report_run.write_run(tmp_path)
     noise = np.random.default_rng(0).integers(0, 255, (900, 600), np.uint8)
-    rows = report_run.image_rows()
+    rows = report_run.make_image_rows()
     for row in rows:
-        row |= {"bytes": images.encode(noise)[1], "width": 600, "height": 900}
-    table_io.write(run["images"][0], "images", rows)
+        row |= {"bytes": images.encode_png(noise)[1], "width": 600, "height": 900}
+    table_io.write_table(run["images"][0], "images", rows)
     html = render(run)
     assert "data:image/jpeg;base64," in html and "data:image/png;base64," not in html
     assert len(html) < 3e6
-    picture = page.shown(images.ImageStore(run["images"]), rows[0]["image_id"])
+    picture = page.encode_example_image(images.ImageStore(run["images"]), rows[0]["image_id"])
     assert Image.open(io.BytesIO(base64.b64decode(picture["uri"].split(",")[1]))).size == (213, 320)
 
 
 def test_patients_in_training_and_benchmark_are_told(tmp_path: Path, html: str) -> None:
     assert "No patient is in both." in Page(html).whole
-    run = report_run.write(tmp_path)
-    frame = table_io.frame(run["train"], "qa")
-    frame.at[0, "patient_ids"] = [table_io.frame(run["benchmark"], "qa")["patient_ids"][0][0]]
-    table_io.write(run["train"], "qa", frame)
+    run = report_run.write_run(tmp_path)
+    frame = table_io.read_frame(run["train"], "qa")
+    frame.at[0, "patient_ids"] = [table_io.read_frame(run["benchmark"], "qa")["patient_ids"][0][0]]
+    table_io.write_table(run["train"], "qa", frame)
     assert "Patients with questions in both: 1." in Page(render(run)).whole
 
 
@@ -308,14 +310,14 @@ def test_a_broken_audit_is_refused(tmp_path: Path) -> None:
     for text in ("[1]", "{", '{"a": 1}'):
         (tmp_path / "audit.json").write_text(text)
         with pytest.raises(table_io.TableError, match=r"audit\.json: not the JSON of a benchmark audit"):
-            page.read_audit(tmp_path / "audit.json")
+            page.read_benchmark_audit(tmp_path / "audit.json")
 
 
 def test_the_program_writes_the_same_bytes_and_its_provenance(run: dict[str, Any], tmp_path: Path) -> None:
     found = []
     for seed in ("1", "2"):
         report, picture = tmp_path / seed / "report.html", tmp_path / seed / "report.png"
-        argv = [*report_run.argv(run, report, report_run.CFG), "--picture", str(picture)]
+        argv = [*report_run.build_argv(run, report, report_run.CFG), "--picture", str(picture)]
         env = os.environ | {"PYTHONHASHSEED": seed, "MPLCONFIGDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
         done = subprocess.run([sys.executable, str(REPORT), *argv], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -328,4 +330,4 @@ def test_the_program_writes_the_same_bytes_and_its_provenance(run: dict[str, Any
     assert {"medmim.reporting.report.page", "medmim.reporting.report.plots", "medmim.models.families.mantis"} <= set(
         record["code"]["modules"]
     )
-    assert record["code"]["modules"]["medmim/reporting/report/report.html.j2"] == files.sha256(page.TEMPLATE)
+    assert record["code"]["modules"]["medmim/reporting/report/report.html.j2"] == files.hash_file(page.TEMPLATE)

@@ -8,22 +8,22 @@ import report_run
 from medmim.common.errors import TableError
 from medmim.reporting import palette
 from medmim.reporting.report import page, plots
-from medmim.reporting.report.board import Board, Cell, Model, ordered, read_paper
-from medmim.reporting.report.contents import GAINED, MISSED, OPEN, choose, composition
+from medmim.reporting.report.board import Cell, Leaderboard, ScoredModel, read_paper_scores, sort_sets
+from medmim.reporting.report.contents import REASON_GAINED, REASON_MISSED, REASON_OPEN, choose_questions, count_composition
 
-PAIR = [Model("base", None, "base"), Model("tuned", "base", "tuned")]
+PAIR = [ScoredModel("base", None, "base"), ScoredModel("tuned", "base", "tuned")]
 
 
-def board(rows: list[dict[str, Any]]) -> Board:
-    return Board(pd.DataFrame(rows))
+def board(rows: list[dict[str, Any]]) -> Leaderboard:
+    return Leaderboard(pd.DataFrame(rows))
 
 
 def test_sets_are_ordered_and_unknown_ones_kept() -> None:
-    assert ordered(["odir", "held_out", "another", "temporal", "rad"]) == ["temporal", "rad", "odir", "another", "held_out"]
+    assert sort_sets(["odir", "held_out", "another", "temporal", "rad"]) == ["temporal", "rad", "odir", "another", "held_out"]
 
 
 def test_groups_split_held_in_from_held_out_with_the_sum_first() -> None:
-    groups = board(report_run.leaderboard()).groups("accuracy")
+    groups = board(report_run.make_leaderboard()).sets_by_sum("accuracy")
     assert groups == [
         ("held_in", ["held_in", "temporal", "reasoning", "comparison", "coreference"]),
         ("held_out", ["held_out", "rad", "odir"]),
@@ -31,7 +31,7 @@ def test_groups_split_held_in_from_held_out_with_the_sum_first() -> None:
 
 
 def test_a_cell_given_twice_is_refused() -> None:
-    row = report_run.cell("a", "rad", "accuracy", 0.5)
+    row = report_run.make_cell("a", "rad", "accuracy", 0.5)
     with pytest.raises(TableError, match="two rows for a, rad, accuracy, closed, plain"):
         board([row, row | {"value": 0.6}])
 
@@ -39,11 +39,11 @@ def test_a_cell_given_twice_is_refused() -> None:
 def test_models_follow_their_bases_whatever_the_order_of_the_config() -> None:
     config = dict(sorted(report_run.MODELS.items())) | {"extra": {"family": "chat"}, "absent": {"family": "chat"}}
     rows = [
-        *report_run.leaderboard(),
-        report_run.cell("extra", "rad", "accuracy", 0.5),
-        report_run.cell("new", "rad", "accuracy", 1.0),
+        *report_run.make_leaderboard(),
+        report_run.make_cell("extra", "rad", "accuracy", 0.5),
+        report_run.make_cell("new", "rad", "accuracy", 1.0),
     ]
-    found = [(m.name, m.role) for m in board(rows).models(config)]
+    found = [(m.name, m.role) for m in board(rows).list_models(config)]
     assert found == [
         ("llava-med", "base"),
         ("mim-llava-med", "tuned"),
@@ -57,8 +57,8 @@ def test_models_follow_their_bases_whatever_the_order_of_the_config() -> None:
 
 
 def test_a_tuned_model_whose_base_was_not_scored_stands_alone() -> None:
-    rows = [r for r in report_run.leaderboard() if r["model"] != "mantis"]
-    assert [m.role for m in board(rows).models(report_run.MODELS) if m.name == "med-mantis"] == ["other"]
+    rows = [r for r in report_run.make_leaderboard() if r["model"] != "mantis"]
+    assert [m.role for m in board(rows).list_models(report_run.MODELS) if m.name == "med-mantis"] == ["other"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_direction_of_a_difference(low: float | None, high: float | None, direct
 def test_figures_of_the_paper_are_read(tmp_path: Path) -> None:
     path = tmp_path / "paper.csv"
     path.write_text("\ufeffset,model,accuracy,note\nrad, llava-med ,45.5,table 2\nodir,llava-med,,\n", encoding="utf-8")
-    assert read_paper(path) == {("llava-med", "rad"): 0.455}
+    assert read_paper_scores(path) == {("llava-med", "rad"): 0.455}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_figures_of_the_paper_are_read(tmp_path: Path) -> None:
 def test_a_wrong_line_of_the_papers_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "paper.csv").write_text(text)
     with pytest.raises(TableError, match=message):
-        read_paper(tmp_path / "paper.csv")
+        read_paper_scores(tmp_path / "paper.csv")
 
 
 def items(*rows: tuple[str, str, str]) -> pd.DataFrame:
@@ -104,32 +104,32 @@ def rights(frame: pd.DataFrame, base: str, tuned: str) -> dict[str, pd.Series]:
 def test_examples_are_one_gained_one_missed_one_open_then_others() -> None:
     frame = items(("a", "t", "closed"), ("b", "t", "closed"), ("c", "u", "closed"), ("d", "u", "closed"), ("e", "t", "open"))
     right = rights(frame, "1010", "1100")
-    assert choose(frame, right, PAIR, 4) == [("b", GAINED), ("c", MISSED), ("e", OPEN), ("a", "")]
-    assert choose(frame.iloc[::-1], right, PAIR, 4) == choose(frame, right, PAIR, 4)
-    assert choose(frame, right, PAIR, 1) == [("b", GAINED)]
-    assert len(choose(frame, right, PAIR, 99)) == 5
+    assert choose_questions(frame, right, PAIR, 4) == [("b", REASON_GAINED), ("c", REASON_MISSED), ("e", REASON_OPEN), ("a", "")]
+    assert choose_questions(frame.iloc[::-1], right, PAIR, 4) == choose_questions(frame, right, PAIR, 4)
+    assert choose_questions(frame, right, PAIR, 1) == [("b", REASON_GAINED)]
+    assert len(choose_questions(frame, right, PAIR, 99)) == 5
 
 
 def test_examples_prefer_a_task_not_seen() -> None:
     frame = items(("a", "t", "closed"), ("b", "t", "closed"), ("c", "u", "closed"))
-    assert choose(frame, rights(frame, "000", "100"), PAIR, 2) == [("a", GAINED), ("c", MISSED)]
+    assert choose_questions(frame, rights(frame, "000", "100"), PAIR, 2) == [("a", REASON_GAINED), ("c", REASON_MISSED)]
 
 
 def test_examples_without_any_gain_or_miss() -> None:
     frame = items(("b", "t", "closed"), ("a", "t", "closed"))
-    assert choose(frame, rights(frame, "11", "11"), PAIR, 3) == [("a", ""), ("b", "")]
-    assert choose(frame, {}, [], 1) == [("a", "")]
+    assert choose_questions(frame, rights(frame, "11", "11"), PAIR, 3) == [("a", ""), ("b", "")]
+    assert choose_questions(frame, {}, [], 1) == [("a", "")]
 
 
 def test_composition_counts() -> None:
     rows = {
-        split: pd.DataFrame([report_run.question("temporal", n, "closed", split) for n in range(5)])
+        split: pd.DataFrame([report_run.make_question("temporal", n, "closed", split) for n in range(5)])
         for split in ("train", "benchmark")
     }
     rows["benchmark"] = pd.concat(
-        [rows["benchmark"], pd.DataFrame([report_run.question("rad", 0, "open", "benchmark")])], ignore_index=True
+        [rows["benchmark"], pd.DataFrame([report_run.make_question("rad", 0, "open", "benchmark")])], ignore_index=True
     )
-    found = composition(rows)
+    found = count_composition(rows)
     assert [(c.set, c.closed, c.open, c.patients) for c in found.sets["benchmark"]] == [("temporal", 5, 0, 3), ("rad", 0, 1, 1)]
     assert [(t.task, t.train, t.benchmark, t.open) for t in found.tasks] == [("lumiere_typeC", 5, 5, 0), ("vqa_rad", 0, 1, 1)]
     assert found.letters == {"train": {"A": 2, "B": 2, "C": 1}, "benchmark": {"A": 2, "B": 2, "C": 1}}
@@ -138,42 +138,49 @@ def test_composition_counts() -> None:
 
 
 def test_the_page_lists_the_files_it_was_made_from(tmp_path: Path) -> None:
-    run = report_run.write(tmp_path)
-    inputs = report_run.inputs(run)
-    html = page.render(page.Files(**run), report_run.CFG, inputs)
+    run = report_run.write_run(tmp_path)
+    inputs = report_run.describe_inputs(run)
+    html = page.render_report(page.ReportFiles(**run), report_run.CFG, inputs)
     origin = html[html.index('id="origin"') :]
     for name, found in inputs.items():
         assert (name.replace("_", " ") in origin) is bool(found)
         for file in found:
-            assert Path(file["path"]).name in origin and file["sha256"] in origin and page.size(file["bytes"]) in origin
+            assert Path(file["path"]).name in origin and file["sha256"] in origin and page.format_bytes(file["bytes"]) in origin
     assert tmp_path.as_posix() not in html
 
 
 def test_numbers_for_people() -> None:
-    assert (page.percent(0.71249), page.percent(-0.5)) == ("71.2", "−50.0")
-    assert [page.points(v) for v in (0.215, -0.215, 0.0, -0.0004)] == ["+21.5", "−21.5", "0.0", "0.0"]
+    assert (page.format_percent(0.71249), page.format_percent(-0.5)) == ("71.2", "−50.0")
+    assert [page.format_points(v) for v in (0.215, -0.215, 0.0, -0.0004)] == ["+21.5", "−21.5", "0.0", "0.0"]
     assert (
-        page.interval(Cell(0.5, None, None, 1, 1)) == "" and page.point_interval(Cell(0.1, -0.05, 0.2, 1, 1)) == "−5.0 to +20.0"
+        page.format_interval(Cell(0.5, None, None, 1, 1)) == ""
+        and page.format_point_interval(Cell(0.1, -0.05, 0.2, 1, 1)) == "−5.0 to +20.0"
     )
-    assert [page.size(n) for n in (0, 999, 1000, 123_456, 2_500_000_000)] == ["0 B", "999 B", "1.0 kB", "123 kB", "2.5 GB"]
-    assert page.printable("a\x07b\u202ec\nd") == "a\ufffdb\ufffdc\nd"
-    assert page.shortened("x" * 20, 5) == "xxxxx … [15 more characters]"
+    assert [page.format_bytes(n) for n in (0, 999, 1000, 123_456, 2_500_000_000)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "123 kB",
+        "2.5 GB",
+    ]
+    assert page.replace_control_characters("a\x07b\u202ec\nd") == "a\ufffdb\ufffdc\nd"
+    assert page.truncate_text("x" * 20, 5) == "xxxxx … [15 more characters]"
 
 
 def test_every_colour_of_a_plot_is_the_pages() -> None:
     assert palette.LIGHT.keys() == palette.DARK.keys()
     assert len(set(palette.LIGHT.values())) == len(palette.LIGHT)
-    lines = page.rows(board(report_run.leaderboard()), "mantis", "med-mantis")
-    svg = plots.comparison("med-mantis", lines)
+    lines = page.build_figure_rows(board(report_run.make_leaderboard()), "mantis", "med-mantis")
+    svg = plots.plot_comparison("med-mantis", lines)
     assert "#" not in svg.replace("url(#", "").replace('href="#', "")
     assert "var(--tuned)" in svg and "font-family" not in svg
-    assert svg == plots.comparison("med-mantis", lines)
+    assert svg == plots.plot_comparison("med-mantis", lines)
 
 
 def test_the_main_figure_holds_what_the_leaderboard_says() -> None:
-    lines = page.rows(board(report_run.leaderboard()), "mantis", "med-mantis")
-    assert [(r.set, r.head) for r in lines][:2] == [("held_in", True), ("temporal", False)]
+    lines = page.build_figure_rows(board(report_run.make_leaderboard()), "mantis", "med-mantis")
+    assert [(r.set, r.is_sum) for r in lines][:2] == [("held_in", True), ("temporal", False)]
     first = lines[0]
     assert first.tuned and first.base and first.blind and first.chance and first.majority and first.gain and first.sight
     assert (first.tuned.value, first.blind.value, first.chance.value) == (0.807, 0.31, 1 / 3)
-    assert ">+51</text>" in plots.comparison("x", lines)
+    assert ">+51</text>" in plots.plot_comparison("x", lines)

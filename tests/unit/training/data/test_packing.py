@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from medmim.common.errors import UserError
 from medmim.config.training import Tuning
 from medmim.models import weights
-from medmim.models.collate import at_labels, collate, pack
+from medmim.models.collate import collate_samples, pack_samples, restrict_loss_to_labels
 from medmim.models.families.base import Layout, Sample
 from medmim.tables.images import ImageStore
-from medmim.training.data.build_shards import samples
-from medmim.training.data.packing import batches, fullest, packs
-from medmim.training.finetune import _Batches, _Collator, adapt, plan
+from medmim.training.data.build_shards import build_samples
+from medmim.training.data.packing import find_fullest_subset, pack_batches, pack_epoch
+from medmim.training.finetune import _BatchCollator, _BatchDataset, make_trainable, plan_batches
 from small_models import write_model, write_tables
 
 FAMILIES = ["llava-med", "mantis"]
@@ -45,7 +45,7 @@ def paper(tokens: int, pairs: float, count: int = 4000) -> np.ndarray:
 )
 def test_packs_are_full(tokens: int, pairs: float, budget: int, fill: float) -> None:
     lengths = paper(tokens, pairs)
-    made = packs(lengths, 1, 0, budget)
+    made = pack_epoch(lengths, 1, 0, budget)
     assert sorted(np.concatenate(made).tolist()) == list(range(len(lengths)))
     sums = np.array([lengths[pack].sum() for pack in made])
     assert sums.max() <= budget and lengths.sum() / (len(made) * budget) > fill
@@ -61,7 +61,7 @@ def test_the_fullest_subset_is_found() -> None:
     for _ in range(50):
         lengths, room = rng.integers(1, 40, 9), int(rng.integers(0, 200))
         sums = [sum(lengths[k] for k in range(9) if chosen >> k & 1) for chosen in range(512)]
-        places = fullest(lengths.tolist(), room)
+        places = find_fullest_subset(lengths.tolist(), room)
         assert places == sorted(set(places), reverse=True)
         assert lengths[places].sum() == max(s for s in sums if s <= room)
 
@@ -69,20 +69,20 @@ def test_the_fullest_subset_is_found() -> None:
 def test_a_plan_is_a_pure_function_and_the_same_for_any_processes() -> None:
     lengths = paper(576, 0.8, 700)
     for epoch in (0, 1):
-        a, b = (packs(lengths, 5, epoch, 8192) for _ in range(2))
+        a, b = (pack_epoch(lengths, 5, epoch, 8192) for _ in range(2))
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-    first, second = (packs(lengths, 5, epoch, 8192) for epoch in (0, 1))
-    assert [p.tolist() for p in batches(lengths, 5, 8192, len(first) + 3)] == [p.tolist() for p in (*first, *second[:3])]
+    first, second = (pack_epoch(lengths, 5, epoch, 8192) for epoch in (0, 1))
+    assert [p.tolist() for p in pack_batches(lengths, 5, 8192, len(first) + 3)] == [p.tolist() for p in (*first, *second[:3])]
     recipe = {"max_steps": 9, "max_length": 2048, "pack_tokens": 8192}
-    alone = plan(Tuning(**recipe, accumulation=4), lengths, 5)
+    alone = plan_batches(Tuning(**recipe, accumulation=4), lengths, 5)
     for shared in ({"accumulation": 2, "processes": 2}, {"accumulation": 1, "processes": 4}):
-        assert [p.tolist() for p in plan(Tuning(**recipe, **shared), lengths, 5)] == [p.tolist() for p in alone]
-    assert len(plan(Tuning(epochs=2, accumulation=8), lengths, 5)) == -(-2 * len(first) // 8) * 8
+        assert [p.tolist() for p in plan_batches(Tuning(**recipe, **shared), lengths, 5)] == [p.tolist() for p in alone]
+    assert len(plan_batches(Tuning(epochs=2, accumulation=8), lengths, 5)) == -(-2 * len(first) // 8) * 8
 
 
 def test_a_sample_that_fits_no_pack_is_said() -> None:
     with pytest.raises(UserError, match="a training sample has 1928 tokens, more than pack_tokens 1024"):
-        packs(np.array([100, 1928]), 1, 0, 1024)
+        pack_epoch(np.array([100, 1928]), 1, 0, 1024)
     with pytest.raises(ValueError, match="pack_tokens 1024 is less than max_length 2048"):
         Tuning(pack_tokens=1024, max_length=2048)
     with pytest.raises(ValueError, match="batch is for trainings without packing"):
@@ -95,18 +95,21 @@ class Family:
     def __init__(self, folder: Path, name: str) -> None:
         _, images, asked = write_tables(folder)
         write_model(folder / name, name)
-        self.name, self.folder, self.layout = name, folder / name, Layout.open(name, folder / name)
+        self.name, self.folder, self.layout = name, folder / name, Layout.from_folder(name, folder / name)
         store = ImageStore([images])
-        rows, _ = samples(asked, self.layout, store, system="", max_length=512)
+        rows, _ = build_samples(asked, self.layout, store, system="", max_length=512)
         self.samples = [
-            Sample(r["input_ids"], r["labels"], [self.layout.pixels(store.image(i)) for i in r["image_ids"]]) for r in rows
+            Sample(r["input_ids"], r["labels"], [self.layout.preprocess_image(store.read_image(i)) for i in r["image_ids"]])
+            for r in rows
         ]
 
     def model(self, **tuning: Any) -> torch.nn.Module:
         """In training, LoRA's second factors not zero, as they begin."""
         torch.manual_seed(1)
-        model = adapt(
-            weights.load(self.folder, family=self.name), Tuning(lora_rank=4, lora_dropout=0.0, precision="fp32", **tuning), "b"
+        model = make_trainable(
+            weights.load_model(self.folder, family=self.name),
+            Tuning(lora_rank=4, lora_dropout=0.0, precision="fp32", **tuning),
+            "b",
         )
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -148,23 +151,23 @@ def assert_same(a: tuple[float, dict[str, torch.Tensor]], b: tuple[float, dict[s
 def test_a_pack_teaches_what_its_samples_teach_one_at_a_time(family: Family, checkpointing: bool) -> None:
     """Loss and the gradient of every weight of LoRA and projector; the head's work only where labels are."""
     alone, packed = family.model(packing=False), family.model()
-    one = learned(alone, [collate(family.layout, [s]) for s in family.samples])
-    assert_same(one, learned(alone, [collate(family.layout, family.samples)]))
-    assert_same(one, learned(alone, [at_labels(collate(family.layout, family.samples))]))
+    one = learned(alone, [collate_samples(family.layout, [s]) for s in family.samples])
+    assert_same(one, learned(alone, [collate_samples(family.layout, family.samples)]))
+    assert_same(one, learned(alone, [restrict_loss_to_labels(collate_samples(family.layout, family.samples))]))
     if checkpointing:
         packed.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
     order = np.random.default_rng(2).permutation(len(family.samples))
     for parts in (1, 3):
         made = [[family.samples[i] for i in part] for part in np.array_split(order, parts)]
-        assert_same(one, learned(packed, [at_labels(pack(family.layout, part)) for part in made]))
+        assert_same(one, learned(packed, [restrict_loss_to_labels(pack_samples(family.layout, part)) for part in made]))
 
 
 def test_full_fine_tuning_learns_the_same_from_packs(family: Family) -> None:
     models = {packing: family.model(method="full", packing=packing) for packing in (False, True)}
     trained = {n for n, p in models[True].named_parameters() if p.requires_grad}
     assert trained == {n for n, _ in models[True].named_parameters() if "vision_tower" not in n}
-    one = learned(models[False], [collate(family.layout, [s]) for s in family.samples])
-    assert_same(one, learned(models[True], [at_labels(pack(family.layout, family.samples))]))
+    one = learned(models[False], [collate_samples(family.layout, [s]) for s in family.samples])
+    assert_same(one, learned(models[True], [restrict_loss_to_labels(pack_samples(family.layout, family.samples))]))
 
 
 @torch.no_grad()
@@ -172,16 +175,16 @@ def test_a_sample_changes_nothing_for_its_neighbours(family: Family) -> None:
     """Neither its words nor its images; and what transformers itself makes of restarting positions is the same."""
     model = family.model().eval()
     given = family.samples[1:5]
-    before = model(**pack(family.layout, given)).logits[0]
+    before = model(**pack_samples(family.layout, given)).logits[0]
     changed = given[1]
     ids = np.array(changed.input_ids)
     ids[-3] = (ids[-3] + 1) % 50
     other = Sample(ids, changed.labels, [255 - p for p in changed.pixels])
-    after = model(**pack(family.layout, [given[0], other, *given[2:]])).logits[0]
-    first, second = np.cumsum([family.layout.length(s.input_ids) for s in given])[:2]
+    after = model(**pack_samples(family.layout, [given[0], other, *given[2:]])).logits[0]
+    first, second = np.cumsum([family.layout.count_tokens(s.input_ids) for s in given])[:2]
     assert torch.equal(before[:first], after[:first]) and torch.equal(before[second:], after[second:])
     assert not torch.equal(before[first:second], after[first:second])
-    batch = pack(family.layout, given)
+    batch = pack_samples(family.layout, given)
     del batch["sample_lengths"]
     masked = family.model(packing=False).eval()(**batch, use_cache=False).logits[0]
     torch.testing.assert_close(before, masked, rtol=1e-4, atol=1e-4)
@@ -194,7 +197,7 @@ def test_the_head_works_where_labels_are(family: Family) -> None:
     model = family.model()
     rows: list[int] = []
     model.get_base_model().lm_head.register_forward_hook(lambda module, given, logits: rows.append(logits.shape[-2]))
-    batch = at_labels(pack(family.layout, family.samples))
+    batch = restrict_loss_to_labels(pack_samples(family.layout, family.samples))
     assert model(**batch).loss.isfinite()
     wanted = sum(sum(label >= 0 for label in s.labels) for s in family.samples)
     assert rows == [wanted] and batch["labels"].shape == (wanted,) and wanted < batch["input_ids"].shape[1] / 4
@@ -203,25 +206,25 @@ def test_the_head_works_where_labels_are(family: Family) -> None:
 def test_a_first_token_is_nobodys_label(family: Family) -> None:
     """Else the last token of the sample before it would be taught to foresee it."""
     odd = Sample(family.samples[0].input_ids, family.samples[0].input_ids, [])
-    batch = at_labels(pack(family.layout, [odd, odd]))
+    batch = restrict_loss_to_labels(pack_samples(family.layout, [odd, odd]))
     assert len(batch["labels"]) == 2 * (len(odd.input_ids) - 1) and len(family.samples[0].pixels) == 0
 
 
 def test_workers_change_nothing(family: Family) -> None:
     planned = [np.array(b) for b in ([3, 1], [0], [2, 5, 4], [6, 7])]
-    data = _Batches(family.samples, planned)
-    made = [list(DataLoader(data, 1, collate_fn=_Collator(family.layout, True), num_workers=workers)) for workers in (0, 2)]
+    data = _BatchDataset(family.samples, planned)
+    made = [list(DataLoader(data, 1, collate_fn=_BatchCollator(family.layout, True), num_workers=workers)) for workers in (0, 2)]
     assert len(made[0]) == 4
     for a, b in zip(*made, strict=True):
         assert a.keys() == b.keys() and a["sample_lengths"] == b["sample_lengths"]
         assert all(torch.equal(a[n], b[n]) for n in a if isinstance(a[n], torch.Tensor))
-    assert pickle.loads(pickle.dumps(_Collator(family.layout, True)))([family.samples[:2]]).keys() == made[0][0].keys()
+    assert pickle.loads(pickle.dumps(_BatchCollator(family.layout, True)))([family.samples[:2]]).keys() == made[0][0].keys()
 
 
 def test_workers_leave_sigterm_to_the_training(family: Family) -> None:
     """SLURM sends it to all processes of a job, and the training still needs batches to end its step."""
-    data = _Batches(family.samples, [np.array([n]) for n in range(8)])
-    batches_ = iter(DataLoader(data, 1, collate_fn=_Collator(family.layout, True), num_workers=1, prefetch_factor=2))
+    data = _BatchDataset(family.samples, [np.array([n]) for n in range(8)])
+    batches_ = iter(DataLoader(data, 1, collate_fn=_BatchCollator(family.layout, True), num_workers=1, prefetch_factor=2))
     next(batches_)
     [worker] = active_children()
     assert worker.pid is not None

@@ -15,15 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig, MistralConfig, PretrainedConfig, SiglipVisionConfig
 
 from medmim.common.errors import UserError
-from medmim.config.run_config import load
+from medmim.config.run_config import load_config
 from medmim.config.training import Tuning
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
-from medmim.training.finetune import adapt
+from medmim.training.finetune import make_trainable
 from medmim.training.planning import architecture, memory, meta_model
-from medmim.training.planning.architecture import REFERENCES, Architecture, UnknownArchitecture
-from medmim.training.planning.gpu_types import named
-from small_models import run
+from medmim.training.planning.architecture import REFERENCE_CONFIGS, Architecture, UnknownArchitectureError
+from medmim.training.planning.gpu_types import find_gpu_type
+from small_models import run_program
 
 PUBLISHED = {
     # base, its tower, its language model with the vocabulary it was published with
@@ -52,23 +52,23 @@ IMAGES, TEXT, LABELS = 4, 60, 20
 
 
 def small(kind: str) -> Architecture:
-    return Architecture.read(SMALL[kind], kind)
+    return Architecture.from_config(SMALL[kind], kind)
 
 
 @pytest.mark.parametrize("hub", PUBLISHED)
 def test_the_published_sizes(hub: str) -> None:
     """Of the hub's pages and the owners' papers; and of the very model, built without its weights."""
-    config, source = REFERENCES[hub]
+    config, source = REFERENCE_CONFIGS[hub]
     whole, tower, language, vocabulary = PUBLISHED[hub]
-    counted = Architecture.read(config, source)
-    alone = Architecture.read(config | {"text_config": config["text_config"] | {"vocab_size": vocabulary}}, source)
-    assert (counted.parameters, counted.tower.parameters, alone.language.parameters) == (whole, tower, language)
-    model = meta_model.empty(config)
-    assert meta_model.count(model) == whole and meta_model.count(model.model.vision_tower) == tower
+    counted = Architecture.from_config(config, source)
+    alone = Architecture.from_config(config | {"text_config": config["text_config"] | {"vocab_size": vocabulary}}, source)
+    assert (counted.parameter_count, counted.tower.parameter_count, alone.language.parameter_count) == (whole, tower, language)
+    model = meta_model.build_empty_model(config)
+    assert meta_model.count_parameters(model) == whole and meta_model.count_parameters(model.model.vision_tower) == tower
     tuning = paper().tuning
-    adapted = meta_model.adapted(config, tuning)
-    own = memory.trained(counted, tuning)
-    assert (meta_model.count(adapted, trained=True), meta_model.count(adapted)) == (own, whole + own)
+    adapted = meta_model.build_adapted_model(config, tuning)
+    own = memory.count_trained(counted, tuning)
+    assert (meta_model.count_parameters(adapted, trained=True), meta_model.count_parameters(adapted)) == (own, whole + own)
 
 
 @pytest.mark.parametrize("config", [
@@ -78,41 +78,43 @@ def test_the_published_sizes(hub: str) -> None:
     SMALL["siglip"] | {"text_config": SMALL["siglip"]["text_config"] | {"head_dim": 24}},
 ])  # fmt: skip
 def test_any_other_sizes(config: dict[str, Any]) -> None:
-    counted = Architecture.read(config, "here")
-    model = meta_model.empty(config)
-    assert counted.parameters == meta_model.count(model) and counted.tower.parameters == meta_model.count(
-        model.model.vision_tower
-    )
-    lora = meta_model.adapted(config, Tuning(**RECIPE))
-    assert meta_model.count(lora, trained=True) == counted.language.lora(16) + counted.projector
+    counted = Architecture.from_config(config, "here")
+    model = meta_model.build_empty_model(config)
+    assert counted.parameter_count == meta_model.count_parameters(
+        model
+    ) and counted.tower.parameter_count == meta_model.count_parameters(model.model.vision_tower)
+    lora = meta_model.build_adapted_model(config, Tuning(**RECIPE))
+    assert meta_model.count_parameters(lora, trained=True) == counted.language.lora_parameters(16) + counted.projector_parameters
 
 
 def test_what_a_config_leaves_out_is_what_transformers_fills_in() -> None:
     kinds: list[type[PretrainedConfig]] = [CLIPVisionConfig, SiglipVisionConfig, LlamaConfig, MistralConfig]
     for kind in kinds:
         filled = kind()
-        for key, value in architecture.DEFAULTS[kind.model_type].items():
+        for key, value in architecture.CONFIG_DEFAULTS[kind.model_type].items():
             default = filled.num_attention_heads if key == "num_key_value_heads" and value is None else value
             assert getattr(filled, key) == default, (kind, key)
 
 
 def test_what_is_not_counted_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UnknownArchitecture, match="qwen2_vl"):
-        Architecture.read({"model_type": "qwen2_vl"}, "here")
-    with pytest.raises(UnknownArchitecture, match="here: a gpt2"):
-        Architecture.read(SMALL["clip"] | {"text_config": {"model_type": "gpt2"}}, "here")
-    with pytest.raises(UnknownArchitecture, match="biases"):
-        Architecture.read(SMALL["siglip"] | {"text_config": SMALL["siglip"]["text_config"] | {"attention_bias": True}}, "here")
-    with pytest.raises(UnknownArchitecture, match=r"some/model has no config\.json"):
-        architecture.found("some/model", tmp_path)
+    with pytest.raises(UnknownArchitectureError, match="qwen2_vl"):
+        Architecture.from_config({"model_type": "qwen2_vl"}, "here")
+    with pytest.raises(UnknownArchitectureError, match="here: a gpt2"):
+        Architecture.from_config(SMALL["clip"] | {"text_config": {"model_type": "gpt2"}}, "here")
+    with pytest.raises(UnknownArchitectureError, match="biases"):
+        Architecture.from_config(
+            SMALL["siglip"] | {"text_config": SMALL["siglip"]["text_config"] | {"attention_bias": True}}, "here"
+        )
+    with pytest.raises(UnknownArchitectureError, match=r"some/model has no config\.json"):
+        architecture.find_config("some/model", tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UnknownArchitecture, match="no JSON"):
-        architecture.found("some/model", tmp_path)
+    with pytest.raises(UnknownArchitectureError, match="no JSON"):
+        architecture.find_config("some/model", tmp_path)
 
 
 def real(kind: str, tuning: Tuning) -> Any:
     """The model with numbers, its types as DeepSpeed makes them."""
-    made = meta_model.empty(SMALL[kind]).to_empty(device="cpu")
+    made = meta_model.build_empty_model(SMALL[kind]).to_empty(device="cpu")
     for tensor in itertools.chain(made.parameters(), made.buffers()):
         torch.nn.init.uniform_(tensor, -0.05, 0.05) if tensor.is_floating_point() else tensor.zero_()
     for module in made.modules():  # positions, which nothing fills on the meta device
@@ -121,7 +123,7 @@ def real(kind: str, tuning: Tuning) -> Any:
     if tuning.method == "full":
         made.model.vision_tower.requires_grad_(False)
         return made.train()
-    adapted = adapt(made, tuning, "").to(torch.bfloat16).train()
+    adapted = make_trainable(made, tuning, "").to(torch.bfloat16).train()
     made.set_attn_implementation("sdpa")
     return adapted
 
@@ -165,9 +167,9 @@ def test_flops_are_what_torch_counts(kind: str, checkpointed: bool, method: str)
         checkpoint(llava)
     with FlopCounterMode(display=False) as counter:
         step(model).backward()
-    assert meta_model.count(model, trained=True) == memory.trained(counted, tuning)
-    planned = memory.flops(counted, tuning, **sums(counted))
-    again = planned.recomputed + counted.language.attention(sums(counted)["squares"]) / 2 if checkpointed else 0
+    assert meta_model.count_parameters(model, trained=True) == memory.count_trained(counted, tuning)
+    planned = memory.count_flops(counted, tuning, **sums(counted))
+    again = planned.recomputed + counted.language.attention_flops(sums(counted)["squares"]) / 2 if checkpointed else 0
     assert counter.get_total_flops() == planned.language + planned.attention + planned.projector + planned.vision + again
 
 
@@ -202,23 +204,23 @@ def test_memory_is_what_torch_holds(kind: str, recipe: dict[str, Any]) -> None:
     llava = llava_of(model)
     if tuning.gradient_checkpointing:
         checkpoint(llava)
-    batch = memory.Batch(tokens=sums(counted)["tokens"], images=IMAGES, labels=LABELS)
+    batch = memory.PeakBatch(tokens=sums(counted)["tokens"], images=IMAGES, labels=LABELS)
     seen: list[int] = []
     llava.lm_head.register_forward_pre_hook(lambda *_: seen.append(live.now))
     live = Live([*model.parameters(), *model.buffers()])
     with live:
         step(model).backward()
-    own = memory.trained(counted, tuning)
+    own = memory.count_trained(counted, tuning)
     assert live.now == 2 * own  # after it, nothing is left but the gradients
     # Beside what is kept for the backward pass: pixels and ids, the result of the layers, and its part that the head takes.
     b, w, side = 2, counted.language.width, SMALL[kind]["vision_config"]["image_size"]
     given = IMAGES * 3 * side**2 * b + TEXT * 8 + LABELS * 16 + (batch.tokens + LABELS) * b * w
-    kept = memory.kept(counted, tuning, batch)
+    kept = memory.stored_activation_bytes(counted, tuning, batch)
     if tuning.lora_dropout and not tuning.gradient_checkpointing:  # on a CPU the masks are as wide as what they mask
-        kept += batch.tokens * counted.language.layers * sum(i for i, _ in counted.language.linears.values())
+        kept += batch.tokens * counted.language.layers * sum(i for i, _ in counted.language.linear_shapes.values())
     # Checkpointing holds the generators' states besides, 5 KB a layer.
     assert seen[0] == pytest.approx(kept + given, rel=0.08 if tuning.gradient_checkpointing else 0.03)
-    allowed = memory.activations(counted, tuning, batch)
+    allowed = memory.peak_activation_bytes(counted, tuning, batch)
     assert 0.8 * allowed < live.peak < 1.2 * (allowed + 2 * own)  # gradients come as what is kept goes
 
 
@@ -230,27 +232,29 @@ def test_optimizer_and_gradients_are_what_torch_allocates() -> None:
     step(model).backward()
     optimizer.step()
     moments = [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
-    planned = memory.memory(small("clip"), tuning, memory.Batch(tokens=1, images=0, labels=0))
+    planned = memory.estimate_memory(small("clip"), tuning, memory.PeakBatch(tokens=1, images=0, labels=0))
     assert sum(t.nbytes for t in moments) == planned.optimizer
     assert sum(p.grad.nbytes for p in weights) == planned.gradients
     assert sum(p.nbytes for p in model.parameters()) == planned.weights
 
 
-def paper(**changes: object) -> memory.Plan:
+def paper(**changes: object) -> memory.TrainingPlan:
     """Med-Mantis at the paper's scale, on four H100."""
-    built = Architecture.read(*REFERENCES["TIGER-Lab/Mantis-8B-siglip-llama3"])
+    built = Architecture.from_config(*REFERENCE_CONFIGS["TIGER-Lab/Mantis-8B-siglip-llama3"])
     tuning = Tuning(accumulation=8, gradient_checkpointing=True, zero_stage=2, max_length=8192, gpus=4)
-    return memory.plan(built, tuning.model_copy(update=changes), memory.expected({}, built.image_tokens))
+    return memory.plan_training(built, tuning.model_copy(update=changes), memory.estimate_workload({}, built.image_tokens))
 
 
 def test_the_shipped_recipes_fit_what_they_name() -> None:
-    config = load(WORKFLOW.parent / "config/config.yaml")
+    config = load_config(WORKFLOW.parent / "config/config.yaml")
     tuned = {name: model for name, model in config.models.items() if model.base}
     for name, model in tuned.items():
-        built = Architecture.read(*architecture.found(config.models[model.base].hub))
-        planned = memory.plan(built, model.tuning, memory.expected(config.qa.train.model_dump(), built.image_tokens))
+        built = Architecture.from_config(*architecture.find_config(config.models[model.base].hub))
+        planned = memory.plan_training(
+            built, model.tuning, memory.estimate_workload(config.qa.train.model_dump(), built.image_tokens)
+        )
         assert model.tuning.gpu_memory_gb and planned.memory.total < model.tuning.gpu_memory_gb * memory.GIB
-        memory.require(planned, name)
+        memory.require_gpu_memory(planned, name)
     assert tuned.keys() == {"med-mantis", "mim-llava-med"}
 
 
@@ -260,7 +264,7 @@ def test_zero_shares_out_what_it_says() -> None:
     assert [m.optimizer for m in by.values()] == [3 * own] * 3  # 12 bytes over 4 GPUs
     assert [m.gradients for m in by.values()] == [2 * own, own // 2, own // 2]
     assert by[1].weights == by[2].weights == 2 * (8_480_007_232 + own) == 4 * by[3].weights
-    assert by[3].buffers - by[2].buffers == 2 * memory.LIVE
+    assert by[3].buffers - by[2].buffers == 2 * memory.MAX_LIVE_PARAMETERS
 
 
 def test_the_papers_plan() -> None:
@@ -268,30 +272,30 @@ def test_the_papers_plan() -> None:
     assert planned.workload.samples == 83_200 and planned.workload.tokens / 83_200 == pytest.approx(1650, rel=0.01)
     assert planned.memory.total < 80 * memory.GIB < paper(gradient_checkpointing=False).memory.total
     # Published for Llama-3-8B by LoRA: 32.2 GFLOPs a token at 4 a parameter; here the head runs where labels are alone.
-    assert 28e9 < planned.flops.language / planned.tokens < 32.2e9
-    hours = planned.gpu_hours(named("NVIDIA H100 80GB HBM3"))
+    assert 28e9 < planned.flops.language / planned.total_tokens < 32.2e9
+    hours = planned.gpu_hours(find_gpu_type("NVIDIA H100 80GB HBM3"))
     assert 3 < hours < 6 and hours == pytest.approx(planned.flops.executed / (989e12 * 0.4) / 3600)
     assert planned.steps == -(-planned.batches // 32)
 
 
 def test_what_can_not_fit_is_refused_with_what_would() -> None:
     fits = paper(gpu_memory_gb=80)
-    memory.require(fits, "med-mantis")
-    memory.require(paper(), "med-mantis")  # it does not say what it has
+    memory.require_gpu_memory(fits, "med-mantis")
+    memory.require_gpu_memory(paper(), "med-mantis")  # it does not say what it has
     with pytest.raises(UserError) as refused:
-        memory.require(paper(gpu_memory_gb=80, gradient_checkpointing=False), "med-mantis")
+        memory.require_gpu_memory(paper(gpu_memory_gb=80, gradient_checkpointing=False), "med-mantis")
     said = str(refused.value)
     assert "models.med-mantis.tuning" in said and "weights 16.5" in said and "gradient_checkpointing: true" in said
-    for variant in memory.variants(paper(gradient_checkpointing=False), 80 * memory.GIB):
+    for variant in memory.find_variants(paper(gradient_checkpointing=False), 80 * memory.GIB):
         assert variant.plan.memory.total <= 80 * memory.GIB and variant.changes
     with pytest.raises(UserError, match="more GPUs, or larger ones"):
-        memory.require(paper(gpu_memory_gb=4), "med-mantis")
+        memory.require_gpu_memory(paper(gpu_memory_gb=4), "med-mantis")
 
 
 def test_a_faster_recipe_is_named_where_there_is_room() -> None:
-    better = memory.faster(paper(), 80 * memory.GIB)
+    better = memory.find_faster(paper(), 80 * memory.GIB)
     assert better is not None and better.changes == {"gradient_checkpointing": False, "max_length": 4096}
-    assert memory.faster(better.plan, 80 * memory.GIB) is None
+    assert memory.find_faster(better.plan, 80 * memory.GIB) is None
 
 
 def test_lengths_of_samples_that_are_there(tmp_path: Path) -> None:
@@ -300,36 +304,36 @@ def test_lengths_of_samples_that_are_there(tmp_path: Path) -> None:
          "image_ids": ["a"] * (n % 3), "length": 100 + n}
         for n in range(6)
     ]  # fmt: skip
-    table_io.write(tmp_path / "samples.parquet", "samples", rows)
-    found = memory.measured(tmp_path / "samples.parquet")
+    table_io.write_table(tmp_path / "samples.parquet", "samples", rows)
+    found = memory.measure_workload(tmp_path / "samples.parquet")
     assert (found.samples, found.tokens, found.images, found.labels, found.longest) == (6, 615, 6, 9, 105)
     assert found.squares == sum((100 + n) ** 2 for n in range(6)) and found.measured
 
 
 def test_a_runs_gpu_hours_are_those_of_its_trainings(tmp_path: Path) -> None:
-    run_ = load(WORKFLOW.parent / "config/config.yaml")
-    models, asked, gpu = run_.model_dump()["models"], run_.qa.train.model_dump(), named("H100")
+    run_ = load_config(WORKFLOW.parent / "config/config.yaml")
+    models, asked, gpu = run_.model_dump()["models"], run_.qa.train.model_dump(), find_gpu_type("H100")
     assert gpu is not None
     tuned = [name for name, model in models.items() if model["base"]]
-    each = {name: memory.of_run(models, name, tmp_path, asked)[0].gpu_hours(gpu) for name in tuned}
-    lines = memory.hours(models, tmp_path, asked, gpu)
+    each = {name: memory.plan_run_training(models, name, tmp_path, asked)[0].gpu_hours(gpu) for name in tuned}
+    lines = memory.format_gpu_hours(models, tmp_path, asked, gpu)
     assert [line.split(" (")[0] for line in lines[:-1]] == [f"GPU hours, {name}: {hours:,.1f}" for name, hours in each.items()]
     assert lines[-1] == f"GPU hours of all trainings: {sum(each.values()):,.1f}" and len(each) == 2
     first = models[tuned[0]]
     models[first["base"]] = models[first["base"]] | {"hub": "owner/other"}
-    lines = memory.hours(models, tmp_path, asked, gpu)
+    lines = memory.format_gpu_hours(models, tmp_path, asked, gpu)
     assert lines[0].startswith(f"GPU hours, {tuned[0]}: not known: owner/other has no config.json")
     assert lines[-1] == f"GPU hours of all trainings: {each[tuned[1]]:,.1f} and those of {tuned[0]}"
     for name in tuned:
         models[name]["tuning"]["gpus"] = 0
-    assert memory.hours(models, tmp_path, asked, gpu) == ["GPU hours: none, no model is tuned on a GPU"]
+    assert memory.format_gpu_hours(models, tmp_path, asked, gpu) == ["GPU hours: none, no model is tuned on a GPU"]
 
 
 def test_gpus_by_their_names() -> None:
     names = {"NVIDIA H100 80GB HBM3": "H100", "NVIDIA H100 PCIe": "H100 PCIe", "NVIDIA A100-SXM4-80GB": "A100", "h200": "H200",
              "NVIDIA A100-PCIE-40GB": "A100 40GB", "NVIDIA L40S": "L40S"}  # fmt: skip
-    assert {name: gpu.name for name in names if (gpu := named(name))} == names
-    assert named("Radeon VII") is None
+    assert {name: gpu.name for name in names if (gpu := find_gpu_type(name))} == names
+    assert find_gpu_type("Radeon VII") is None
 
 
 def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,7 +347,7 @@ def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     }  # fmt: skip
     config = {"run": "r", "results": str(tmp_path), "sources": sources, "models": models, "qa": {"train": {"temporal": 50}}}
     (tmp_path / "config.yaml").write_text(json.dumps(config))
-    run(monkeypatch, "plan_training.py", config=tmp_path / "config.yaml", json=tmp_path / "plan.json", gpu="H200")
+    run_program(monkeypatch, "plan_training.py", config=tmp_path / "config.yaml", json=tmp_path / "plan.json", gpu="H200")
     said = capsys.readouterr().out
     assert (
         f"LoRA of rank 16, {tmp_path}/config.json" in said
@@ -351,8 +355,8 @@ def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     )
     figures = json.loads((tmp_path / "plan.json").read_text())
     assert figures.keys() == {"own"} and figures["own"]["fits"] and figures["own"]["gpu"] == "H200"
-    assert figures["own"]["parameters"] == small("clip").parameters
+    assert figures["own"]["parameters"] == small("clip").parameter_count
     with pytest.raises(SystemExit):
-        run(monkeypatch, "plan_training.py", config=tmp_path / "config.yaml", models=["base"])
+        run_program(monkeypatch, "plan_training.py", config=tmp_path / "config.yaml", models=["base"])
     with pytest.raises(SystemExit):
-        run(monkeypatch, "plan_training.py", config=tmp_path / "config.yaml", gpu="abacus")
+        run_program(monkeypatch, "plan_training.py", config=tmp_path / "config.yaml", gpu="abacus")

@@ -15,16 +15,16 @@ from typing import Any
 
 from medmim.common import files
 from medmim.common.errors import UserError
-from medmim.questions.prompt import blind
+from medmim.questions.prompt import strip_placeholders
 from medmim.questions.row import question_row
-from medmim.questions.validation import problems
-from medmim.sources.base import Rejection, Rendered, rendered
+from medmim.questions.validation import check_row
+from medmim.sources.base import Rejection, RenderedImage, render_image
 from medmim.sources.readers import raster
 
 STAGE = "import_heldout"
-FEWEST = 2
+MIN_IMAGES = 2
 """Images: the benchmark is of questions about several."""
-AHEAD = 16
+PREFETCH_PER_THREAD = 16
 """Questions a thread whose images wait in memory."""
 
 
@@ -51,21 +51,21 @@ class Case:
 Adapter = Callable[[Path], Iterable[Case | Rejection]]
 
 
-def letter(text: object, count: int) -> int:
+def letter_index(answer: object, count: int) -> int:
     """Index of an answer's letter among `count` options. Raises ValueError."""
-    index = ord(text) - ord("A") if isinstance(text, str) and len(text) == 1 else -1
+    index = ord(answer) - ord("A") if isinstance(answer, str) and len(answer) == 1 else -1
     if not 0 <= index < count:
-        raise ValueError(f"the answer is {text!r}, no letter of its {count} options")
+        raise ValueError(f"the answer is {answer!r}, no letter of its {count} options")
     return index
 
 
-def slug(text: str) -> str:
+def make_slug(text: str) -> str:
     """A word for names: 'Basic Medicine' becomes basic_medicine."""
     return "_".join(text.lower().split()) or "unknown"
 
 
 @dataclass
-class Import:
+class HeldoutImporter:
     """Turns cases into rows: first iterate `images`, then take `rows` and `rejections`.
 
     The same pixels in two questions are one image, of the patient of the first; the second question then has both patients, as
@@ -75,88 +75,88 @@ class Import:
 
     name: str
     root: Path
-    cases: Adapter
+    read_cases: Adapter
     index: Mapping[str, str]
     size: int
     limit: int | None = None
     threads: int = 1
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
-    single: int = 0
+    single_image_count: int = 0
     """Questions left out as they show one image or none."""
 
     def __post_init__(self) -> None:
-        self._checked: set[str] = set()
+        self._checked_files: set[str] = set()
         self._patients: dict[str, str] = {}  # of images, by image_id
-        self._first: dict[str, str] = {}  # item, by qa_id
+        self._first_items: dict[str, str] = {}  # item, by qa_id
         content = "".join(f"{path}\0{sha256}\n" for path, sha256 in sorted(self.index.items()))
         self._generator = f"released/{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
-    def images(self) -> Iterator[dict[str, Any]]:
+    def iter_image_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the images table, in the order of the questions. Raises UserError where a file is not as the index has it."""
-        cases, step = self._chosen(), AHEAD * self.threads
+        cases, step = self._select_cases(), PREFETCH_PER_THREAD * self.threads
         with ThreadPoolExecutor(self.threads) as pool:  # Pillow and zlib leave the interpreter to others
-            while part := list(islice(cases, step)):
-                for case in part:
+            while chunk := list(islice(cases, step)):
+                for case in chunk:
                     for file in {case.file, *(file for file, _ in case.images)}:
-                        self._check(file.partition("!")[0])
-                for case, results in zip(part, pool.map(self._rendered, part), strict=True):
-                    yield from self._take(case, results)
+                        self._check_file(file.partition("!")[0])
+                for case, results in zip(chunk, pool.map(self._render_case, chunk), strict=True):
+                    yield from self._add_case(case, results)
 
-    def _several(self) -> Iterator[Case | Rejection]:
-        return (c for c in self.cases(self.root) if isinstance(c, Rejection) or len(c.images) >= FEWEST)
+    def _iter_candidates(self) -> Iterator[Case | Rejection]:
+        return (c for c in self.read_cases(self.root) if isinstance(c, Rejection) or len(c.images) >= MIN_IMAGES)
 
-    def _chosen(self) -> Iterator[Case]:
-        kept = None
+    def _select_cases(self) -> Iterator[Case]:
+        selected_ids = None
         if self.limit is not None:
-            ids = {c.id for c in self._several() if isinstance(c, Case)}
-            kept = set(sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[: self.limit])
-        for case in self.cases(self.root):
+            ids = {c.id for c in self._iter_candidates() if isinstance(c, Case)}
+            selected_ids = set(sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[: self.limit])
+        for case in self.read_cases(self.root):
             if isinstance(case, Rejection):
                 self.rejected.append(case)
-            elif len(case.images) < FEWEST:
-                self.single += 1
-            elif kept is None or case.id in kept:
+            elif len(case.images) < MIN_IMAGES:
+                self.single_image_count += 1
+            elif selected_ids is None or case.id in selected_ids:
                 yield case
 
-    def _check(self, file: str) -> None:
+    def _check_file(self, file: str) -> None:
         path = self.root / file
-        if file in self._checked or not path.is_file():  # what loads it says that it is absent
+        if file in self._checked_files or not path.is_file():  # what loads it says that it is absent
             return
-        if files.sha256(path) != self.index.get(file):
+        if files.hash_file(path) != self.index.get(file):
             raise UserError(f"{path} is not as the set's index has it: index the folder again")
-        self._checked.add(file)
+        self._checked_files.add(file)
 
-    def _rendered(self, case: Case) -> list[Rendered | str]:
-        return [rendered(load, raster.read, self.size) for _, load in case.images]
+    def _render_case(self, case: Case) -> list[RenderedImage | str]:
+        return [render_image(load, raster.read_pixels, self.size) for _, load in case.images]
 
-    def _take(self, case: Case, results: list[Rendered | str]) -> Iterator[dict[str, Any]]:
+    def _add_case(self, case: Case, results: list[RenderedImage | str]) -> Iterator[dict[str, Any]]:
         item = f"{case.file} {case.item}"
-        shown = [r for r in results if isinstance(r, Rendered)]
+        rendered_images = [r for r in results if isinstance(r, RenderedImage)]
         patient = f"{self.name}/{case.patient}"
-        made = question_row(
+        row = question_row(
             split="benchmark",
             ability=self.name,
             set=self.name,
-            task=f"{self.name}_{slug(case.task)}",
-            text=blind(case.question),
+            task=f"{self.name}_{make_slug(case.task)}",
+            text=strip_placeholders(case.question),
             options=case.options,
             answer=case.options[case.gold],
             answer_index=case.gold,
-            image_ids=[r.image_id for r in shown],
-            patient_ids={patient, *(self._patients.get(r.image_id, patient) for r in shown)},
+            image_ids=[r.image_id for r in rendered_images],
+            patient_ids={patient, *(self._patients.get(r.image_id, patient) for r in rendered_images)},
             source=self.name,
             generator=self._generator,
         )
         faults = [f"{file}: {r}" for (file, _), r in zip(case.images, results, strict=True) if isinstance(r, str)]
-        faults = faults or problems(made, sets={"benchmark": (self.name,)})
-        first = self._first.setdefault(made["qa_id"], item)
+        faults = faults or check_row(row, sets={"benchmark": (self.name,)})
+        first = self._first_items.setdefault(row["qa_id"], item)
         if faults or first != item:
-            same = f"same question, options, answer and images as {first}"
-            self.rejected.append(Rejection(item, "; ".join(faults) or same, broken=bool(faults)))
+            duplicate_reason = f"same question, options, answer and images as {first}"
+            self.rejected.append(Rejection(item, "; ".join(faults) or duplicate_reason, is_broken=bool(faults)))
             return
-        self.rows.append(made)
-        for (file, _), result in zip(case.images, shown, strict=True):
+        self.rows.append(row)
+        for (file, _), result in zip(case.images, rendered_images, strict=True):
             if result.image_id in self._patients:
                 continue
             self._patients[result.image_id] = patient
@@ -177,15 +177,15 @@ class Import:
                 "origin_sha256": result.sha256,
             }
 
-    def rejections(self) -> list[dict[str, str]]:
+    def rejection_rows(self) -> list[dict[str, str]]:
         """Rows of the rejected table, sorted."""
         return [
             {"stage": STAGE, "item": r.item, "reason": r.reason} for r in sorted(self.rejected, key=lambda r: (r.item, r.reason))
         ]
 
-    def check(self, allowed: float) -> None:
+    def check_rejected_share(self, allowed: float) -> None:
         """Stop where no question is left, or more than the share `allowed` of them is broken. Raises UserError."""
-        broken = sorted((r for r in self.rejected if r.broken), key=lambda r: r.item)
+        broken = sorted((r for r in self.rejected if r.is_broken), key=lambda r: r.item)
         total = len(self.rows) + len(broken)
         if not self.rows or len(broken) > allowed * total:
             raise UserError(

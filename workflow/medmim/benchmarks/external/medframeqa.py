@@ -16,32 +16,32 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medmim.benchmarks.external.base import Case, letter
+from medmim.benchmarks.external.base import Case, letter_index
 from medmim.common.errors import UserError
-from medmim.common.files import INDEX
+from medmim.common.files import INDEX_NAME
 from medmim.sources.base import Rejection
 
-TEXTS = ("question_id", "video_id", "modality", "question", "correct_answer")
-IMAGE = re.compile(r"image_\d+")
-BATCH = 32  # rows held at a time
-MODALITY = {"x-ray": "radiography", "mri": "MRI", "ct": "CT"}
+TEXT_COLUMNS = ("question_id", "video_id", "modality", "question", "correct_answer")
+IMAGE_COLUMN = re.compile(r"image_\d+")
+ROWS_PER_BATCH = 32  # rows held at a time
+MODALITY_NAMES = {"x-ray": "radiography", "mri": "MRI", "ct": "CT"}
 
 
-def _columns(path: Path) -> list[str]:
+def _select_columns(path: Path) -> list[str]:
     """The columns to read of a file, those of images last and in order. Raises UserError for another layout."""
     try:
         schema = pq.read_schema(path)
     except pa.ArrowInvalid as error:
         raise UserError(f"{path}: not a Parquet file: {error}") from error
-    images = [f"image_{number}" for number in range(1, 1 + max(2, sum(bool(IMAGE.fullmatch(n)) for n in schema.names)))]
-    wrong = [f"{n} (a text)" for n in TEXTS if n not in schema.names or not _is_text(schema.field(n).type)]
+    images = [f"image_{number}" for number in range(1, 1 + max(2, sum(bool(IMAGE_COLUMN.fullmatch(n)) for n in schema.names)))]
+    missing_columns = [f"{n} (a text)" for n in TEXT_COLUMNS if n not in schema.names or not _is_text(schema.field(n).type)]
     if "options" not in schema.names or not _is_list(schema.field("options").type):
-        wrong.append("options (a list of texts)")
-    wrong += [f"{n} (with its bytes)" for n in images if n not in schema.names or not _is_image(schema.field(n).type)]
-    if wrong:
-        found = ", ".join(f"{f.name} ({f.type})" for f in schema)
-        raise UserError(f"{path}: not MedFrameQA as published: needs {', '.join(wrong)}; there are {found}")
-    return [*TEXTS, "options", *images]
+        missing_columns.append("options (a list of texts)")
+    missing_columns += [f"{n} (with its bytes)" for n in images if n not in schema.names or not _is_image(schema.field(n).type)]
+    if missing_columns:
+        present_columns = ", ".join(f"{f.name} ({f.type})" for f in schema)
+        raise UserError(f"{path}: not MedFrameQA as published: needs {', '.join(missing_columns)}; there are {present_columns}")
+    return [*TEXT_COLUMNS, "options", *images]
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -56,32 +56,32 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type))
 
 
-def cases(root: Path) -> Iterator[Case | Rejection]:
+def read_cases(root: Path) -> Iterator[Case | Rejection]:
     """The questions of a folder, file by file. Raises UserError for another layout."""
-    paths = sorted(root.glob("data/*.parquet")) or sorted(p for p in root.glob("*.parquet") if p.name != INDEX)
+    paths = sorted(root.glob("data/*.parquet")) or sorted(p for p in root.glob("*.parquet") if p.name != INDEX_NAME)
     if not paths:
         raise UserError(f"{root}: no data/*.parquet here; expected the folder as SuhaoYu1020/MedFrameQA publishes it")
-    seen: dict[str, str] = {}
+    first_items: dict[str, str] = {}
     for path in paths:
-        columns, name, row = _columns(path), path.relative_to(root).as_posix(), 0
+        columns, name, row = _select_columns(path), path.relative_to(root).as_posix(), 0
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(BATCH, columns=columns):
+            for batch in file.iter_batches(ROWS_PER_BATCH, columns=columns):
                 for record in batch.to_pylist():
                     item = f"row {row}"
                     row += 1
                     try:
-                        case = _case(name, item, record, columns[len(TEXTS) + 1 :])
-                        if (other := seen.setdefault(case.id, f"{name} {item}")) != f"{name} {item}":
-                            raise ValueError(f"question_id {case.id} is that of {other}")
+                        case = _parse_case(name, item, record, columns[len(TEXT_COLUMNS) + 1 :])
+                        if (first_item := first_items.setdefault(case.id, f"{name} {item}")) != f"{name} {item}":
+                            raise ValueError(f"question_id {case.id} is that of {first_item}")
                     except ValueError as error:
                         yield Rejection(f"{name} {item}", str(error))
                         continue
                     yield case
 
 
-def _case(file: str, item: str, record: dict[str, Any], images: list[str]) -> Case:
+def _parse_case(file: str, item: str, record: dict[str, Any], images: list[str]) -> Case:
     options, modality = tuple(record["options"] or ()), (record["modality"] or "").strip()
-    if empty := [n for n in TEXTS if n != "modality" and not record[n]]:
+    if empty := [n for n in TEXT_COLUMNS if n != "modality" and not record[n]]:
         raise ValueError(f"{', '.join(empty)} is empty")
     if None in options:
         raise ValueError("an option is empty")
@@ -91,18 +91,18 @@ def _case(file: str, item: str, record: dict[str, Any], images: list[str]) -> Ca
         id=record["question_id"],
         question=record["question"],
         options=options,
-        gold=letter(record["correct_answer"].strip(), len(options)),
-        images=tuple((f"{file}!{record['question_id']}/{n}", _loader(record[n])) for n in images if record[n] is not None),
+        gold=letter_index(record["correct_answer"].strip(), len(options)),
+        images=tuple((f"{file}!{record['question_id']}/{n}", _make_loader(record[n])) for n in images if record[n] is not None),
         patient=record["video_id"],
         task=modality,
-        modality=MODALITY.get(modality.lower(), modality.lower()),
+        modality=MODALITY_NAMES.get(modality.lower(), modality.lower()),
     )
 
 
-def _loader(image: dict[str, Any]) -> Any:
-    def load() -> bytes:
+def _make_loader(image: dict[str, Any]) -> Any:
+    def load_bytes() -> bytes:
         if not image["bytes"]:
             raise ValueError("the Parquet file holds no bytes of it")
         return bytes(image["bytes"])
 
-    return load
+    return load_bytes

@@ -16,93 +16,95 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
-from medmim.benchmarks.external.base import Case, letter
+from medmim.benchmarks.external.base import Case, letter_index
 from medmim.common.errors import UserError
 from medmim.sources.base import Rejection
-from medmim.sources.readers.tabular import records
-from medmim.sources.readers.tar_member import LARGEST
+from medmim.sources.readers.tabular import read_records
+from medmim.sources.readers.tar_member import MAX_MEMBER_BYTES
 
-RECORDS, ARCHIVE, FOLDER = "MM/test.jsonl", "images.zip", "images"
-KEYS = ("id", "question", "options", "label", "images", "medical_task")
-REPEATED = "Answer Choices:"
+RECORDS_FILE, ARCHIVE_FILE, IMAGE_FOLDER = "MM/test.jsonl", "images.zip", "images"
+RECORD_KEYS = ("id", "question", "options", "label", "images", "medical_task")
+OPTIONS_HEADING = "Answer Choices:"
 Image = tuple[str, Callable[[], bytes]]
 
 
-def cases(root: Path) -> Iterator[Case | Rejection]:
+def read_cases(root: Path) -> Iterator[Case | Rejection]:
     """The records of a folder in order. Raises UserError for another layout."""
-    path = root / RECORDS
+    path = root / RECORDS_FILE
     if not path.is_file():
-        raise UserError(f"{root}: no {RECORDS} here; expected the folder as TsinghuaC3I/MedXpertQA publishes it")
-    images = _images(root)
-    seen: dict[str, int] = {}
-    for number, record in enumerate(records(path, KEYS), 1):
+        raise UserError(f"{root}: no {RECORDS_FILE} here; expected the folder as TsinghuaC3I/MedXpertQA publishes it")
+    images = _index_images(root)
+    first_numbers: dict[str, int] = {}
+    for number, record in enumerate(read_records(path, RECORD_KEYS), 1):
         try:
-            case = _case(f"record {number}", record, images)
-            if (other := seen.setdefault(case.id, number)) != number:
-                raise ValueError(f"id {case.id} is that of record {other}")
+            case = _parse_case(f"record {number}", record, images)
+            if (first_number := first_numbers.setdefault(case.id, number)) != number:
+                raise ValueError(f"id {case.id} is that of record {first_number}")
         except ValueError as error:
-            yield Rejection(f"{RECORDS} record {number}", str(error))
+            yield Rejection(f"{RECORDS_FILE} record {number}", str(error))
             continue
         yield case
 
 
-def _images(root: Path) -> dict[str, Image]:
+def _index_images(root: Path) -> dict[str, Image]:
     """Every image by its bare name. Raises UserError where there are none, or two of one name."""
-    found: dict[str, Image] = {}
-    if (path := root / ARCHIVE).is_file():
+    images_by_name: dict[str, Image] = {}
+    if (path := root / ARCHIVE_FILE).is_file():
         try:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"{path}: can't be read as a zip, perhaps cut off: {error}") from error
         members = [m for m in archive.infolist() if not m.is_dir() and "__MACOSX" not in m.filename]
-        alone = Lock()
-        listed = [(m.filename, f"{ARCHIVE}!{m.filename}", partial(_member, archive, alone, m)) for m in members]
-    elif (root / FOLDER).is_dir():
-        here = sorted(p for p in (root / FOLDER).rglob("*") if p.is_file())
-        listed = [(p.name, p.relative_to(root).as_posix(), p.read_bytes) for p in here]  # type: ignore[misc]
+        lock = Lock()
+        entries = [(m.filename, f"{ARCHIVE_FILE}!{m.filename}", partial(_read_member, archive, lock, m)) for m in members]
+    elif (root / IMAGE_FOLDER).is_dir():
+        image_paths = sorted(p for p in (root / IMAGE_FOLDER).rglob("*") if p.is_file())
+        entries = [(p.name, p.relative_to(root).as_posix(), p.read_bytes) for p in image_paths]  # type: ignore[misc]
     else:
         raise UserError(
-            f"{root}: neither {ARCHIVE} nor {FOLDER}/ here; expected the folder as TsinghuaC3I/MedXpertQA publishes it"
+            f"{root}: neither {ARCHIVE_FILE} nor {IMAGE_FOLDER}/ here; expected the folder as TsinghuaC3I/MedXpertQA publishes it"
         )
-    for name, file, load in listed:
-        bare = PurePosixPath(name).name
-        if bare in found:
-            raise UserError(f"{root}: two images named {bare}: {found[bare][0]} and {file}")
-        found[bare] = (file, load)
-    return found
+    for name, file, load in entries:
+        base_name = PurePosixPath(name).name
+        if base_name in images_by_name:
+            raise UserError(f"{root}: two images named {base_name}: {images_by_name[base_name][0]} and {file}")
+        images_by_name[base_name] = (file, load)
+    return images_by_name
 
 
-def _member(archive: zipfile.ZipFile, alone: Lock, member: zipfile.ZipInfo) -> bytes:
-    if member.file_size > LARGEST:
-        raise ValueError(f"{member.filename} has {member.file_size} bytes; at most {LARGEST} are read")
-    with alone:
+def _read_member(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> bytes:
+    if member.file_size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{member.filename} has {member.file_size} bytes; at most {MAX_MEMBER_BYTES} are read")
+    with lock:
         return archive.read(member)
 
 
-def _absent(name: str) -> bytes:
+def _raise_missing(name: str) -> bytes:
     raise FileNotFoundError(f"no image {name}")
 
 
-def _case(item: str, record: dict[str, Any], images: dict[str, Image]) -> Case:
+def _parse_case(item: str, record: dict[str, Any], images: dict[str, Image]) -> Case:
     options, names = record["options"], record["images"]
     letters = string.ascii_uppercase[: len(options)] if isinstance(options, dict) else ""
     if not letters or sorted(options) != list(letters) or not all(isinstance(text, str) for text in options.values()):
         raise ValueError("options are not texts under the letters A, B, ...")
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise ValueError("images is not a list of file names")
-    if odd := [k for k in ("id", "question", "label", "medical_task") if not isinstance(record[k], str) or not record[k].strip()]:
-        raise ValueError(f"{', '.join(odd)} is empty or no text")
-    question, _, repeated = record["question"].rpartition(REPEATED)
+    if invalid_keys := [
+        k for k in ("id", "question", "label", "medical_task") if not isinstance(record[k], str) or not record[k].strip()
+    ]:
+        raise ValueError(f"{', '.join(invalid_keys)} is empty or no text")
+    question, _, repeated = record["question"].rpartition(OPTIONS_HEADING)
     if not question or any(text not in repeated for text in options.values()):
         question = record["question"]
     return Case(
-        file=RECORDS,
+        file=RECORDS_FILE,
         item=item,
         id=record["id"],
         question=question,
         options=tuple(options[x] for x in letters),
-        gold=letter(record["label"].strip(), len(letters)),
-        images=tuple(images.get(n) or (f"{FOLDER}/{n}", partial(_absent, n)) for n in names),
+        gold=letter_index(record["label"].strip(), len(letters)),
+        images=tuple(images.get(n) or (f"{IMAGE_FOLDER}/{n}", partial(_raise_missing, n)) for n in names),
         patient=record["id"],
         task=record["medical_task"],
     )

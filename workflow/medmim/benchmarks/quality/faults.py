@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medmim.benchmarks.released.records import Record, ReleaseError, origin, question, read
-from medmim.questions.prompt import LETTERS, blind, placeholders
+from medmim.benchmarks.released.records import Record, ReleaseError, origin_from_path, parse_question, read_records
+from medmim.questions.prompt import LETTERS, count_placeholders, strip_placeholders
 from medmim.tables import table_io
 
-RELEASE = "release/"
-COLUMNS = ["qa_id", "set", "kind", "question", "options", "answer", "answer_index", "image_ids", "patient_ids", "source"]
+RELEASE_PREFIX = "release/"
+QA_COLUMNS = ["qa_id", "set", "kind", "question", "options", "answer", "answer_index", "image_ids", "patient_ids", "source"]
 # Faults of single records, in the order in which they are told.
 FAULTS = (
     "same_images_in_train",
@@ -45,7 +45,7 @@ class Entry:
     gold: int | None
     letter: str
     placeholders: int
-    asked: str
+    question_text: str
     answer: str
     content: tuple[Any, ...]
 
@@ -63,11 +63,11 @@ class SetAudit:
     sources: dict[str, "SetAudit"] = field(default_factory=dict)
 
     @property
-    def closed(self) -> list[Entry]:
+    def closed_entries(self) -> list[Entry]:
         """The closed questions."""
         return [e for e in self.entries if e.closed]
 
-    def figures(self) -> dict[str, Any]:
+    def compute_figures(self) -> dict[str, Any]:
         """The set's figures, as the audit's JSON gives them.
 
         records, closed, open: questions; closed are those with lettered options or a lettered answer.
@@ -84,10 +84,10 @@ class SetAudit:
         patients: distinct patients. largest_patient: the one with most questions (the first of equals, by name), how
         many, and their share; null without patients.
         """
-        closed = self.closed
+        closed = self.closed_entries
         letters = Counter(e.letter for e in closed if e.letter)
         patients = Counter(p for e in self.entries for p in sorted(e.patients))
-        listed = [len(e.options) for e in closed if e.options]
+        option_counts = [len(e.options) for e in closed if e.options]
         largest = min(patients, key=lambda p: (-patients[p], p), default=None)
         return {
             "records": len(self.entries),
@@ -98,7 +98,7 @@ class SetAudit:
             "patients": len(patients),
             "largest_patient": largest
             and {"patient": largest, "records": patients[largest], "share": patients[largest] / len(self.entries)},
-            "chance": sum(1 / n for n in listed) / len(listed) if listed else None,
+            "chance": sum(1 / n for n in option_counts) / len(option_counts) if option_counts else None,
             "majority": max(letters.values(), default=0) / len(closed) if closed else None,
         }
 
@@ -109,7 +109,7 @@ class Training:
     (sorted), images, patients."""
 
     sets: dict[str, list[Entry]]
-    tuples: dict[tuple[str, ...], Entry]
+    image_sets: dict[tuple[str, ...], Entry]
     images: dict[str, Entry]
     patients: dict[str, Entry]
 
@@ -118,19 +118,19 @@ class Training:
         """How many there are."""
         return sum(map(len, self.sets.values()))
 
-    def shares(self, entry: Entry) -> dict[str, Entry]:
+    def find_leaks(self, entry: Entry) -> dict[str, Entry]:
         """The leaks of a question, each with a training question that shares it."""
-        found = {
-            "same_images_in_train": self.tuples.get(tuple(sorted(entry.images))),
+        twins = {
+            "same_images_in_train": self.image_sets.get(tuple(sorted(entry.images))),
             "shares_image_with_train": next((self.images[i] for i in entry.images if i in self.images), None),
             "shares_patient_with_train": next((self.patients[p] for p in sorted(entry.patients) if p in self.patients), None),
         }
-        return {leak: twin for leak, twin in found.items() if twin is not None}
+        return {leak: twin for leak, twin in twins.items() if twin is not None}
 
 
-def _released(record: Record) -> Entry:
-    asked = question(record)
-    origins = [origin(image) for image in record.images]
+def _entry_from_record(record: Record) -> Entry:
+    parsed = parse_question(record)
+    origins = [origin_from_path(image) for image in record.images]
     return Entry(
         file=record.file,
         place=f"record {record.number}, line {record.line}",
@@ -139,23 +139,23 @@ def _released(record: Record) -> Entry:
         images=record.images,
         # An image of no known source counts as a patient of its own: better too many than two taken for one.
         patients=frozenset(o[1] if o else f"unknown/{image}" for o, image in zip(origins, record.images, strict=True)),
-        closed=asked.closed,
-        letters=tuple(letter for letter, _ in asked.options),
-        options=tuple(text for _, text in asked.options),
-        gold=asked.gold,
-        letter=asked.letter,
-        placeholders=asked.placeholders,
-        asked=asked.text,
-        answer=asked.answer,
+        closed=parsed.is_closed,
+        letters=tuple(letter for letter, _ in parsed.options),
+        options=tuple(text for _, text in parsed.options),
+        gold=parsed.gold,
+        letter=parsed.letter,
+        placeholders=parsed.placeholders,
+        question_text=parsed.text,
+        answer=parsed.answer,
         content=(record.images, record.turns),
     )
 
 
-def _row(file: str, number: int, row: dict[str, Any]) -> Entry:
+def _entry_from_row(file: str, number: int, row: dict[str, Any]) -> Entry:
     options, index = tuple(row["options"]), row["answer_index"]
-    valid = index is not None and 0 <= index < len(options) and options[index] == row["answer"]
+    is_valid = index is not None and 0 <= index < len(options) and options[index] == row["answer"]
     letter = LETTERS[index] if index is not None and 0 <= index < len(LETTERS) else ""
-    images = tuple(image.removeprefix(RELEASE) for image in row["image_ids"])
+    images = tuple(image.removeprefix(RELEASE_PREFIX) for image in row["image_ids"])
     return Entry(
         file=file,
         place=f"row {number}",
@@ -166,43 +166,43 @@ def _row(file: str, number: int, row: dict[str, Any]) -> Entry:
         closed=row["kind"] == "closed",
         letters=tuple(LETTERS[: len(options)]),
         options=options,
-        gold=index if valid else None,
+        gold=index if is_valid else None,
         letter=letter,
-        placeholders=placeholders(row["question"]),
-        asked=blind(row["question"]),
+        placeholders=count_placeholders(row["question"]),
+        question_text=strip_placeholders(row["question"]),
         answer=row["answer"],
         content=(row["question"], options, row["answer"], images),
     )
 
 
-def sets(path: Path) -> Iterator[tuple[str, list[Entry]]]:
+def read_sets(path: Path) -> Iterator[tuple[str, list[Entry]]]:
     """(name, questions) of a file: a release file is one set of the file's name, a qa table one per value of `set`.
 
     Rows of a table count from 0. Raises ReleaseError, tables.TableError.
     """
     if path.suffix != ".parquet":
-        yield path.name, [_released(record) for record in read(path)]
+        yield path.name, [_entry_from_record(record) for record in read_records(path)]
         return
-    found: dict[str, list[Entry]] = defaultdict(list)
-    for number, row in enumerate(table_io.read(path, "qa", COLUMNS).to_pylist()):
-        found[row["set"]].append(_row(path.name, number, row))
-    yield from sorted(found.items())
+    entries_by_set: dict[str, list[Entry]] = defaultdict(list)
+    for number, row in enumerate(table_io.read_table(path, "qa", QA_COLUMNS).to_pylist()):
+        entries_by_set[row["set"]].append(_entry_from_row(path.name, number, row))
+    yield from sorted(entries_by_set.items())
 
 
-def training(paths: Sequence[Path]) -> Training:
+def index_training(paths: Sequence[Path]) -> Training:
     """What the training questions of all files show. Raises ReleaseError, tables.TableError."""
-    known = Training({}, {}, {}, {})
+    index = Training({}, {}, {}, {})
     for path in paths:
-        for name, entries in sets(path):
-            known.sets.setdefault(name, []).extend(entries)
-    for entry in (e for entries in known.sets.values() for e in entries):
+        for name, entries in read_sets(path):
+            index.sets.setdefault(name, []).extend(entries)
+    for entry in (e for entries in index.sets.values() for e in entries):
         if entry.images:
-            known.tuples.setdefault(tuple(sorted(entry.images)), entry)
+            index.image_sets.setdefault(tuple(sorted(entry.images)), entry)
         for image in entry.images:
-            known.images.setdefault(image, entry)
+            index.images.setdefault(image, entry)
         for patient in entry.patients:
-            known.patients.setdefault(patient, entry)
-    return known
+            index.patients.setdefault(patient, entry)
+    return index
 
 
 def audit_set(entries: list[Entry], train: Training, *, by_source: bool = True) -> SetAudit:
@@ -212,7 +212,7 @@ def audit_set(entries: list[Entry], train: Training, *, by_source: bool = True) 
     contents: dict[tuple[Any, ...], Entry] = {}
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        for leak, twin in train.shares(entry).items():
+        for leak, twin in train.find_leaks(entry).items():
             where[leak].append((entry, twin))
         if (twin := ids.setdefault(entry.id, entry)) is not entry:
             where["duplicate_ids"].append((entry, twin))
@@ -231,17 +231,17 @@ def audit_set(entries: list[Entry], train: Training, *, by_source: bool = True) 
     return SetAudit(entries, where, {s: audit_set(g, train, by_source=False) for s, g in sorted(groups.items())})
 
 
-def audit(train: Sequence[Path], benchmark: Sequence[Path]) -> tuple[Training, dict[str, SetAudit]]:
+def audit_files(train: Sequence[Path], benchmark: Sequence[Path]) -> tuple[Training, dict[str, SetAudit]]:
     """Audit every set of the benchmark files against all training files: release JSON or qa tables, mixed as you like.
 
     Returns what training shows, and the audits by name: of a release file its file name, of a qa table its sets.
     Raises ReleaseError for a file that can't be read or a name that comes twice, tables.TableError.
     """
-    known = training(train)
+    training_index = index_training(train)
     audits: dict[str, SetAudit] = {}
     for path in benchmark:
-        for name, entries in sets(path):
+        for name, entries in read_sets(path):
             if name in audits:
                 raise ReleaseError(f"{path}: there is a benchmark set named {name} already: audit them one at a time")
-            audits[name] = audit_set(entries, known)
-    return known, audits
+            audits[name] = audit_set(entries, training_index)
+    return training_index, audits

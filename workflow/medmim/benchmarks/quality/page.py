@@ -8,12 +8,12 @@ from typing import Any
 
 from jinja2 import Environment
 
-from medmim.benchmarks.quality.faults import FAULTS, SetAudit, Training, audit
-from medmim.benchmarks.quality.text_only import TextOnly, text_only
+from medmim.benchmarks.quality.faults import FAULTS, SetAudit, Training, audit_files
+from medmim.benchmarks.quality.text_only import TextOnlyScores, score_text_only
 
-EXAMPLES = 3
+MAX_EXAMPLES = 3
 # What each fault is called, and why it matters, in words for a reader who doesn't know the code.
-MEANING = {
+FAULT_MEANINGS = {
     "same_images_in_train": (
         "Same images in training",
         "A training question shows exactly these images. A right answer may be remembered, not seen.",
@@ -179,7 +179,7 @@ is told by the words. A model must beat them all. Other faults: questions with a
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditReport:
     """One audit: `origin` (ours, or release for the authors'), names of the training files, what they show, the benchmark's
     sets, and what the texts of each tell."""
 
@@ -187,81 +187,85 @@ class Audited:
     names: list[str]
     train: Training
     sets: dict[str, SetAudit]
-    told: dict[str, TextOnly]
+    text_scores: dict[str, TextOnlyScores]
 
     @classmethod
-    def of(cls, origin: str, training: Sequence[Path], benchmark: Sequence[Path]) -> "Audited":
+    def from_files(cls, origin: str, training: Sequence[Path], benchmark: Sequence[Path]) -> "AuditReport":
         """Of files. Raises as `audit` does."""
-        train, sets = audit(training, benchmark)
-        asked = [entry for entries in train.sets.values() for entry in entries]
-        told = text_only(asked, {name: found.entries for name, found in sets.items()})
-        return cls(origin, [path.name for path in training], train, sets, told)
+        train, sets = audit_files(training, benchmark)
+        training_entries = [entry for entries in train.sets.values() for entry in entries]
+        text_scores = score_text_only(training_entries, {name: found.entries for name, found in sets.items()})
+        return cls(origin, [path.name for path in training], train, sets, text_scores)
 
 
-def _percent(share: float | None) -> str:
+def _format_percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
-def _shown(audit: SetAudit, figures: dict[str, Any]) -> dict[str, Any]:
+def _set_context(audit: SetAudit, figures: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of a set: faults found with their entries and the number they are a share of, and the rest."""
     bases = {
         "duplicate_options": figures["closed"],
         "gold_not_in_options": figures["closed"],
         "skipped_letters": figures["closed"],
     }
-    found = []
-    told: set[int] = set()
+    faults = []
+    leaked_ids: set[int] = set()
     for fault, hits in audit.where.items():
         # Each leak includes the one before: show first what is new in it.
-        fresh = sorted(hits, key=lambda hit: id(hit[0]) in told)
+        fresh = sorted(hits, key=lambda hit: id(hit[0]) in leaked_ids)
         if hits:
-            found.append(("leak" if fault in LEAKS else "fault", *MEANING[fault], fresh, bases.get(fault, figures["records"])))
+            faults.append(
+                ("leak" if fault in LEAKS else "fault", *FAULT_MEANINGS[fault], fresh, bases.get(fault, figures["records"]))
+            )
         if fault in LEAKS:
-            told |= {id(entry) for entry, _ in hits}
+            leaked_ids |= {id(entry) for entry, _ in hits}
     return {
-        "found": found,
-        "absent": [MEANING[fault][0] for fault, hits in audit.where.items() if not hits],
+        "found": faults,
+        "absent": [FAULT_MEANINGS[fault][0] for fault, hits in audit.where.items() if not hits],
         "faulty": len({id(e) for fault, hits in audit.where.items() if fault not in LEAKS for e, _ in hits}),
-        "sources": [(source, part.figures()) for source, part in audit.sources.items()],
+        "sources": [(source, part.compute_figures()) for source, part in audit.sources.items()],
     }
 
 
-def _line(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _statistics_cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The cells of one set of one origin, from its rows of the statistics table."""
-    value = {(r["statistic"], r["key"]): r["value"] for r in rows}
+    values = {(r["statistic"], r["key"]): r["value"] for r in rows}
 
-    def of(statistic: str) -> list[tuple[str, float]]:
-        return [(key, share) for (found, key), share in value.items() if found == statistic]
+    def shares_of(statistic: str) -> list[tuple[str, float]]:
+        return [(key, share) for (found, key), share in values.items() if found == statistic]
 
-    def average(statistic: str) -> str:
-        return f"{sum(int(key) * share for key, share in of(statistic)):.2f}" if of(statistic) else "–"
+    def format_average(statistic: str) -> str:
+        return f"{sum(int(key) * share for key, share in shares_of(statistic)):.2f}" if shares_of(statistic) else "–"
 
-    def number(statistic: str, key: str) -> str:
-        return f"{value[statistic, key]:,.0f}" if (statistic, key) in value else "–"
+    def format_number(statistic: str, key: str) -> str:
+        return f"{values[statistic, key]:,.0f}" if (statistic, key) in values else "–"
 
     return [
-        f"{sum(n for _, n in of('questions')):,.0f}",
-        average("images"),
-        average("options"),
-        " ".join(f"{letter} {100 * share:.0f} %" for letter, share in of("letters")) or "–",
-        *(number("answer_words", f"{kind} median") for kind in ("closed", "open")),
-        number("wordings", ""),
-        *(number("ngrams", n) for n in "123"),
+        f"{sum(n for _, n in shares_of('questions')):,.0f}",
+        format_average("images"),
+        format_average("options"),
+        " ".join(f"{letter} {100 * share:.0f} %" for letter, share in shares_of("letters")) or "–",
+        *(format_number("answer_words", f"{kind} median") for kind in ("closed", "open")),
+        format_number("wordings", ""),
+        *(format_number("ngrams", n) for n in "123"),
     ]
 
 
-def page(parts: Sequence[Audited], rows: Sequence[Mapping[str, Any]] = ()) -> str:
+def render_page(parts: Sequence[AuditReport], rows: Sequence[Mapping[str, Any]] = ()) -> str:
     """The HTML page of audits; `rows` of the statistics table are shown where there are two origins to compare."""
-    shown = [
-        (name, _shown(a, f), f | part.told[name].figures())
+    set_contexts = [
+        (name, _set_context(a, f), f | part.text_scores[name].compute_figures())
         for part in parts
         for name, a in part.sets.items()
-        for f in [a.figures()]
+        for f in [a.compute_figures()]
     ]
-    keyed = sorted(rows, key=lambda r: (r["split"], r["set"], r["origin"])) if len(parts) > 1 else []
-    beside = [(*key, _line([*found])) for key, found in groupby(keyed, lambda r: (r["split"], r["set"], r["origin"]))]
+    sorted_rows = sorted(rows, key=lambda r: (r["split"], r["set"], r["origin"])) if len(parts) > 1 else []
+    beside = [
+        (*key, _statistics_cells([*found])) for key, found in groupby(sorted_rows, lambda r: (r["split"], r["set"], r["origin"]))
+    ]
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
     return template.render(
-        parts=parts, audits=shown, beside=beside, leaks=LEAKS, examples=EXAMPLES, percent=_percent,
+        parts=parts, audits=set_contexts, beside=beside, leaks=LEAKS, examples=MAX_EXAMPLES, percent=_format_percent,
         several=sum(len(part.names) for part in parts) > 1,
     )  # fmt: skip

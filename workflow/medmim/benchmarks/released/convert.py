@@ -10,15 +10,15 @@ differs from the release only where that skips a letter.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from medmim.benchmarks.released.records import Record, Slot, origin, question
+from medmim.benchmarks.released.records import Record, Slot, origin_from_path, parse_question
 from medmim.questions.row import Row, question_row
-from medmim.questions.validation import problems
+from medmim.questions.validation import check_row
 
 STAGE = "import_release"
 
 
 @dataclass
-class Imported:
+class ImportResult:
     """Rows of the qa table by split, rows of the rejected table, and how many records were read, unusable, repeats."""
 
     rows: dict[str, list[Row]] = field(default_factory=lambda: {"train": [], "benchmark": []})
@@ -29,68 +29,68 @@ class Imported:
 
     def reject(self, record: Record, reason: str) -> None:
         """List a record as turned away."""
-        self.rejected.append({"stage": STAGE, "item": record.place, "reason": reason})
+        self.rejected.append({"stage": STAGE, "item": record.location, "reason": reason})
 
 
-def row(record: Record, slot: Slot, generator: str) -> Row:
+def row_from_record(record: Record, slot: Slot, generator: str) -> Row:
     """The record's row of the qa table. Raises ValueError saying why it can't be used."""
-    asked = question(record)
-    origins = [origin(image) for image in record.images]
+    parsed = parse_question(record)
+    origins = [origin_from_path(image) for image in record.images]
     faults = []
     if len(record.turns) > 2:
         faults.append(f"{len(record.turns)} turns, expected one question and its answer")
     if not record.images:
         faults.append("no image")
-    if asked.placeholders != len(record.images):
-        faults.append(f"{asked.placeholders} <image> placeholders for {len(record.images)} images")
-    elif asked.leading != asked.placeholders:
+    if parsed.placeholders != len(record.images):
+        faults.append(f"{parsed.placeholders} <image> placeholders for {len(record.images)} images")
+    elif parsed.leading != parsed.placeholders:
         faults.append("an <image> placeholder is not in front of the text")
     faults += [f"image path {path!r} is of no known source" for path, o in zip(record.images, origins, strict=True) if o is None]
     sources = sorted({o[0] for o in origins if o})
     if len(sources) > 1:
         faults.append(f"images of several sources: {', '.join(sources)}")
-    if asked.closed and asked.gold is None:
-        lines = "; ".join(f"{letter}: {text}" for letter, text in asked.options) or "none"
-        faults.append(f"the answer {asked.answer!r} is not among the options ({lines})")
+    if parsed.is_closed and parsed.gold is None:
+        lines = "; ".join(f"{letter}: {text}" for letter, text in parsed.options) or "none"
+        faults.append(f"the answer {parsed.answer!r} is not among the options ({lines})")
     if not faults:
-        options = [text for _, text in asked.options]
-        made = question_row(
+        options = [text for _, text in parsed.options]
+        qa_row = question_row(
             split=slot.split,
             ability=slot.ability,
             set=slot.set,
             task=record.source,
-            text=asked.text,
+            text=parsed.text,
             options=options,
-            answer=asked.answer if asked.gold is None else options[asked.gold],
-            answer_index=asked.gold,
+            answer=parsed.answer if parsed.gold is None else options[parsed.gold],
+            answer_index=parsed.gold,
             image_ids=[f"release/{path}" for path in record.images],
             patient_ids=[o[1] for o in origins if o],
             source=sources[0],
             generator=generator,
         )
-        faults = problems(made)
+        faults = check_row(qa_row)
     if faults:
         raise ValueError("; ".join(faults))
-    return made
+    return qa_row
 
 
-def convert(files: Iterable[tuple[Slot, str, list[Record]]]) -> Imported:
+def convert_records(files: Iterable[tuple[Slot, str, list[Record]]]) -> ImportResult:
     """Rows of release files, each given as (slot, sha256 of the file, records), in their order."""
-    result = Imported()
-    first: dict[tuple[str, str], Record] = {}
+    result = ImportResult()
+    first_records: dict[tuple[str, str], Record] = {}
     for slot, sha256, records in files:
         for record in records:
             result.records += 1
             try:
-                made = row(record, slot, f"released/{sha256[:12]}")
+                qa_row = row_from_record(record, slot, f"released/{sha256[:12]}")
             except ValueError as error:
                 result.unusable += 1
                 result.reject(record, str(error))
                 continue
-            before = first.setdefault((slot.split, made["qa_id"]), record)
-            if before is not record:
+            first_record = first_records.setdefault((slot.split, qa_row["qa_id"]), record)
+            if first_record is not record:
                 result.repeats += 1
-                result.reject(record, f"repeats {before.place}: same question, options, answer and images")
+                result.reject(record, f"repeats {first_record.location}: same question, options, answer and images")
             else:
-                result.rows[slot.split].append(made)
+                result.rows[slot.split].append(qa_row)
     return result

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from medmim.common.errors import UserError
-from medmim.questions.prompt import IMAGE
+from medmim.questions.prompt import IMAGE_PLACEHOLDER
 from medmim.questions.sets import HELD_OUT, SETS
 
-KEYS = ("id", "images", "conversation", "source")
-SUFFIX = ".json"
-OPTION = re.compile(r"[ \t]*([A-Z]):(.*)")
-LETTERED = re.compile(r"([A-Z]):(.*)", re.S)
-LEADING = re.compile(rf"\s*((?:{IMAGE}\s*)*)")
+RECORD_KEYS = ("id", "images", "conversation", "source")
+JSON_SUFFIX = ".json"
+OPTION_PATTERN = re.compile(r"[ \t]*([A-Z]):(.*)")
+LETTERED_PATTERN = re.compile(r"([A-Z]):(.*)", re.S)
+LEADING_PATTERN = re.compile(rf"\s*((?:{IMAGE_PLACEHOLDER}\s*)*)")
 # How each source's paths name the patient; one VQA-RAD image is one patient, as its owner links none.
-PATHS = (
+PATH_PATTERNS = (
     ("embed", re.compile(r"cohort_\d+/([^/]+)/.+")),
     ("lumiere", re.compile(r"[^/]*LUMIERE[^/]*/(Patient-[^/]+)/.+")),
     ("ms_cxr_t", re.compile(r"p\d+/p(\d+)/s\d+/.+")),
@@ -48,7 +48,7 @@ class Record:
     source: str
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """File, record, line and id, for a person."""
         return f"{self.file}, record {self.number} (line {self.line}, id {self.id!r})"
 
@@ -71,7 +71,7 @@ class Question:
     leading: int
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether options are listed, or the answer is lettered as if they were."""
         return bool(self.options or self.letter)
 
@@ -85,7 +85,7 @@ class Slot:
     set: str
 
 
-class _Text:
+class _TextReader:
     """A file's text while it is parsed: places in it, and the errors that name them."""
 
     def __init__(self, name: str, text: str) -> None:
@@ -93,176 +93,180 @@ class _Text:
         self.end = len(text.rstrip())
         self._line, self._counted = 1, 0
 
-    def line(self, at: int) -> int:
+    def line_number(self, at: int) -> int:
         """Line of a position, from 1. Positions must not go back, so that a file is counted once."""
         self._line += self.text.count("\n", self._counted, at)
         self._counted = at
         return self._line
 
-    def after_space(self, at: int) -> int:
+    def skip_space(self, at: int) -> int:
         """First position from `at` on that is not white space."""
         while at < len(self.text) and self.text[at] in " \t\r\n":
             at += 1
         return at
 
-    def found(self, at: int) -> str:
+    def describe_at(self, at: int) -> str:
         """What stands at a position, for a message."""
         return repr(self.text[at : at + 20].split("\n")[0]) if at < self.end else "the end of the file"
 
-    def fail(self, at: int, message: str) -> NoReturn:
+    def fail_at(self, at: int, message: str) -> NoReturn:
         """Refuse the file at a position."""
         line, column = self.text.count("\n", 0, at) + 1, at - self.text.rfind("\n", 0, at)
         raise ReleaseError(f"{self.name}:{line}:{column}: {message}")
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [key for key, _ in pairs]
         raise ValueError(f"key {next(k for k in names if names.count(k) > 1)!r} stands twice in an object")
-    return found
+    return mapping
 
 
-def _decoded(data: bytes, name: str) -> str:
+def _decode_utf8(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
         if error.reason == "unexpected end of data":
             raise ReleaseError(f"{name}:{line}:{column}: the file is cut off inside a character; expected more text") from None
-        found = " ".join(f"{b:02x}" for b in data[error.start : error.start + 4])
+        bad_bytes = " ".join(f"{b:02x}" for b in data[error.start : error.start + 4])
         raise ReleaseError(
-            f"{name}:{line}:{column}: not UTF-8: found the bytes {found} ({error.reason}); expected JSON encoded in UTF-8"
+            f"{name}:{line}:{column}: not UTF-8: found the bytes {bad_bytes} ({error.reason}); expected JSON encoded in UTF-8"
         ) from None
 
 
-def parse(data: bytes, name: str) -> list[Record]:
+def parse_records(data: bytes, name: str) -> list[Record]:
     """Records of a release file's bytes; `name` is what messages call it.
 
     Raises ReleaseError for text that is cut off, is not UTF-8, JSON or a list of records, or is an empty list, and for
     a record whose keys or types are not those of the form.
     """
-    text = _Text(name, _decoded(data, name))
-    at = text.after_space(0)
+    text = _TextReader(name, _decode_utf8(data, name))
+    at = text.skip_space(0)
     if text.text.startswith("version https://git-lfs", at):
-        text.fail(at, "expected a list of records, found a Git LFS pointer: fetch the file itself with `git lfs pull`")
+        text.fail_at(at, "expected a list of records, found a Git LFS pointer: fetch the file itself with `git lfs pull`")
     if text.text[at : at + 1] != "[":
-        text.fail(at, f"expected '[' that opens a list of records, found {text.found(at)}")
-    decoder = json.JSONDecoder(object_pairs_hook=_no_repeats)
+        text.fail_at(at, f"expected '[' that opens a list of records, found {text.describe_at(at)}")
+    decoder = json.JSONDecoder(object_pairs_hook=_object_from_pairs)
     records: list[Record] = []
-    at = text.after_space(at + 1)
+    at = text.skip_space(at + 1)
     if text.text[at : at + 1] == "]":
-        text.fail(at, "expected records, found an empty list")
+        text.fail_at(at, "expected records, found an empty list")
     while True:
         number = len(records) + 1
         if at >= text.end:
             place = f"after record {number - 1}" if records else "before its first record"
-            text.fail(at, f"the file is cut off {place}: expected a record, and in the end ']' that closes the list")
+            text.fail_at(at, f"the file is cut off {place}: expected a record, and in the end ']' that closes the list")
         try:
             value, end = decoder.raw_decode(text.text, at)
         except json.JSONDecodeError as error:
-            wanted = error.msg.replace("Expecting", "expected").replace(
+            expected = error.msg.replace("Expecting", "expected").replace(
                 "Unterminated string starting at", "expected the closing quote of the string that starts here"
             )
             rest = text.text[error.pos : text.end]
             # Only the end of the text leaves a string open (a line break in it is another error) or an escape in it short.
-            cut = not rest or error.msg.startswith("Unterminated") or ("escape" in error.msg and '"' not in rest)
-            state = f"the file is cut off inside record {number}" if cut else f"record {number} is not JSON"
-            text.fail(error.pos, f"{state}, which starts at line {text.line(at)}: {wanted[0].lower() + wanted[1:]}")
+            is_cut_off = not rest or error.msg.startswith("Unterminated") or ("escape" in error.msg and '"' not in rest)
+            state = f"the file is cut off inside record {number}" if is_cut_off else f"record {number} is not JSON"
+            text.fail_at(error.pos, f"{state}, which starts at line {text.line_number(at)}: {expected[0].lower() + expected[1:]}")
         except (ValueError, RecursionError) as error:
-            text.fail(at, f"record {number}: {error}")
-        records.append(_record(value, name, number, text.line(at)))
-        at = text.after_space(end)
+            text.fail_at(at, f"record {number}: {error}")
+        records.append(_parse_record(value, name, number, text.line_number(at)))
+        at = text.skip_space(end)
         mark = text.text[at : at + 1]
         if mark == "]":
             break
         if mark != ",":
-            state = f"the file is cut off after record {number}" if not mark else f"after record {number} stands {text.found(at)}"
-            text.fail(at, f"{state}: expected ',' and the next record, or ']' that closes the list")
-        at = text.after_space(at + 1)
-    at = text.after_space(at + 1)
+            state = (
+                f"the file is cut off after record {number}"
+                if not mark
+                else f"after record {number} stands {text.describe_at(at)}"
+            )
+            text.fail_at(at, f"{state}: expected ',' and the next record, or ']' that closes the list")
+        at = text.skip_space(at + 1)
+    at = text.skip_space(at + 1)
     if at < len(text.text):
-        text.fail(at, f"expected the end of the file after the list, found {text.found(at)}")
+        text.fail_at(at, f"expected the end of the file after the list, found {text.describe_at(at)}")
     return records
 
 
-def read(path: Path, name: str | None = None) -> list[Record]:
+def read_records(path: Path, name: str | None = None) -> list[Record]:
     """Records of a release file; see `parse`. Messages and records call it `name`, by default the file's own."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ReleaseError(f"{path}: {error.strerror}") from None
-    return parse(data, name or path.name)
+    return parse_records(data, name or path.name)
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     kinds: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")
 
 
-def _record(value: Any, file: str, number: int, line: int) -> Record:
-    def fail(message: str) -> NoReturn:
+def _parse_record(value: Any, file: str, number: int, line: int) -> Record:
+    def raise_error(message: str) -> NoReturn:
         raise ReleaseError(f"{file}:{line}: record {number}: {message}")
 
-    def keys(found: Any, wanted: tuple[str, ...], what: str) -> None:
-        if not isinstance(found, dict):
-            fail(f"{what} is {_kind(found)}, expected an object with {', '.join(wanted)}")
-        missing, unknown = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
+    def check_keys(mapping: Any, expected: tuple[str, ...], what: str) -> None:
+        if not isinstance(mapping, dict):
+            raise_error(f"{what} is {_type_name(mapping)}, expected an object with {', '.join(expected)}")
+        missing, unknown = [k for k in expected if k not in mapping], [k for k in mapping if k not in expected]
         if missing or unknown:
             faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-            fail(f"{what} {' and '.join(faults)}; expected the keys {', '.join(wanted)}")
+            raise_error(f"{what} {' and '.join(faults)}; expected the keys {', '.join(expected)}")
 
-    keys(value, KEYS, "the record")
-    key, images, conversation, source = (value[k] for k in KEYS)
+    check_keys(value, RECORD_KEYS, "the record")
+    key, images, conversation, source = (value[k] for k in RECORD_KEYS)
     if isinstance(key, bool) or not isinstance(key, str | int):
-        fail(f"id is {_kind(key)}, expected text")
+        raise_error(f"id is {_type_name(key)}, expected text")
     if not isinstance(images, list):
-        fail(f"images is {_kind(images)}, expected a list of paths")
+        raise_error(f"images is {_type_name(images)}, expected a list of paths")
     for place, image in enumerate(images, 1):
         if not isinstance(image, str) or not image:
-            fail(f"image {place} is {_kind(image) if image != '' else 'empty'}, expected a path")
+            raise_error(f"image {place} is {_type_name(image) if image != '' else 'empty'}, expected a path")
     if not isinstance(conversation, list) or not conversation or len(conversation) % 2:
-        found = f"a list of {len(conversation)}" if isinstance(conversation, list) else _kind(conversation)
-        fail(f"conversation is {found}, expected a list of turns, user and assistant by turns")
+        shape = f"a list of {len(conversation)}" if isinstance(conversation, list) else _type_name(conversation)
+        raise_error(f"conversation is {shape}, expected a list of turns, user and assistant by turns")
     for place, turn in enumerate(conversation, 1):
-        keys(turn, ("role", "content"), f"turn {place}")
+        check_keys(turn, ("role", "content"), f"turn {place}")
         role = "user" if place % 2 else "assistant"
         if turn["role"] != role:
-            fail(f"the role of turn {place} is {turn['role']!r}, expected {role!r}")
+            raise_error(f"the role of turn {place} is {turn['role']!r}, expected {role!r}")
         if not isinstance(turn["content"], str):
-            fail(f"the content of turn {place} is {_kind(turn['content'])}, expected text")
+            raise_error(f"the content of turn {place} is {_type_name(turn['content'])}, expected text")
     if not isinstance(source, str):
-        fail(f"source is {_kind(source)}, expected text")
+        raise_error(f"source is {_type_name(source)}, expected text")
     turns = tuple((turn["role"], turn["content"]) for turn in conversation)
     return Record(file, number, line, str(key), tuple(images), turns, source)
 
 
-def _tidy(text: str) -> str:
+def _strip_lines(text: str) -> str:
     """Lines without white space around them, blank ones dropped: options carry stray spaces and empty lines."""
     return "\n".join(line.strip() for line in text.split("\n") if line.strip())
 
 
-def _split(content: str) -> tuple[str, list[tuple[str, str]]]:
+def _split_options(content: str) -> tuple[str, list[tuple[str, str]]]:
     """The words before the options, and the options: from the line `A: ...` on, each with its further lines."""
     lines = content.split("\n")
-    start = next((n for n, line in enumerate(lines) if (m := OPTION.match(line)) and m[1] == "A"), len(lines))
+    start = next((n for n, line in enumerate(lines) if (m := OPTION_PATTERN.match(line)) and m[1] == "A"), len(lines))
     options: list[tuple[str, str]] = []
     for line in lines[start:]:
-        match = OPTION.match(line)
+        match = OPTION_PATTERN.match(line)
         # Only a later letter opens the next option (the release skips some): "A: ..." inside an option's text is text.
         if match and (not options or match[1] > options[-1][0]):
             options.append((match[1], match[2]))
         else:
             letter, text = options[-1]
             options[-1] = (letter, f"{text}\n{line}")
-    return "\n".join(lines[:start]), [(letter, _tidy(text)) for letter, text in options]
+    return "\n".join(lines[:start]), [(letter, _strip_lines(text)) for letter, text in options]
 
 
-def _gold(options: list[tuple[str, str]], answer: str) -> tuple[int | None, str]:
+def _find_gold(options: list[tuple[str, str]], answer: str) -> tuple[int | None, str]:
     """Place of the gold among the options, and its letter as written. A letter or a text alone will do if it is clear."""
     texts = [text for _, text in options]
-    if match := LETTERED.fullmatch(answer):
-        letter, text = match[1], _tidy(match[2])
+    if match := LETTERED_PATTERN.fullmatch(answer):
+        letter, text = match[1], _strip_lines(match[2])
         places = [n for n, option in enumerate(options) if option == (letter, text) or (option[0] == letter and not text)]
     elif answer in (letters := [letter for letter, _ in options]):
         letter, places = answer, [letters.index(answer)]
@@ -272,25 +276,25 @@ def _gold(options: list[tuple[str, str]], answer: str) -> tuple[int | None, str]
     return (places[0], letter) if len(places) == 1 else (None, letter)
 
 
-def question(record: Record) -> Question:
+def parse_question(record: Record) -> Question:
     """The question of a record: its first two turns."""
-    content, answer = record.turns[0][1], _tidy(record.turns[1][1])
-    front = LEADING.match(content)
-    leading = front[1].count(IMAGE) if front else 0
-    text, options = _split(content[front.end() if front else 0 :])
-    gold, letter = _gold(options, answer)
-    placeholders = sum(turn.count(IMAGE) for role, turn in record.turns if role == "user")
+    content, answer = record.turns[0][1], _strip_lines(record.turns[1][1])
+    front = LEADING_PATTERN.match(content)
+    leading = front[1].count(IMAGE_PLACEHOLDER) if front else 0
+    text, options = _split_options(content[front.end() if front else 0 :])
+    gold, letter = _find_gold(options, answer)
+    placeholders = sum(turn.count(IMAGE_PLACEHOLDER) for role, turn in record.turns if role == "user")
     if not options and not letter:
         answer = record.turns[1][1].strip()
     return Question(text.strip(), tuple(options), answer, gold, letter, placeholders, leading)
 
 
-def slot(name: str) -> Slot:
+def slot_from_name(name: str) -> Slot:
     """Split, ability and set of a release file, by the words of its name.
 
     Raises ReleaseError for a name that says none or several.
     """
-    stem = Path(name).name.lower().removesuffix(SUFFIX)
+    stem = Path(name).name.lower().removesuffix(JSON_SUFFIX)
     words, letters = set(re.split(r"[^a-z]+", stem)), re.sub(r"[^a-z]", "", stem)
     splits = [s for s, said in (("train", {"train"}), ("benchmark", {"benchmark", "held"})) if words & said]
     sets = (
@@ -308,9 +312,9 @@ def slot(name: str) -> Slot:
     return Slot(splits[0], "comparison" if sets[0] in HELD_OUT else sets[0], sets[0])
 
 
-def origin(path: str) -> tuple[str, str] | None:
+def origin_from_path(path: str) -> tuple[str, str] | None:
     """(source, patient_id) of an image path of the release; None for a path in no known source's layout."""
-    for source, pattern in PATHS:
+    for source, pattern in PATH_PATTERNS:
         if match := pattern.fullmatch(path):
             return source, f"{source}/{match[1]}"
     return None

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from medmim.models.families import registry
-from medmim.questions.prompt import IMAGE
+from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
-IGNORE = -100
+IGNORE_INDEX = -100
 """Label where no loss is taken."""
 
 
@@ -27,9 +27,9 @@ class Family(ABC):
 
     name: ClassVar[str]
     """As in the config."""
-    ends: ClassVar[tuple[str, ...]]
+    end_tokens: ClassVar[tuple[str, ...]]
     """Tokens that end a reply; the first is the one written after an answer in training."""
-    control: ClassVar[tuple[str, ...]]
+    control_strings: ClassVar[tuple[str, ...]]
     """Strings that structure a prompt: no question or answer may hold one."""
     mean: ClassVar[tuple[float, float, float]]
     """Subtracted from pixels / 255."""
@@ -37,55 +37,58 @@ class Family(ABC):
     """Divides what is left."""
 
     @abstractmethod
-    def prompt(self, text: str, system: str = "") -> str:
+    def format_prompt(self, text: str, system: str = "") -> str:
         """The whole prompt up to where the answer begins; `text` is the user's turn, `system` may be empty."""
 
     @abstractmethod
-    def answer(self, text: str) -> str:
+    def format_answer(self, text: str) -> str:
         """What follows the prompt: the answer and the token that ends it."""
 
     @abstractmethod
-    def pixels(self, image: Image.Image, size: int) -> np.ndarray:
+    def preprocess_image(self, image: Image.Image, size: int) -> np.ndarray:
         """uint8, size x size x 3, as the vision tower sees the image before rescaling and normalisation."""
 
-    def check(self, text: str, where: str) -> None:
+    def check_control_strings(self, text: str, where: str) -> None:
         """Raises ValueError where the text holds a control string of the layout."""
-        for string in self.control:
+        for string in self.control_strings:
             if string in text:
                 raise ValueError(f"the {where} holds {string!r}, which structures the prompt of {self.name}")
 
-    def encode(self, tokenizer: Any, text: str, answer: str | None = None, system: str = "") -> tuple[list[int], list[int]]:
+    def encode_sample(
+        self, tokenizer: Any, text: str, answer: str | None = None, system: str = ""
+    ) -> tuple[list[int], list[int]]:
         """Token ids of prompt and answer, one image token per image, and labels: the id in the answer and its end, else -100.
 
         Without an answer the ids end where the reply begins and all labels are -100. The ids of a prompt are always
         the first ids of the prompt with its answer. Raises ValueError where the text can't be laid out.
         """
-        self.check(text, "question")
-        prompt = self.prompt(text, system)
-        ids = _ids(tokenizer, prompt)
-        image, images = tokenizer.convert_tokens_to_ids(IMAGE), text.count(IMAGE)
-        if ids.count(image) != images:
+        self.check_control_strings(text, "question")
+        prompt = self.format_prompt(text, system)
+        ids = _encode_text(tokenizer, prompt)
+        image_id, image_count = tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER), text.count(IMAGE_PLACEHOLDER)
+        if ids.count(image_id) != image_count:
             raise ValueError(
-                f"the tokenizer makes {ids.count(image)} image tokens of {images} {IMAGE}: is it that of {self.name}?"
+                f"the tokenizer makes {ids.count(image_id)} image tokens of {image_count} {IMAGE_PLACEHOLDER}: is it that "
+                f"of {self.name}?"
             )
         if answer is None:
-            return ids, [IGNORE] * len(ids)
-        self.check(answer, "answer")
-        if IMAGE in answer or not answer.strip():
-            raise ValueError(f"the answer {answer!r} is empty or holds {IMAGE}")
-        whole = _ids(tokenizer, prompt + self.answer(answer.strip()))
-        if whole[: len(ids)] != ids:
+            return ids, [IGNORE_INDEX] * len(ids)
+        self.check_control_strings(answer, "answer")
+        if IMAGE_PLACEHOLDER in answer or not answer.strip():
+            raise ValueError(f"the answer {answer!r} is empty or holds {IMAGE_PLACEHOLDER}")
+        full_ids = _encode_text(tokenizer, prompt + self.format_answer(answer.strip()))
+        if full_ids[: len(ids)] != ids:
             raise ValueError(f"the tokenizer joins the end of the prompt with the answer {answer!r}")
-        return whole, [IGNORE] * len(ids) + whole[len(ids) :]
+        return full_ids, [IGNORE_INDEX] * len(ids) + full_ids[len(ids) :]
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def _encode_text(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text with its own BOS and nothing else added."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
 
 
-def image_tokens(config: Any) -> int:
+def count_image_tokens(config: Any) -> int:
     """How many features the model of a LlavaConfig puts in place of one image.
 
     Patches, plus the CLS token of a CLIP tower, minus the first where vision_feature_select_strategy is "default": that is
@@ -117,67 +120,69 @@ class Layout:
     """Pixels along the side of the vision tower's square input."""
     image_tokens: int
     """Tokens an image takes."""
-    image_token: int
+    image_token_id: int
     """Id of the token that stands for an image."""
-    pad: int
+    pad_id: int
     """Id that fills a batch."""
-    stops: tuple[int, ...]
+    stop_ids: tuple[int, ...]
     """Ids that end a reply."""
 
     @classmethod
-    def open(cls, family: str, folder: Path | str) -> "Layout":
+    def from_folder(cls, family: str, folder: Path | str) -> "Layout":
         """Of the tokenizer and config.json in a model folder. Raises ValueError where they do not fit the family."""
         from transformers import AutoConfig, AutoTokenizer
 
-        return cls.of(
-            registry.family(family), AutoTokenizer.from_pretrained(str(folder)), AutoConfig.from_pretrained(str(folder))
+        return cls.from_tokenizer(
+            registry.get_family(family), AutoTokenizer.from_pretrained(str(folder)), AutoConfig.from_pretrained(str(folder))
         )
 
     @classmethod
-    def of(cls, family: Family, tokenizer: Any, config: Any) -> "Layout":
+    def from_tokenizer(cls, family: Family, tokenizer: Any, config: Any) -> "Layout":
         """Of a tokenizer and a LlavaConfig. Raises ValueError where they do not fit each other."""
         if config.model_type != "llava":
             raise ValueError(f"family {family.name} is for models of type llava, but this is a {config.model_type}")
-        image = tokenizer.convert_tokens_to_ids(IMAGE)
-        if image != config.image_token_index:
-            raise ValueError(f"the tokenizer's {IMAGE} is {image}, the config's image_token_index {config.image_token_index}")
+        image_id = tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER)
+        if image_id != config.image_token_index:
+            raise ValueError(
+                f"the tokenizer's {IMAGE_PLACEHOLDER} is {image_id}, the config's image_token_index {config.image_token_index}"
+            )
         if tokenizer.pad_token_id is None:
             raise ValueError("the tokenizer has no pad token")
         vocabulary = tokenizer.get_vocab()
-        stops = dict.fromkeys([*(vocabulary[t] for t in family.ends if t in vocabulary), tokenizer.eos_token_id])
-        if family.ends[0] not in vocabulary:
-            raise ValueError(f"the tokenizer has no {family.ends[0]!r}: is it that of {family.name}?")
+        stop_ids = dict.fromkeys([*(vocabulary[t] for t in family.end_tokens if t in vocabulary), tokenizer.eos_token_id])
+        if family.end_tokens[0] not in vocabulary:
+            raise ValueError(f"the tokenizer has no {family.end_tokens[0]!r}: is it that of {family.name}?")
         return cls(
             family=family,
             tokenizer=tokenizer,
             image_size=config.vision_config.image_size,
-            image_tokens=image_tokens(config),
-            image_token=image,
-            pad=tokenizer.pad_token_id,
-            stops=tuple(s for s in stops if s is not None),
+            image_tokens=count_image_tokens(config),
+            image_token_id=image_id,
+            pad_id=tokenizer.pad_token_id,
+            stop_ids=tuple(s for s in stop_ids if s is not None),
         )
 
-    def encode(self, text: str, answer: str | None = None, system: str = "") -> tuple[list[int], list[int]]:
+    def encode_sample(self, text: str, answer: str | None = None, system: str = "") -> tuple[list[int], list[int]]:
         """`Family.encode` with this tokenizer."""
-        return self.family.encode(self.tokenizer, text, answer, system)
+        return self.family.encode_sample(self.tokenizer, text, answer, system)
 
-    def pixels(self, image: Image.Image) -> np.ndarray:
+    def preprocess_image(self, image: Image.Image) -> np.ndarray:
         """`Family.pixels` at this model's size: uint8, image_size x image_size x 3."""
-        return self.family.pixels(image, self.image_size)
+        return self.family.preprocess_image(image, self.image_size)
 
-    def length(self, ids: Sequence[int]) -> int:
+    def count_tokens(self, ids: Sequence[int]) -> int:
         """Tokens after expansion."""
-        return len(ids) + sum(i == self.image_token for i in ids) * (self.image_tokens - 1)
+        return len(ids) + sum(i == self.image_token_id for i in ids) * (self.image_tokens - 1)
 
-    def expand(self, ids: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def expand_images(self, ids: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """ids and labels, int64, with each image token repeated image_tokens times."""
         ids = np.asarray(ids, np.int64)
-        times = np.where(ids == self.image_token, self.image_tokens, 1)
-        return np.repeat(ids, times), np.repeat(np.asarray(labels, np.int64), times)
+        repeats = np.where(ids == self.image_token_id, self.image_tokens, 1)
+        return np.repeat(ids, repeats), np.repeat(np.asarray(labels, np.int64), repeats)
 
 
 def split_images(text: str) -> tuple[int, str]:
     """How many `<image>` stand in front of a text, and the rest of it."""
-    front = re.match(rf"(?:\s*{IMAGE})*", text)
-    assert front is not None
-    return front[0].count(IMAGE), text[front.end() :]
+    leading_images = re.match(rf"(?:\s*{IMAGE_PLACEHOLDER})*", text)
+    assert leading_images is not None
+    return leading_images[0].count(IMAGE_PLACEHOLDER), text[leading_images.end() :]

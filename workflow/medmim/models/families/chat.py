@@ -17,103 +17,105 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
 from medmim.models.prompting import Prompt, Prompter
-from medmim.questions.prompt import IMAGE
+from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
-IMAGE_LENGTH = 512
+ASSUMED_IMAGE_TOKENS = 512
 """Tokens that an image is taken for where batches are made of like lengths; how many it is, the processor says later."""
 
 
-class Chat(Prompter):
+class ChatPrompter(Prompter):
     """A model with a processor that has a chat template."""
 
-    def __init__(self, folder: Path, image: Callable[[str], Image.Image]) -> None:
+    def __init__(self, folder: Path, find_image: Callable[[str], Image.Image]) -> None:
         """Raises ValueError where the folder's processor has no chat template or no pad token."""
-        self._processor = _processor(folder)
+        self._processor = _load_processor(folder)
         if getattr(self._processor, "chat_template", None) is None:
             raise ValueError("its processor has no chat template")
-        self._image = image
+        self._find_image = find_image
         self.tokenizer = self._processor.tokenizer
         if self.tokenizer.pad_token_id is None:
             raise ValueError("its tokenizer has no pad token")
-        self.pad = self.tokenizer.pad_token_id
-        self.stops = _stops(folder, self.tokenizer)
+        self.pad_id = self.tokenizer.pad_token_id
+        self.stop_ids = _read_stop_ids(folder, self.tokenizer)
         self.processor = f"{type(self._processor).__name__}, {type(self._processor.image_processor).__name__}"
-        self._control = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
+        self._control_strings = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
 
-    def prompt(self, text: str, images: Sequence[str], system: str = "") -> Prompt:
+    def build_prompt(self, text: str, images: Sequence[str], system: str = "") -> Prompt:
         """Images stand where their placeholders do."""
-        first, *rest = text.split(IMAGE)
+        first, *rest = text.split(IMAGE_PLACEHOLDER)
         if len(rest) != len(images):
             raise ValueError(f"{len(rest)} placeholders for {len(images)} images")
-        for string in self._control:
-            if string in first or any(string in part for part in rest):
-                raise ValueError(f"the question holds {string!r}, which structures the prompt of this model")
+        for control_string in self._control_strings:
+            if control_string in first or any(control_string in part for part in rest):
+                raise ValueError(f"the question holds {control_string!r}, which structures the prompt of this model")
         content: list[dict[str, Any]] = [{"type": "text", "text": first}] if first else []
         for part in rest:
             content += [{"type": "image"}, *([{"type": "text", "text": part}] if part else [])]
         messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
         messages.append({"role": "user", "content": content})
-        whole = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return Prompt(whole, (), images, len(self._ids(whole)) + IMAGE_LENGTH * len(images))
+        prompt_text = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return Prompt(prompt_text, (), images, len(self._tokenize_text(prompt_text)) + ASSUMED_IMAGE_TOKENS * len(images))
 
-    def batch(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+    def build_batch(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
         """Whatever the processor makes of texts and images."""
-        images = [[self._image(i).convert("RGB") for i in p.images] for p in prompts]
-        shown = {"images": images} if any(images) else {}
+        images = [[self._find_image(i).convert("RGB") for i in p.images] for p in prompts]
+        image_arguments = {"images": images} if any(images) else {}
         # A template that writes BOS itself must not get a second one.
         bos = self.tokenizer.bos_token
-        special = bos is None or not prompts[0].text.startswith(bos)
+        add_special_tokens = bos is None or not prompts[0].text.startswith(bos)
         try:
-            made = self._processor(
+            inputs = self._processor(
                 text=[p.text for p in prompts],
-                **shown,
+                **image_arguments,
                 padding=True,
                 padding_side="left",
-                add_special_tokens=special,
+                add_special_tokens=add_special_tokens,
                 return_text_replacement_offsets=True,
                 return_tensors="pt",
             )
         except IndexError as error:
             raise ValueError(f"the model's processor lost an image: {error}") from error
-        for prompt, replaced in zip(prompts, made.pop("text_replacement_offsets"), strict=True):
-            if len(replaced) != len(prompt.images):
-                raise ValueError(f"the model's processor shows {len(replaced)} images of {len(prompt.images)}")
-        return dict(made)
+        for prompt, image_offsets in zip(prompts, inputs.pop("text_replacement_offsets"), strict=True):
+            if len(image_offsets) != len(prompt.images):
+                raise ValueError(f"the model's processor shows {len(image_offsets)} images of {len(prompt.images)}")
+        return dict(inputs)
 
-    def _line(self, reply: str) -> list[int]:
+    def _encode_reply(self, reply: str) -> list[int]:
         """As it follows the template's last words."""
-        before, ids = self._before
-        whole = self._ids(before + reply)
-        if whole[: len(ids)] != ids:
+        prompt_text, prompt_ids = self._empty_prompt
+        full_ids = self._tokenize_text(prompt_text + reply)
+        if full_ids[: len(prompt_ids)] != prompt_ids:
             raise ValueError("the tokenizer joins the end of the prompt with the reply")
-        return whole[len(ids) :]
+        return full_ids[len(prompt_ids) :]
 
     @cached_property
-    def _before(self) -> tuple[str, list[int]]:
-        text = self.prompt("x", ()).text
-        return text, self._ids(text)
+    def _empty_prompt(self) -> tuple[str, list[int]]:
+        text = self.build_prompt("x", ()).text
+        return text, self._tokenize_text(text)
 
-    def _ids(self, text: str) -> list[int]:
+    def _tokenize_text(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _processor(folder: Path) -> Any:
+def _load_processor(folder: Path) -> Any:
     """The folder's processor; where there is no torchvision, which videos need, that of its images and text alone."""
     if is_torchvision_available():
         return AutoProcessor.from_pretrained(str(folder), local_files_only=True)
     config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    kind = PROCESSOR_MAPPING.get(type(config), None)
-    if kind is None:
+    processor_class = PROCESSOR_MAPPING.get(type(config), None)
+    if processor_class is None:
         raise ValueError(f"a {config.model_type} has no processor of images and text")
-    parts = [name for name in kind.get_attributes() if name != "video_processor"]
-    still: Any = type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda cls: parts)})
-    return still.from_pretrained(str(folder), local_files_only=True)
+    attributes = [name for name in processor_class.get_attributes() if name != "video_processor"]
+    image_processor_class: Any = type(
+        processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda cls: attributes)}
+    )
+    return image_processor_class.from_pretrained(str(folder), local_files_only=True)
 
 
-def _stops(folder: Path, tokenizer: Any) -> tuple[int, ...]:
+def _read_stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     """End tokens of the model's own generation settings, and the tokenizer's."""
-    found: list[int | None] = [tokenizer.eos_token_id]
+    stop_ids: list[int | None] = [tokenizer.eos_token_id]
     if (folder / "generation_config.json").exists():
-        ends = GenerationConfig.from_pretrained(str(folder)).eos_token_id
-        found += ends if isinstance(ends, list) else [ends]
-    return tuple(dict.fromkeys(i for i in found if i is not None))
+        eos_ids = GenerationConfig.from_pretrained(str(folder)).eos_token_id
+        stop_ids += eos_ids if isinstance(eos_ids, list) else [eos_ids]
+    return tuple(dict.fromkeys(i for i in stop_ids if i is not None))

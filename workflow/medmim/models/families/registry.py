@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 FAMILIES = ("llava-med", "mantis")
 """Those with a layout of their own, which can be trained here."""
-MODULE = "medmim.models.families.{cfg[family]}"
+FAMILY_MODULE = "medmim.models.families.{cfg[family]}"
 """For `Job(modules=[MODULE])` of a program whose cfg names the family."""
 
 
-def module(family: str) -> str:
+def family_module(family: str) -> str:
     """Dotted name of a family's module, for a code digest. Raises ValueError for an unknown family."""
-    known = (*FAMILIES, "chat")
-    if family not in known:
-        raise ValueError(f"no model family {family!r}; there are {', '.join(known)}")
+    known_families = (*FAMILIES, "chat")
+    if family not in known_families:
+        raise ValueError(f"no model family {family!r}; there are {', '.join(known_families)}")
     return f"medmim.models.families.{family.replace('-', '_')}"
 
 
-def family(name: str) -> "Family":
+def get_family(name: str) -> "Family":
     """The `layout.Family` of that name. Raises ValueError for an unknown one, and for chat, which has no layout of its own."""
     if name == "chat":
         raise ValueError("family chat lays out its prompts by the model's own processor: it can predict, not be trained here")
-    found: Family = import_module(module(name)).FAMILY
-    return found
+    instance: Family = import_module(family_module(name)).FAMILY
+    return instance

@@ -7,109 +7,114 @@ from typing import Any
 
 from medmim.common.errors import SidecarError
 from medmim.provenance import job_record
-from medmim.reporting.costs.advice import advise
-from medmim.reporting.costs.runs import Run, between
+from medmim.reporting.costs.advice import suggest_settings
+from medmim.reporting.costs.runs import ProgramRun, seconds_between
 
-Row = dict[str, Any]
-GOOD = ("done", "restored")
+CostRow = dict[str, Any]
+SUCCESSFUL_OUTCOMES = ("done", "restored")
 """Outcomes of attempts that left the outputs."""
-OPEN = ("running", "unknown")
+OPEN_OUTCOMES = ("running", "unknown")
 """Those of attempts that may still do so."""
-ADDED = ("attempts", "retries", "run_seconds", "unmeasured", "cpu_hours", "cpu_used_hours", "gpu_hours")
+SUMMED_COLUMNS = ("attempts", "retries", "run_seconds", "unmeasured", "cpu_hours", "cpu_used_hours", "gpu_hours")
 
 
-def rows(runs: Sequence[Run]) -> list[Row]:
+def build_job_rows(runs: Sequence[ProgramRun]) -> list[CostRow]:
     """A row of the table costs for every job, by rule and job; `runs` in order of their start."""
     advice = defaultdict(list)
-    for rules, text in advise(runs):
+    for rules, text in suggest_settings(runs):
         for rule in rules:
             advice[rule].append(text)
-    queued = _queues(runs)
-    jobs: dict[tuple[str, str], list[tuple[Run, float | None]]] = defaultdict(list)
-    for run, seconds in zip(runs, queued, strict=True):
-        jobs[run.name].append((run, seconds))
-    return [_row([r for r, _ in jobs[name]], [q for _, q in jobs[name]], "; ".join(advice[name[0]])) for name in sorted(jobs)]
+    queue_times = _assign_queue_times(runs)
+    jobs: dict[tuple[str, str], list[tuple[ProgramRun, float | None]]] = defaultdict(list)
+    for run, seconds in zip(runs, queue_times, strict=True):
+        jobs[run.job_key].append((run, seconds))
+    return [
+        _build_job_row([r for r, _ in jobs[name]], [q for _, q in jobs[name]], "; ".join(advice[name[0]]))
+        for name in sorted(jobs)
+    ]
 
 
-def _queues(runs: Sequence[Run]) -> list[float | None]:
+def _assign_queue_times(runs: Sequence[ProgramRun]) -> list[float | None]:
     """Time each waited, told once for each start of a SLURM job, which may run several jobs of the workflow."""
-    starts = [(run.slurm.get("id"), run.slurm.get("started")) for run in runs]
+    starts = [(run.slurm_record.get("id"), run.slurm_record.get("started")) for run in runs]
     first = {start: number for number, start in reversed(list(enumerate(starts)))}
-    return [run.queued if first[starts[number]] == number else None for number, run in enumerate(runs)]
+    return [run.queue_seconds if first[starts[number]] == number else None for number, run in enumerate(runs)]
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
+def _sum_known(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
 
-def _most(values: Iterable[float | None]) -> float | None:
+def _max_known(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _row(tried: Sequence[Run], queued: Sequence[float | None], advice: str) -> Row:
-    first, last = tried[0], tried[-1]
-    spent = [(run.cpu_seconds, run.cpus * run.seconds) for run in tried if run.seconds and run.cpu_seconds is not None]
-    used, held = sum(used for used, _ in spent), sum(held for _, held in spent)
+def _build_job_row(attempts: Sequence[ProgramRun], queue_times: Sequence[float | None], advice: str) -> CostRow:
+    first, last = attempts[0], attempts[-1]
+    cpu_measurements = [
+        (run.cpu_seconds, run.cpus * run.seconds) for run in attempts if run.seconds and run.cpu_seconds is not None
+    ]
+    used, held_seconds = sum(used for used, _ in cpu_measurements), sum(held for _, held in cpu_measurements)
     return {
         "rule": last.rule,
         "job": last.job,
         "program": last.start["program"],
         "outcome": last.outcome,
-        "attempts": len(tried),
-        "retries": sum(run.outcome not in GOOD for run in tried[:-1]),
+        "attempts": len(attempts),
+        "retries": sum(run.outcome not in SUCCESSFUL_OUTCOMES for run in attempts[:-1]),
         "host": last.start["host"],
         "node": last.start["node"],
-        "partition": last.slurm.get("partition"),
-        "slurm_job_id": last.slurm.get("id"),
-        "submitted": first.slurm.get("submitted"),
+        "partition": last.slurm_record.get("partition"),
+        "slurm_job_id": last.slurm_record.get("id"),
+        "submitted": first.slurm_record.get("submitted"),
         "started": first.start["at"],
         "ended": last.end.get("at"),
-        "queue_seconds": _sum(queued),
-        "run_seconds": sum(run.seconds or 0.0 for run in tried),
-        "unmeasured": sum(run.seconds is None for run in tried),
+        "queue_seconds": _sum_known(queue_times),
+        "run_seconds": sum(run.seconds or 0.0 for run in attempts),
+        "unmeasured": sum(run.seconds is None for run in attempts),
         "threads": last.cpus,
-        "cpu_hours": sum(run.cpus * (run.seconds or 0.0) for run in tried) / 3600,
+        "cpu_hours": sum(run.cpus * (run.seconds or 0.0) for run in attempts) / 3600,
         "cpu_used_hours": used / 3600,
-        "cpu_efficiency": used / held if held else None,
-        "gpu_hours": sum(run.gpus * (run.seconds or 0.0) for run in tried) / 3600,
-        "memory_asked_mb": last.slurm.get("memory_mb"),
-        "memory_mb": _most(run.memory_mb for run in tried),
-        "limit_seconds": last.slurm.get("limit_seconds"),
-        "used_seconds": _most(run.allocated for run in tried),
+        "cpu_efficiency": used / held_seconds if held_seconds else None,
+        "gpu_hours": sum(run.gpus * (run.seconds or 0.0) for run in attempts) / 3600,
+        "memory_asked_mb": last.slurm_record.get("memory_mb"),
+        "memory_mb": _max_known(run.memory_mb for run in attempts),
+        "limit_seconds": last.slurm_record.get("limit_seconds"),
+        "used_seconds": _max_known(run.allocated_seconds for run in attempts),
         "advice": advice or None,
     }
 
 
-def by_rule(table: Sequence[Row]) -> list[Row]:
+def sum_by_rule(table: Sequence[CostRow]) -> list[CostRow]:
     """A total a rule, what ran longest first."""
     rules = dict.fromkeys(row["rule"] for row in table)
-    found = [total(rule, [row for row in table if row["rule"] == rule]) for rule in rules]
-    return sorted(found, key=lambda row: (-row["run_seconds"], row["name"]))
+    totals = [sum_jobs(rule, [row for row in table if row["rule"] == rule]) for rule in rules]
+    return sorted(totals, key=lambda row: (-row["run_seconds"], row["name"]))
 
 
-def total(name: str, table: Sequence[Row]) -> Row:
+def sum_jobs(name: str, table: Sequence[CostRow]) -> CostRow:
     """Several jobs as one: sums, the largest of peaks, and how many came to nothing."""
-    held = sum(row["cpu_hours"] for row in table if row["cpu_efficiency"] is not None)
+    held_hours = sum(row["cpu_hours"] for row in table if row["cpu_efficiency"] is not None)
     return {
         "name": name,
         "jobs": len(table),
-        "unfinished": sum(row["outcome"] not in (*GOOD, *OPEN) for row in table),
-        **{key: sum(row[key] for row in table) for key in ADDED},
-        "queue_seconds": _sum(row["queue_seconds"] for row in table),
-        "cpu_efficiency": sum(row["cpu_used_hours"] for row in table) / held if held else None,
-        "memory_mb": _most(row["memory_mb"] for row in table),
+        "unfinished": sum(row["outcome"] not in (*SUCCESSFUL_OUTCOMES, *OPEN_OUTCOMES) for row in table),
+        **{key: sum(row[key] for row in table) for key in SUMMED_COLUMNS},
+        "queue_seconds": _sum_known(row["queue_seconds"] for row in table),
+        "cpu_efficiency": sum(row["cpu_used_hours"] for row in table) / held_hours if held_hours else None,
+        "memory_mb": _max_known(row["memory_mb"] for row in table),
     }
 
 
-def cached(results: Path) -> tuple[int, float]:
+def count_cached_jobs(results: Path) -> tuple[int, float]:
     """How many jobs' outputs came from the cache, and the seconds it took to compute them where that was done."""
-    seals = {}
-    for path in job_record.sidecars(results):
+    seconds_by_seal = {}
+    for path in job_record.find_sidecars(results):
         try:
-            record = job_record.read(path)
+            record = job_record.read_record(path)
         except (SidecarError, OSError):  # the audit's to tell
             continue
         if "restored" in record:
-            seals[record["seal"]] = between(record["start"], record["end"]) or 0.0
-    return len(seals), sum(seals.values())
+            seconds_by_seal[record["seal"]] = seconds_between(record["start"], record["end"]) or 0.0
+    return len(seconds_by_seal), sum(seconds_by_seal.values())

@@ -5,7 +5,7 @@ A help to read the terms, not advice; `checked` tells what the owner's own text 
 
 from dataclasses import dataclass
 
-from medmim.sources.terms import OWNERS
+from medmim.sources.terms import PROVIDERS
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ LLAMA_3 = Licence(
     "the licence's section 1.b",
     True,
 )
-BASES = {
+BASE_LICENCES = {
     "TIGER-Lab/Mantis-8B-siglip-llama3": (
         Licence("Mantis-8B-siglip-llama3", "llama3", "As Llama 3.", "its page on the hub", True),
         LLAMA_3,
@@ -51,7 +51,10 @@ BASES = {
 """By the base's repository on the hub."""
 
 
-def of(sources: dict[str, str], hub: str | None) -> list[Licence]:
+def list_licences(sources: dict[str, str], hub: str | None) -> list[Licence]:
     """What binds a model: terms of its base, and of the sources by origin; phantoms, which are drawn here, have none."""
-    owners = [OWNERS[name] for name, origin in sources.items() if origin != "phantom"]
-    return [*BASES.get(hub or "", ()), *(Licence(o.name, o.licence, o.models, o.terms, o.read) for o in owners)]
+    providers = [PROVIDERS[name] for name, origin in sources.items() if origin != "phantom"]
+    return [
+        *BASE_LICENCES.get(hub or "", ()),
+        *(Licence(o.name, o.licence, o.model_terms, o.terms, o.is_verified) for o in providers),
+    ]

@@ -13,29 +13,31 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medmim.reporting.model_card import licences
 
-SHOWN = ("accuracy", "token_f1")
-NAMES = {"accuracy": "Accuracy", "token_f1": "Token F1"}
+SHOWN_METRICS = ("accuracy", "token_f1")
+METRIC_LABELS = {"accuracy": "Accuracy", "token_f1": "Token F1"}
 
 
-def rows(leaderboard: pd.DataFrame, model: str, base: str) -> list[dict[str, Any]]:
+def select_scores(leaderboard: pd.DataFrame, model: str, base: str) -> list[dict[str, Any]]:
     """Plain scores of a model with those of its base, by set and kind, in the leaderboard's order."""
-    plain = leaderboard.query("part == 'all' and condition == 'plain' and metric in @SHOWN")
-    of_base = {(r["set"], r["kind"], r["metric"]): r["value"] for r in plain[plain["model"] == base].to_dict("records")}
-    found = []
+    plain = leaderboard.query("part == 'all' and condition == 'plain' and metric in @SHOWN_METRICS")
+    base_scores = {(r["set"], r["kind"], r["metric"]): r["value"] for r in plain[plain["model"] == base].to_dict("records")}
+    model_scores = []
     for row in plain[plain["model"] == model].to_dict("records"):
-        found.append({str(k): v for k, v in row.items()} | {"base": of_base.get((row["set"], row["kind"], row["metric"]))})
-    return found
+        model_scores.append(
+            {str(k): v for k, v in row.items()} | {"base": base_scores.get((row["set"], row["kind"], row["metric"]))}
+        )
+    return model_scores
 
 
-def render(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: pd.DataFrame | None) -> str:
+def render_card(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: pd.DataFrame | None) -> str:
     """The card, Markdown with the hub's front matter.
 
     cfg: {"model", "base", "hub", "family", "sources": {name: origin}, "seed", "tuning", "system"}. `hashes`: sha256 by name of
     what it was trained on. Equal arguments give equal bytes.
     """
-    binding = licences.of(cfg["sources"], cfg["hub"])
+    binding_licences = licences.list_licences(cfg["sources"], cfg["hub"])
     synthetic = "phantom" in cfg["sources"].values()
-    scores = [] if leaderboard is None else rows(leaderboard, cfg["model"], cfg["base"])
+    scores = [] if leaderboard is None else select_scores(leaderboard, cfg["model"], cfg["base"])
     data = ModelCardData(
         language="en",
         license="other",
@@ -53,7 +55,7 @@ def render(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: pd.Da
                 dataset_config=row["set"],  # what the hub tells results apart by
                 dataset_split=row["kind"],
                 metric_type=row["metric"],
-                metric_name=NAMES[row["metric"]],
+                metric_name=METRIC_LABELS[row["metric"]],
                 metric_value=round(float(row["value"]), 4),
             )
             for row in scores
@@ -65,6 +67,6 @@ def render(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: pd.Da
     )  # Markdown, not HTML
     environment.filters["share"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
     body = environment.get_template("card.md.j2").render(
-        cfg=cfg, hashes=hashes, scores=scores, licences=binding, synthetic=synthetic, names=NAMES
+        cfg=cfg, hashes=hashes, scores=scores, licences=binding_licences, synthetic=synthetic, names=METRIC_LABELS
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from medmim.common.errors import TableError
 
-LABELS = {
+SET_LABELS = {
     "temporal": "Temporal",
     "reasoning": "Reasoning",
     "comparison": "Comparison",
@@ -23,23 +23,23 @@ LABELS = {
     "held_out": "Held-out",
 }
 """Names of the sets for people, in the order of the tables; a set that is not named here comes before the held-out sum."""
-SUMS = ("held_in", "held_out")
+SUM_SETS = ("held_in", "held_out")
 FURTHER = "further"
 """Ability of the sets that are in no sum."""
-NAMES = LABELS | {FURTHER: "Further held-out", "medframeqa": "MedFrameQA", "medxpertqa": "MedXpertQA MM"}
+ALL_SET_LABELS = SET_LABELS | {FURTHER: "Further held-out", "medframeqa": "MedFrameQA", "medxpertqa": "MedXpertQA MM"}
 """Names of those sets too."""
 BASELINES = ("chance", "majority")
 
 
-def label(name: str) -> str:
+def get_set_label(name: str) -> str:
     """Name of a set for people."""
-    return NAMES.get(name, name)
+    return ALL_SET_LABELS.get(name, name)
 
 
-def ordered(sets: Iterable[str]) -> list[str]:
+def sort_sets(sets: Iterable[str]) -> list[str]:
     """Distinct sets in the order of the tables."""
-    known = list(LABELS)
-    return sorted(set(sets), key=lambda s: (known.index(s) if s in known else known.index("held_out") - 0.5, s))
+    set_order = list(SET_LABELS)
+    return sorted(set(sets), key=lambda s: (set_order.index(s) if s in set_order else set_order.index("held_out") - 0.5, s))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Model:
+class ScoredModel:
     """A scored model: its name, what it was tuned from, and whether something was tuned from it."""
 
     name: str
@@ -70,20 +70,20 @@ class Model:
     """base, tuned, other, or baseline."""
 
 
-class Board:
+class Leaderboard:
     """Lookup of leaderboard cells. Raises TableError where two rows stand for one cell."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self.rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
         self._cells: dict[tuple[str, str, str, str, str, str], Cell] = {}
-        self._group: dict[str, str] = {}
+        self._sum_by_set: dict[str, str] = {}
         for row in self.rows:
             key = (row["model"], row["set"], row["metric"], row["kind"], row["condition"], row["part"])
             if key in self._cells:
                 raise TableError(f"leaderboard: two rows for {', '.join(key)}")
             low, high = (None if math.isnan(row[c]) else float(row[c]) for c in ("ci_low", "ci_high"))
             self._cells[key] = Cell(float(row["value"]), low, high, int(row["n"]), int(row["n_patients"]))
-            self._group[row["set"]] = row["ability"] if row["ability"] in ("held_out", FURTHER) else "held_in"
+            self._sum_by_set[row["set"]] = row["ability"] if row["ability"] in ("held_out", FURTHER) else "held_in"
 
     def get(
         self, model: str, set_: str, metric: str, kind: str = "closed", condition: str = "plain", part: str = "all"
@@ -91,57 +91,57 @@ class Board:
         """The cell, or None where the leaderboard has no such row."""
         return self._cells.get((model, set_, metric, kind, condition, part))
 
-    def _distinct(self, position: int, **where: str) -> list[str]:
+    def _distinct_values(self, position: int, **criteria: str) -> list[str]:
         names = ("model", "set", "metric", "kind", "condition", "part")
-        wanted = [(names.index(k), v) for k, v in where.items()]
-        return list(dict.fromkeys(key[position] for key in self._cells if all(key[i] == v for i, v in wanted)))
+        filters = [(names.index(k), v) for k, v in criteria.items()]
+        return list(dict.fromkeys(key[position] for key in self._cells if all(key[i] == v for i, v in filters)))
 
-    def groups(self, metric: str, kind: str = "closed") -> list[tuple[str, list[str]]]:
+    def sets_by_sum(self, metric: str, kind: str = "closed") -> list[tuple[str, list[str]]]:
         """(sum, the sum followed by its sets) for held-in, then held-out, then those in no sum, where the metric has values."""
-        sets = ordered(self._distinct(1, metric=metric, kind=kind))
-        split = {s: [t for t in sets if self._group[t] == s] for s in (*SUMS, FURTHER)}
-        split = {s: sorted(members, key=lambda t: t != s) for s, members in split.items()}
-        return [(s, members) for s, members in split.items() if members]
+        sets = sort_sets(self._distinct_values(1, metric=metric, kind=kind))
+        members_by_sum = {s: [t for t in sets if self._sum_by_set[t] == s] for s in (*SUM_SETS, FURTHER)}
+        members_by_sum = {s: sorted(members, key=lambda t: t != s) for s, members in members_by_sum.items()}
+        return [(s, members) for s, members in members_by_sum.items() if members]
 
-    def metrics(self, kind: str) -> list[str]:
+    def list_metrics(self, kind: str) -> list[str]:
         """Metrics of one kind, in order of appearance."""
-        return self._distinct(2, kind=kind)
+        return self._distinct_values(2, kind=kind)
 
-    def conditions(self, kind: str = "closed") -> list[str]:
+    def list_conditions(self, kind: str = "closed") -> list[str]:
         """Conditions of one kind, plain first."""
-        return sorted(self._distinct(4, kind=kind), key=lambda c: (c != "plain", c))
+        return sorted(self._distinct_values(4, kind=kind), key=lambda c: (c != "plain", c))
 
-    def models(self, config: Mapping[str, Mapping[str, Any]]) -> list[Model]:
+    def list_models(self, config: Mapping[str, Mapping[str, Any]]) -> list[ScoredModel]:
         """Every model of the board: each base followed by what was tuned from it, others, then the baselines."""
-        present = self._distinct(0)
+        present = self._distinct_values(0)
         bases = {m: config[m].get("base") for m in present if m in config}
-        found: list[Model] = []
+        scored_models: list[ScoredModel] = []
         for name in [*(m for m in config if m in present), *(m for m in present if m not in config and m not in BASELINES)]:
-            tuned = [Model(m, name, "tuned") for m, base in bases.items() if base == name]
+            tuned = [ScoredModel(m, name, "tuned") for m, base in bases.items() if base == name]
             if tuned:
-                found += [Model(name, None, "base"), *tuned]
+                scored_models += [ScoredModel(name, None, "base"), *tuned]
             elif bases.get(name) not in present:
-                found.append(Model(name, None, "other"))
-        return found + [Model(b, None, "baseline") for b in BASELINES if b in present]
+                scored_models.append(ScoredModel(name, None, "other"))
+        return scored_models + [ScoredModel(b, None, "baseline") for b in BASELINES if b in present]
 
 
-def read_paper(path: Path) -> dict[tuple[str, str], float]:
+def read_paper_scores(path: Path) -> dict[tuple[str, str], float]:
     """Accuracies that the paper prints, from the user's CSV with the columns model, set, accuracy (percent).
 
     Returns (model, set) -> share of 1. An empty accuracy is left out. Raises TableError with file and line.
     """
-    figures: dict[tuple[str, str], float] = {}
+    paper_scores: dict[tuple[str, str], float] = {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        missing = [c for c in ("model", "set", "accuracy") if c not in (reader.fieldnames or ())]
-        if missing:
-            raise TableError(f"{path}: columns {missing} are missing; the file needs model, set, accuracy (percent)")
+        missing_columns = [c for c in ("model", "set", "accuracy") if c not in (reader.fieldnames or ())]
+        if missing_columns:
+            raise TableError(f"{path}: columns {missing_columns} are missing; the file needs model, set, accuracy (percent)")
         for row in reader:
-            where, key = f"{path}, line {reader.line_num}", ((row["model"] or "").strip(), (row["set"] or "").strip())
-            if key[1] not in LABELS:
-                raise TableError(f"{where}: no set {key[1]!r}; the sets are {', '.join(LABELS)}")
-            if key in figures:
-                raise TableError(f"{where}: {key[0]} on {key[1]} is given twice")
+            location, key = f"{path}, line {reader.line_num}", ((row["model"] or "").strip(), (row["set"] or "").strip())
+            if key[1] not in SET_LABELS:
+                raise TableError(f"{location}: no set {key[1]!r}; the sets are {', '.join(SET_LABELS)}")
+            if key in paper_scores:
+                raise TableError(f"{location}: {key[0]} on {key[1]} is given twice")
             text = (row["accuracy"] or "").strip()
             if not text:
                 continue
@@ -150,6 +150,6 @@ def read_paper(path: Path) -> dict[tuple[str, str], float]:
             except ValueError:
                 percent = math.nan
             if not 0 <= percent <= 100:
-                raise TableError(f"{where}: accuracy {text!r} is not a percentage from 0 to 100")
-            figures[key] = percent / 100
-    return figures
+                raise TableError(f"{location}: accuracy {text!r} is not a percentage from 0 to 100")
+            paper_scores[key] = percent / 100
+    return paper_scores

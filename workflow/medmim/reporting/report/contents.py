@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from medmim.questions.prompt import LETTERS, blind
-from medmim.reporting.report.board import Model, ordered
+from medmim.questions.prompt import LETTERS, strip_placeholders
+from medmim.reporting.report.board import ScoredModel, sort_sets
 
-OPEN_SHOWN = ("token_f1",)
+OPEN_METRICS = ("token_f1",)
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Composition:
     """Patients with questions in both splits."""
 
 
-def _patients(frame: pd.DataFrame) -> set[str]:
+def _collect_patients(frame: pd.DataFrame) -> set[str]:
     return set(frame["patient_ids"].explode().dropna())
 
 
-def composition(splits: Mapping[str, pd.DataFrame]) -> Composition:
+def count_composition(splits: Mapping[str, pd.DataFrame]) -> Composition:
     """Of the qa tables by split, `train` and `benchmark`."""
     sets: dict[str, list[SetCount]] = {}
     images: dict[str, dict[int, int]] = {}
@@ -64,14 +64,14 @@ def composition(splits: Mapping[str, pd.DataFrame]) -> Composition:
     for split, frame in splits.items():
         closed = frame["kind"] == "closed"
         sets[split] = []
-        for name in ordered(frame["set"]):
-            own = frame["set"] == name
-            patients = len(_patients(frame[own]))
-            sets[split].append(SetCount(name, int((own & closed).sum()), int((own & ~closed).sum()), patients))
+        for name in sort_sets(frame["set"]):
+            is_in_set = frame["set"] == name
+            patients = len(_collect_patients(frame[is_in_set]))
+            sets[split].append(SetCount(name, int((is_in_set & closed).sum()), int((is_in_set & ~closed).sum()), patients))
         images[split] = dict(sorted(Counter(map(len, frame["image_ids"])).items()))
         golds = Counter(map(int, frame.loc[closed, "answer_index"].dropna()))
         letters[split] = {LETTERS[k]: v for k, v in sorted(golds.items())}
-    whole = pd.concat([frame.assign(split=split) for split, frame in splits.items()], ignore_index=True)
+    all_questions = pd.concat([frame.assign(split=split) for split, frame in splits.items()], ignore_index=True)
     tasks = [
         TaskCount(
             set=str(set_),
@@ -80,25 +80,25 @@ def composition(splits: Mapping[str, pd.DataFrame]) -> Composition:
             train=int((part["split"] == "train").sum()),
             benchmark=int((part["split"] == "benchmark").sum()),
             open=int((part["kind"] == "open").sum()),
-            patients=len(_patients(part)),
+            patients=len(_collect_patients(part)),
         )
-        for (set_, task, source), part in whole.groupby(["set", "task", "source"], sort=True)
+        for (set_, task, source), part in all_questions.groupby(["set", "task", "source"], sort=True)
     ]
-    rank = {s: i for i, s in enumerate(ordered(t.set for t in tasks))}
-    groups = [_patients(frame) for frame in splits.values()]
+    rank = {s: i for i, s in enumerate(sort_sets(t.set for t in tasks))}
+    groups = [_collect_patients(frame) for frame in splits.values()]
     return Composition(
         sets=sets,
         tasks=sorted(tasks, key=lambda t: rank[t.set]),
         images=images,
         letters=letters,
         questions={split: len(frame) for split, frame in splits.items()},
-        patients={split: len(_patients(frame)) for split, frame in splits.items()},
+        patients={split: len(_collect_patients(frame)) for split, frame in splits.items()},
         shared_patients=len(set.intersection(*groups)) if len(groups) > 1 else 0,
     )
 
 
 @dataclass(frozen=True)
-class Reply:
+class JudgedReply:
     """What one model said, and how it was judged."""
 
     text: str
@@ -125,14 +125,16 @@ class Example:
     answer: str
     answer_index: int | None
     image_ids: tuple[str, ...]
-    replies: dict[str, dict[str, Reply]] = field(default_factory=dict)
+    replies: dict[str, dict[str, JudgedReply]] = field(default_factory=dict)
     """By model, then condition."""
 
 
-GAINED, MISSED, OPEN = "base wrong, tuned right", "tuned wrong", "open question"
+REASON_GAINED, REASON_MISSED, REASON_OPEN = "base wrong, tuned right", "tuned wrong", "open question"
 
 
-def choose(benchmark: pd.DataFrame, right: Mapping[str, pd.Series], models: Sequence[Model], count: int) -> list[tuple[str, str]]:
+def choose_questions(
+    benchmark: pd.DataFrame, accuracies: Mapping[str, pd.Series], models: Sequence[ScoredModel], count: int
+) -> list[tuple[str, str]]:
     """(qa_id, why) of up to `count` questions of one set's qa rows.
 
     First one that the most tuned models gained over their bases, then one that the most tuned models miss, then an open
@@ -142,60 +144,64 @@ def choose(benchmark: pd.DataFrame, right: Mapping[str, pd.Series], models: Sequ
     rows = benchmark.sort_values("qa_id").drop_duplicates("qa_id").set_index("qa_id")
     gained, missed = pd.Series(0, rows.index), pd.Series(0, rows.index)
     for model in models:
-        if model.role != "tuned" or model.name not in right or model.base not in right:
+        if model.role != "tuned" or model.name not in accuracies or model.base not in accuracies:
             continue
-        tuned, base = (right[str(m)].reindex(rows.index) for m in (model.name, model.base))
+        tuned, base = (accuracies[str(m)].reindex(rows.index) for m in (model.name, model.base))
         gained += ((tuned == 1) & (base == 0)).astype(int)
         missed += (tuned == 0).astype(int)
     chosen: dict[str, str] = {}
     tasks: set[str] = set()
 
-    def take(rank: pd.Series, why: str) -> None:
-        pool = rank[(rank > 0) & ~rank.index.isin(list(chosen))]
-        if len(chosen) < count and len(pool):
-            new = ~rows.loc[pool.index, "task"].isin(tasks)
-            best = (pool * 2 + new).idxmax()  # the first of the highest
+    def take_best(rank: pd.Series, why: str) -> None:
+        candidates = rank[(rank > 0) & ~rank.index.isin(list(chosen))]
+        if len(chosen) < count and len(candidates):
+            is_new_task = ~rows.loc[candidates.index, "task"].isin(tasks)
+            best = (candidates * 2 + is_new_task).idxmax()  # the first of the highest
             chosen[str(best)] = why
             tasks.add(str(rows.at[best, "task"]))
 
-    take(gained, GAINED)
-    take(missed, MISSED)
-    take((rows["kind"] == "open").astype(int), OPEN)
+    take_best(gained, REASON_GAINED)
+    take_best(missed, REASON_MISSED)
+    take_best((rows["kind"] == "open").astype(int), REASON_OPEN)
     for _ in range(count):
-        take(pd.Series(1, rows.index), "")
+        take_best(pd.Series(1, rows.index), "")
     return list(chosen.items())
 
 
-def examples(
-    benchmark: pd.DataFrame, answers: pd.DataFrame, predictions: pd.DataFrame, models: Sequence[Model], count: int
+def build_examples(
+    benchmark: pd.DataFrame, answers: pd.DataFrame, predictions: pd.DataFrame, models: Sequence[ScoredModel], count: int
 ) -> list[Example]:
     """Up to `count` of each set, in the order of the sets, with what every model replied in every condition."""
     plain = answers[(answers["metric"] == "accuracy") & (answers["condition"] == "plain")].drop_duplicates(["model", "qa_id"])
-    right = {str(m): part.set_index("qa_id")["value"] for m, part in plain.groupby("model")}
-    wanted: dict[str, str] = {}
-    for set_ in ordered(benchmark["set"]):
-        wanted |= dict(choose(benchmark[benchmark["set"] == set_], right, models, count))
-    rows = {str(row["qa_id"]): row for row in benchmark[benchmark["qa_id"].isin(list(wanted))].to_dict("records")}
-    said = predictions[predictions["qa_id"].isin(list(wanted))]
-    judged = answers[answers["qa_id"].isin(list(wanted))]
+    accuracies = {str(m): part.set_index("qa_id")["value"] for m, part in plain.groupby("model")}
+    reasons: dict[str, str] = {}
+    for set_ in sort_sets(benchmark["set"]):
+        reasons |= dict(choose_questions(benchmark[benchmark["set"] == set_], accuracies, models, count))
+    rows = {str(row["qa_id"]): row for row in benchmark[benchmark["qa_id"].isin(list(reasons))].to_dict("records")}
+    shown_predictions = predictions[predictions["qa_id"].isin(list(reasons))]
+    shown_answers = answers[answers["qa_id"].isin(list(reasons))]
     scores: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in judged.to_dict("records"):
+    for row in shown_answers.to_dict("records"):
         scores.setdefault((row["qa_id"], row["model"], row["condition"]), {})[str(row["metric"])] = row
-    found = []
-    for qa_id, why in wanted.items():
+    chosen_examples = []
+    for qa_id, why in reasons.items():
         row = rows[qa_id]
-        replies: dict[str, dict[str, Reply]] = {m.name: {} for m in models if m.role != "baseline"}
-        for one in said[said["qa_id"] == qa_id].sort_values(["model", "condition"]).to_dict("records"):
-            got = scores.get((qa_id, one["model"], one["condition"]), {})
-            replies.setdefault(str(one["model"]), {})[str(one["condition"])] = _reply(str(one["reply"]), str(row["kind"]), got)
-        found.append(
+        replies: dict[str, dict[str, JudgedReply]] = {m.name: {} for m in models if m.role != "baseline"}
+        for prediction in (
+            shown_predictions[shown_predictions["qa_id"] == qa_id].sort_values(["model", "condition"]).to_dict("records")
+        ):
+            metric_rows = scores.get((qa_id, prediction["model"], prediction["condition"]), {})
+            replies.setdefault(str(prediction["model"]), {})[str(prediction["condition"])] = _build_reply(
+                str(prediction["reply"]), str(row["kind"]), metric_rows
+            )
+        chosen_examples.append(
             Example(
                 qa_id=qa_id,
                 set=str(row["set"]),
                 task=str(row["task"]),
                 kind=str(row["kind"]),
                 why=why,
-                question=blind(str(row["question"])),
+                question=strip_placeholders(str(row["question"])),
                 options=tuple(row["options"]),
                 answer=str(row["answer"]),
                 answer_index=None if pd.isna(row["answer_index"]) else int(row["answer_index"]),
@@ -203,18 +209,18 @@ def examples(
                 replies={m: said for m, said in replies.items() if said},
             )
         )
-    return found
+    return chosen_examples
 
 
-def _reply(text: str, kind: str, got: Mapping[str, Mapping[str, Any]]) -> Reply:
-    main = got.get("accuracy" if kind == "closed" else "exact_match")
-    right = None if main is None else bool(main["value"] == 1)
-    return Reply(
+def _build_reply(text: str, kind: str, metric_rows: Mapping[str, Mapping[str, Any]]) -> JudgedReply:
+    main_row = metric_rows.get("accuracy" if kind == "closed" else "exact_match")
+    right = None if main_row is None else bool(main_row["value"] == 1)
+    return JudgedReply(
         text=text,
-        status=str(main["status"]) if main else "",
-        read=str(main["read"]) if main else "",
+        status=str(main_row["status"]) if main_row else "",
+        read=str(main_row["read"]) if main_row else "",
         right=right if kind == "closed" or right else None,
-        scores={m: float(got[m]["value"]) for m in OPEN_SHOWN if m in got} if kind == "open" else {},
+        scores={m: float(metric_rows[m]["value"]) for m in OPEN_METRICS if m in metric_rows} if kind == "open" else {},
     )
 
 
@@ -229,19 +235,19 @@ class SourceCount:
     views: tuple[str, ...]
 
 
-def sources(images: pd.DataFrame) -> list[SourceCount]:
+def count_sources(images: pd.DataFrame) -> list[SourceCount]:
     """Counts of an images table without its bytes."""
     return [
         SourceCount(
             source=str(name),
             images=len(part),
             patients=int(part["patient_id"].nunique()),
-            modalities=_distinct(part["modality"]),
-            views=_distinct(part["view"]),
+            modalities=_sort_distinct(part["modality"]),
+            views=_sort_distinct(part["view"]),
         )
         for name, part in images.groupby("source", sort=True)
     ]
 
 
-def _distinct(values: Iterable[Any]) -> tuple[str, ...]:
+def _sort_distinct(values: Iterable[Any]) -> tuple[str, ...]:
     return tuple(sorted({str(v) for v in values if v}))

@@ -16,20 +16,20 @@ from PIL import Image
 
 from medmim.benchmarks.quality.faults import FAULTS
 from medmim.models.families import registry as families
-from medmim.questions.prompt import IMAGE, LETTERS, prompt_text
+from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS, prompt_text
 from medmim.reporting import palette
 from medmim.reporting.report import plots
-from medmim.reporting.report.board import SUMS, Board, Cell, Model, label, ordered, read_paper
-from medmim.reporting.report.contents import composition, examples, sources
+from medmim.reporting.report.board import SUM_SETS, Cell, Leaderboard, ScoredModel, get_set_label, read_paper_scores, sort_sets
+from medmim.reporting.report.contents import build_examples, count_composition, count_sources
 from medmim.tables import table_io
 from medmim.tables.images import ImageStore
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-SHOWN_SIDE = 320
+MAX_IMAGE_SIDE_PIXELS = 320
 """Examples' images are shown at most so large: larger ones are scaled down, as JPEG."""
-REPLY_LIMIT = 1000
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-METRICS = {
+MAX_TEXT_CHARACTERS = 1000
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+METRIC_LABELS = {
     "accuracy": "accuracy",
     "loglikelihood_accuracy": "log-likelihood accuracy",
     "text_loglikelihood_accuracy": "text log-likelihood accuracy",
@@ -40,16 +40,16 @@ METRICS = {
     "bleu": "BLEU",
     "rouge_l": "ROUGE-L",
 }
-DIFFERENCES = {"base": f"tuned {plots.MINUS} base", "blind": f"images {plots.MINUS} blind"}
-SHOWN_WHOLE = ("plain", "blind")
+DIFFERENCE_LABELS = {"base": f"tuned {plots.MINUS} base", "blind": f"images {plots.MINUS} blind"}
+LEADERBOARD_CONDITIONS = ("plain", "blind")
 """Conditions with lines of their own in the leaderboard; the others stand in the table of controls."""
-CONTROLS = {
+CONTROL_LABELS = {
     "blind": "without images",
     "other_patient": "another patient’s images",
     "reordered": "images in another order",
     "rotated": "options moved on",
 }
-AUDIT = {
+AUDIT_LABELS = {
     "records": "records",
     "closed": "closed",
     "open": "open",
@@ -70,11 +70,11 @@ AUDIT = {
     "text_only": "classifier of the text alone, taught by train",
     "text_only_within": "the same, taught by the rest of the set",
 }
-SHARES = ("chance", "majority", "constant", "text_only", "text_only_within")
+AUDIT_SHARES = ("chance", "majority", "constant", "text_only", "text_only_within")
 
 
 @dataclass(frozen=True)
-class Files:
+class ReportFiles:
     """Where the report's content lies; what is None or empty is left out of the page."""
 
     leaderboard: Path
@@ -89,53 +89,53 @@ class Files:
     paper: Path | None
 
 
-def percent(value: float, digits: int = 1) -> str:
+def format_percent(value: float, digits: int = 1) -> str:
     """0.7125 -> 71.3, with no sign and no unit."""
     return f"{value * 100:.{digits}f}".replace("-", plots.MINUS)
 
 
-def interval(cell: Cell) -> str:
+def format_interval(cell: Cell) -> str:
     """65.0–77.1 in percent; empty where there is none."""
-    return "" if cell.low is None or cell.high is None else f"{percent(cell.low)}–{percent(cell.high)}"
+    return "" if cell.low is None or cell.high is None else f"{format_percent(cell.low)}–{format_percent(cell.high)}"
 
 
-def points(value: float) -> str:
+def format_points(value: float) -> str:
     """+21.5 in percentage points."""
-    return plots.points(value, 1)
+    return plots.format_points(value, 1)
 
 
-def point_interval(cell: Cell) -> str:
+def format_point_interval(cell: Cell) -> str:
     """+15.0 to +28.1 in percentage points; empty where there is none."""
-    return "" if cell.low is None or cell.high is None else f"{points(cell.low)} to {points(cell.high)}"
+    return "" if cell.low is None or cell.high is None else f"{format_points(cell.low)} to {format_points(cell.high)}"
 
 
-def printable(value: Any) -> Any:
+def replace_control_characters(value: Any) -> Any:
     """Text fit for a page: control characters, those of writing direction too, shown as �. Other values as they are."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return CONTROL.sub("\ufffd", value)
+    return CONTROL_CHARACTERS.sub("\ufffd", value)
 
 
-def shortened(text: str, limit: int = REPLY_LIMIT) -> str:
+def truncate_text(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
     """Text cut where it is very long, saying so."""
     return text if len(text) <= limit else text[:limit] + f" … [{len(text) - limit} more characters]"
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes for people: 1.2 MB."""
     power = min(4, (len(str(count)) - 1) // 3)
     value = count / 1000**power
     return f"{value:.{1 if power and value < 100 else 0}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
-def rows(board: Board, base: str, tuned: str) -> list[plots.Row]:
+def build_figure_rows(board: Leaderboard, base: str, tuned: str) -> list[plots.FigureRow]:
     """Rows of the main figure for one pair: each sum above its sets."""
-    found = []
-    for sum_, sets in board.groups("accuracy"):
+    figure_rows = []
+    for sum_, sets in board.sets_by_sum("accuracy"):
         for name in sets:
-            row = plots.Row(
+            row = plots.FigureRow(
                 set=name,
-                head=name == sum_,
+                is_sum=name == sum_,
                 base=board.get(base, name, "accuracy"),
                 tuned=board.get(tuned, name, "accuracy"),
                 blind=board.get(tuned, name, "accuracy", condition="blind"),
@@ -145,17 +145,17 @@ def rows(board: Board, base: str, tuned: str) -> list[plots.Row]:
                 sight=board.get(tuned, name, "accuracy_minus_blind"),
             )
             if row.base or row.tuned:
-                found.append(row)
-    return found
+                figure_rows.append(row)
+    return figure_rows
 
 
-def _pairs(models: Sequence[Model]) -> list[tuple[str, str]]:
+def _find_model_pairs(models: Sequence[ScoredModel]) -> list[tuple[str, str]]:
     return [(str(m.base), m.name) for m in models if m.role == "tuned"]
 
 
-def _headlines(board: Board, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def _build_headlines(board: Leaderboard, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """What the run shows of each pair, on the two sums."""
-    found = []
+    headlines = []
     for base, tuned in pairs:
         sums = [
             {
@@ -166,45 +166,49 @@ def _headlines(board: Board, pairs: Sequence[tuple[str, str]]) -> list[dict[str,
                 "gain": board.get(tuned, s, "accuracy_minus_base"),
                 "sight": board.get(tuned, s, "accuracy_minus_blind"),
             }
-            for s in SUMS
+            for s in SUM_SETS
         ]
-        found.append({"base": base, "tuned": tuned, "sums": [s for s in sums if s["tuned"] and s["base"]]})
-    return found
+        headlines.append({"base": base, "tuned": tuned, "sums": [s for s in sums if s["tuned"] and s["base"]]})
+    return headlines
 
 
-def _score_table(board: Board, models: Sequence[Model], metric: str, sum_: str, sets: Sequence[str]) -> dict[str, Any]:
+def _build_score_table(
+    board: Leaderboard, models: Sequence[ScoredModel], metric: str, sum_: str, sets: Sequence[str]
+) -> dict[str, Any]:
     """Rows of one leaderboard table: scores by condition, then paired differences, then baselines."""
-    rates = [m for m in board.metrics("closed") if m.endswith("_rate")] if metric == "accuracy" else []
+    rates = [m for m in board.list_metrics("closed") if m.endswith("_rate")] if metric == "accuracy" else []
     lines: list[dict[str, Any]] = []
     for model in models:
-        for condition in SHOWN_WHOLE:
+        for condition in LEADERBOARD_CONDITIONS:
             cells = {s: board.get(model.name, s, metric, condition=condition) for s in sets}
-            unread = {
+            unread_shares = {
                 s: sum(c.value for r in rates if (c := board.get(model.name, s, r, condition=condition)) is not None)
                 for s in sets
             }
             if any(cells.values()):
-                lines.append({"kind": "score", "model": model, "condition": condition, "cells": cells, "unread": unread})
+                lines.append({"kind": "score", "model": model, "condition": condition, "cells": cells, "unread": unread_shares})
             clean = {s: board.get(model.name, s, metric, condition=condition, part="clean") for s in sets}
-            known = any(c and (d := clean[s]) and d.n < c.n for s, c in cells.items())  # else the two lines are the same
-            if condition == "plain" and known and model.role != "baseline":
+            differs_when_clean = any(
+                c and (d := clean[s]) and d.n < c.n for s, c in cells.items()
+            )  # else the two lines are the same
+            if condition == "plain" and differs_when_clean and model.role != "baseline":
                 lines.append({"kind": "clean", "model": model, "cells": clean})
-        for other, words in DIFFERENCES.items() if model.role != "base" else ():
+        for other, difference_label in DIFFERENCE_LABELS.items() if model.role != "base" else ():
             cells = {s: board.get(model.name, s, f"{metric}_minus_{other}") for s in sets}
             if any(cells.values()):
-                lines.append({"kind": "difference", "model": model, "words": words, "cells": cells})
+                lines.append({"kind": "difference", "model": model, "words": difference_label, "cells": cells})
     counts = {}
     for s in sets:
-        found = {(c.n, c.patients) for line in lines if line["kind"] != "clean" and (c := line["cells"][s])}
-        counts[s] = found.pop() if len(found) == 1 else None  # None: said in each cell
+        distinct_counts = {(c.n, c.patients) for line in lines if line["kind"] != "clean" and (c := line["cells"][s])}
+        counts[s] = distinct_counts.pop() if len(distinct_counts) == 1 else None  # None: said in each cell
     rates = rates if sum_ in sets else []  # they are of the sum
     return {"metric": metric, "sum": sum_, "sets": sets, "lines": lines, "counts": counts, "rates": rates}
 
 
-def _controls(board: Board, models: Sequence[Model]) -> dict[str, Any]:
+def _build_control_table(board: Leaderboard, models: Sequence[ScoredModel]) -> dict[str, Any]:
     """Accuracy as asked, under each control with what it costs, and circular, on each sum and further set."""
-    groups = [s for sum_, sets in board.groups("accuracy") for s in ([sum_] if sum_ in sets else sets)]
-    conditions = [c for c in CONTROLS if c in board.conditions()]
+    groups = [s for sum_, sets in board.sets_by_sum("accuracy") for s in ([sum_] if sum_ in sets else sets)]
+    conditions = [c for c in CONTROL_LABELS if c in board.list_conditions()]
     blocks = []
     for s in groups:
         lines = [
@@ -221,13 +225,13 @@ def _controls(board: Board, models: Sequence[Model]) -> dict[str, Any]:
             if m.role != "baseline" and board.get(m.name, s, "accuracy")
         ]
         blocks.append({"set": s, "lines": lines})
-    return {"conditions": [CONTROLS[c] for c in conditions], "circular": "rotated" in conditions, "blocks": blocks}
+    return {"conditions": [CONTROL_LABELS[c] for c in conditions], "circular": "rotated" in conditions, "blocks": blocks}
 
 
-def _recall(board: Board, models: Sequence[Model]) -> dict[str, Any]:
+def _build_recall_table(board: Leaderboard, models: Sequence[ScoredModel]) -> dict[str, Any]:
     """Recall by the letter of the gold, on each sum and further set."""
-    letters = sorted({m.removeprefix("recall_") for m in board.metrics("closed") if m.startswith("recall_")})
-    groups = [s for sum_, sets in board.groups("accuracy") for s in ([sum_] if sum_ in sets else sets)]
+    letters = sorted({m.removeprefix("recall_") for m in board.list_metrics("closed") if m.startswith("recall_")})
+    groups = [s for sum_, sets in board.sets_by_sum("accuracy") for s in ([sum_] if sum_ in sets else sets)]
     blocks = []
     for s in groups:
         lines = [(m, [board.get(m.name, s, f"recall_{letter}") for letter in letters]) for m in models if m.role != "baseline"]
@@ -235,45 +239,47 @@ def _recall(board: Board, models: Sequence[Model]) -> dict[str, Any]:
     return {"letters": letters, "blocks": [b for b in blocks if b["lines"]]}
 
 
-def _comparisons(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _build_comparison_blocks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Pairs of models by set, on all questions, those of a tuned model and its base first."""
     blocks = []
-    for s in ordered(row["set"] for row in rows):
-        own = [row for row in rows if (row["set"], row["part"]) == (s, "all")]
+    for s in sort_sets(row["set"] for row in rows):
+        set_rows = [row for row in rows if (row["set"], row["part"]) == (s, "all")]
         lines = [
             (row, Cell(row["value"], row["ci_low"], row["ci_high"], row["n"], row["n_patients"]))
-            for row in sorted(own, key=lambda row: (row["relation"] != "base", row["model"], row["other"]))
+            for row in sorted(set_rows, key=lambda row: (row["relation"] != "base", row["model"], row["other"]))
         ]
-        blocks.append({"set": s, "lines": lines, "exact": any(row["p_mcnemar"] is not None for row in own)})
+        blocks.append({"set": s, "lines": lines, "exact": any(row["p_mcnemar"] is not None for row in set_rows)})
     return [block for block in blocks if block["lines"]]
 
 
-def p_value(p: float | None) -> str:
+def format_p_value(p: float | None) -> str:
     """p for people."""
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _open_table(board: Board, models: Sequence[Model], ranked: int) -> dict[str, Any]:
+def _build_open_table(board: Leaderboard, models: Sequence[ScoredModel], min_ranked: int) -> dict[str, Any]:
     """Open-ended scores with images, a block per set: each model's scores, then what tuning gained."""
-    known = list(METRICS)  # in the order of the table
-    metrics = [m for m in board.metrics("open") if "_minus_" not in m and not m.endswith("_rate")]
-    metrics.sort(key=lambda m: (known.index(m) if m in known else len(known), m))
+    metric_order = list(METRIC_LABELS)  # in the order of the table
+    metrics = [m for m in board.list_metrics("open") if "_minus_" not in m and not m.endswith("_rate")]
+    metrics.sort(key=lambda m: (metric_order.index(m) if m in metric_order else len(metric_order), m))
     blocks = []
-    for s in [s for _, group in (board.groups(metrics[0], "open") if metrics else []) for s in group]:
+    for s in [s for _, group in (board.sets_by_sum(metrics[0], "open") if metrics else []) for s in group]:
         lines: list[dict[str, Any]] = []
         for model in models:
-            for suffix, words in (("", ""), ("_minus_base", DIFFERENCES["base"])):
+            for suffix, difference_label in (("", ""), ("_minus_base", DIFFERENCE_LABELS["base"])):
                 cells = [board.get(model.name, s, m + suffix, "open") for m in metrics]
                 if any(cells):
-                    lines.append({"model": model, "words": words, "cells": cells})
+                    lines.append({"model": model, "words": difference_label, "cells": cells})
         counts = [c for line in lines for c in line["cells"] if c]
         n, patients = max((c.n for c in counts), default=0), max((c.patients for c in counts), default=0)
-        blocks.append({"set": s, "n": n, "patients": patients, "ranked": n >= ranked, "lines": lines})
+        blocks.append({"set": s, "n": n, "patients": patients, "ranked": n >= min_ranked, "lines": lines})
     return {"metrics": metrics, "blocks": blocks}
 
 
-def _paper(board: Board, models: Sequence[Model], figures: Mapping[tuple[str, str], float]) -> dict[str, Any]:
-    sets = [s for _, group in board.groups("accuracy") for s in group]
+def _build_paper_table(
+    board: Leaderboard, models: Sequence[ScoredModel], figures: Mapping[tuple[str, str], float]
+) -> dict[str, Any]:
+    sets = [s for _, group in board.sets_by_sum("accuracy") for s in group]
     names = dict.fromkeys([*(m.name for m in models if m.role != "baseline"), *(m for m, _ in figures)])
     lines = [
         {
@@ -286,159 +292,162 @@ def _paper(board: Board, models: Sequence[Model], figures: Mapping[tuple[str, st
     return {"sets": sets, "lines": lines, "given": bool(figures)}
 
 
-def shown(store: ImageStore, reference: str) -> dict[str, Any]:
+def encode_example_image(store: ImageStore, reference: str) -> dict[str, Any]:
     """One image of an example as a data URI with what is known of it; without one where the run does not have it."""
     if reference not in store:
         return {"uri": None, "reference": reference, "about": ""}
-    row = store.row(reference)
-    png, kind = store.png(reference), "png"
-    if max(row["width"], row["height"]) > SHOWN_SIDE:
-        image = store.image(reference)
-        image.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS)
+    row = store.read_row(reference)
+    png, kind = store.read_png(reference), "png"
+    if max(row["width"], row["height"]) > MAX_IMAGE_SIDE_PIXELS:
+        image = store.read_image(reference)
+        image.thumbnail((MAX_IMAGE_SIDE_PIXELS, MAX_IMAGE_SIDE_PIXELS), Image.Resampling.LANCZOS)
         jpeg = io.BytesIO()
         image.save(jpeg, "JPEG", quality=88)
         png, kind = jpeg.getvalue(), "jpeg"
     day = "" if row["day"] is None else f"day {row['day']}"
-    about = [row["modality"], row["view"] if row["view"] != row["modality"] else "", row["laterality"], day]
+    caption_parts = [row["modality"], row["view"] if row["view"] != row["modality"] else "", row["laterality"], day]
     return {
         "uri": f"data:image/{kind};base64,{base64.b64encode(png).decode()}",
         "reference": reference,
-        "about": " · ".join(a for a in about if a),
+        "about": " · ".join(a for a in caption_parts if a),
     }
 
 
-def _losses(paths: Sequence[Path]) -> list[dict[str, Any]]:
+def _build_loss_figures(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """A figure per stage; a model's name is its file's, up to .loss.parquet."""
-    history = {p.name.removesuffix(".parquet").removesuffix(".loss"): table_io.frame(p, "loss") for p in paths}
-    colours = {m: plots.SERIES[i % len(plots.SERIES)] for i, m in enumerate(history)}
+    history = {p.name.removesuffix(".parquet").removesuffix(".loss"): table_io.read_frame(p, "loss") for p in paths}
+    colours = {m: plots.SERIES_COLOURS[i % len(plots.SERIES_COLOURS)] for i, m in enumerate(history)}
     stages = dict.fromkeys(str(s) for frame in history.values() for s in frame["stage"])
-    known = ["vision", "language", "tune"]
+    stage_order = ["vision", "language", "tune"]
     figures = []
-    for stage in sorted(stages, key=lambda s: (known.index(s) if s in known else len(known), s)):
+    for stage in sorted(stages, key=lambda s: (stage_order.index(s) if s in stage_order else len(stage_order), s)):
         curves = {m: part for m, frame in history.items() if len(part := frame[frame["stage"] == stage])}
         last = [
             {"model": m, "steps": int(c["step"].iloc[-1]), "tokens": int(c["tokens"].iloc[-1]), "loss": float(c["loss"].iloc[-1])}
             for m, c in curves.items()
         ]
-        figures.append({"stage": stage, "svg": plots.losses(stage, curves, colours), "last": last})
+        figures.append({"stage": stage, "svg": plots.plot_losses(stage, curves, colours), "last": last})
     return figures
 
 
-def _recipes(config: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _build_recipes(config: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each model is, and the prompt it is given, written out for a question with two images and two options."""
-    found = []
+    recipes = []
     for name, model in config.items():
         prompt = None
         if model.get("family") in families.FAMILIES:
-            text = prompt_text(f"{IMAGE}{IMAGE}QUESTION", ["OPTION", "OPTION"])
-            prompt = families.family(model["family"]).prompt(text, model.get("system") or "")
-        found.append({"name": name, "prompt": prompt, **model})
-    return found
+            text = prompt_text(f"{IMAGE_PLACEHOLDER}{IMAGE_PLACEHOLDER}QUESTION", ["OPTION", "OPTION"])
+            prompt = families.get_family(model["family"]).format_prompt(text, model.get("system") or "")
+        recipes.append({"name": name, "prompt": prompt, **model})
+    return recipes
 
 
-def read_audit(path: Path) -> dict[str, Any]:
+def read_benchmark_audit(path: Path) -> dict[str, Any]:
     """The benchmark audit's values as table rows: a row per check, a column per file. Raises TableError."""
     try:
-        found = json.loads(path.read_text())
-        keys = list(dict.fromkeys(k for values in found.values() for k in values))
+        checks_by_set = json.loads(path.read_text())
+        keys = list(dict.fromkeys(k for values in checks_by_set.values() for k in values))
     except (ValueError, AttributeError, TypeError) as error:
         raise table_io.TableError(f"{path}: not the JSON of a benchmark audit: {error}") from error
-    order = [k for k in AUDIT if k in keys] + [k for k in keys if k not in AUDIT]
-    names = ordered(found)
-    return {"files": names, "lines": [{"key": k, "cells": [found[name].get(k) for name in names]} for k in order]}
+    order = [k for k in AUDIT_LABELS if k in keys] + [k for k in keys if k not in AUDIT_LABELS]
+    names = sort_sets(checks_by_set)
+    return {"files": names, "lines": [{"key": k, "cells": [checks_by_set[name].get(k) for name in names]} for k in order]}
 
 
-def environment() -> jinja2.Template:
+def load_template() -> jinja2.Template:
     """The template with everything escaped and every name that it uses required to exist."""
     env = jinja2.Environment(
         autoescape=True,
-        finalize=printable,
+        finalize=replace_control_characters,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     env.filters |= {
-        "percent": percent,
-        "interval": interval,
-        "points": points,
-        "point_interval": point_interval,
-        "shortened": shortened,
-        "size": size,
+        "percent": format_percent,
+        "interval": format_interval,
+        "points": format_points,
+        "point_interval": format_point_interval,
+        "shortened": truncate_text,
+        "size": format_bytes,
         "filename": lambda path: Path(path).name,
-        "label": label,
-        "p_value": p_value,
+        "label": get_set_label,
+        "p_value": format_p_value,
     }
     return env.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def render(files: Files, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The whole page. `cfg`: title, examples, synthetic, models {name: settings}, and optionally
     min_open_ranked, resamples, precision, max_new_tokens. `inputs`: path, bytes and sha256 of each file read, by role.
 
     Raises TableError for a table that is not what it should be.
     """
     config: dict[str, dict[str, Any]] = cfg["models"]
-    board = Board(table_io.frame(files.leaderboard, "leaderboard"))
-    models = board.models(config)
-    pairs = _pairs(models)
-    splits = {"train": table_io.frame(files.train, "qa"), "benchmark": table_io.frame(files.benchmark, "qa")}
-    made_of = composition(splits)
+    board = Leaderboard(table_io.read_frame(files.leaderboard, "leaderboard"))
+    models = board.list_models(config)
+    pairs = _find_model_pairs(models)
+    splits = {"train": table_io.read_frame(files.train, "qa"), "benchmark": table_io.read_frame(files.benchmark, "qa")}
+    question_counts = count_composition(splits)
     store = ImageStore(list(files.images))
-    answers = pd.concat([table_io.frame(p, "answers") for p in files.answers], ignore_index=True)
+    answers = pd.concat([table_io.read_frame(p, "answers") for p in files.answers], ignore_index=True)
     columns = ["qa_id", "model", "condition", "rotation", "reply"]
-    predictions = pd.concat([table_io.frame(p, "predictions", columns) for p in files.predictions], ignore_index=True)
+    predictions = pd.concat([table_io.read_frame(p, "predictions", columns) for p in files.predictions], ignore_index=True)
     predictions = predictions[predictions["rotation"] == 0]  # an example shows its options in one order
-    figures = [(base, tuned, rows(board, base, tuned)) for base, tuned in pairs]
-    closed = [_score_table(board, models, "accuracy", *group) for group in board.groups("accuracy")]
-    return environment().render(
+    figures = [(base, tuned, build_figure_rows(board, base, tuned)) for base, tuned in pairs]
+    closed = [_build_score_table(board, models, "accuracy", *group) for group in board.sets_by_sum("accuracy")]
+    return load_template().render(
         title=cfg["title"],
         synthetic=cfg["synthetic"],
         light=palette.LIGHT,
         dark=palette.DARK,
-        headlines=_headlines(board, pairs),
-        main=[(f"{base} → {tuned}", plots.comparison(tuned, lines)) for base, tuned, lines in figures],
-        forest=[(tuned, plots.differences(tuned, lines)) for _, tuned, lines in figures if any(r.gain or r.sight for r in lines)],
+        headlines=_build_headlines(board, pairs),
+        main=[(f"{base} → {tuned}", plots.plot_comparison(tuned, lines)) for base, tuned, lines in figures],
+        forest=[
+            (tuned, plots.plot_differences(tuned, lines)) for _, tuned, lines in figures if any(r.gain or r.sight for r in lines)
+        ],
         tables=closed,
         all_clean=all(line["kind"] != "clean" for table in closed for line in table["lines"]),
         likelihood=[
-            _score_table(board, models, "loglikelihood_accuracy", *group) for group in board.groups("loglikelihood_accuracy")
+            _build_score_table(board, models, "loglikelihood_accuracy", *group)
+            for group in board.sets_by_sum("loglikelihood_accuracy")
         ],
         text_likelihood=[
-            _score_table(board, models, "text_loglikelihood_accuracy", *group)
-            for group in board.groups("text_loglikelihood_accuracy")
+            _build_score_table(board, models, "text_loglikelihood_accuracy", *group)
+            for group in board.sets_by_sum("text_loglikelihood_accuracy")
         ],
-        controls=_controls(board, models),
-        recall=_recall(board, models),
-        comparisons=_comparisons(table_io.read(files.comparisons, "comparisons").to_pylist()),
-        open=_open_table(board, models, int(cfg.get("min_open_ranked", 100))),
+        controls=_build_control_table(board, models),
+        recall=_build_recall_table(board, models),
+        comparisons=_build_comparison_blocks(table_io.read_table(files.comparisons, "comparisons").to_pylist()),
+        open=_build_open_table(board, models, int(cfg.get("min_open_ranked", 100))),
         min_open_ranked=int(cfg.get("min_open_ranked", 100)),
-        paper=_paper(board, models, read_paper(files.paper) if files.paper else {}),
+        paper=_build_paper_table(board, models, read_paper_scores(files.paper) if files.paper else {}),
         board=board,
-        metrics=METRICS,
-        made_of=made_of,
+        metrics=METRIC_LABELS,
+        made_of=question_counts,
         composition=[
-            {"split": split, "svg": plots.questions(split, [(c.set, c.closed, c.open) for c in counts])}
-            for split, counts in made_of.sets.items()
+            {"split": split, "svg": plots.plot_question_counts(split, [(c.set, c.closed, c.open) for c in counts])}
+            for split, counts in question_counts.sets.items()
             if counts
         ],
-        images_svg=plots.shares(
-            "images", {s: {str(k): v for k, v in c.items()} for s, c in made_of.images.items()}, "images in a question"
+        images_svg=plots.plot_shares(
+            "images", {s: {str(k): v for k, v in c.items()} for s, c in question_counts.images.items()}, "images in a question"
         ),
-        letters_svg=plots.shares("letters", made_of.letters, "letter of the right option"),
-        sources=sources(store.frame()) if files.images else [],
-        loss=_losses(files.loss),
+        letters_svg=plots.plot_shares("letters", question_counts.letters, "letter of the right option"),
+        sources=count_sources(store.to_frame()) if files.images else [],
+        loss=_build_loss_figures(files.loss),
         examples=[
-            {"item": e, "images": [shown(store, i) for i in e.image_ids]}
-            for e in examples(splits["benchmark"], answers, predictions, models, int(cfg["examples"]))
+            {"item": e, "images": [encode_example_image(store, i) for i in e.image_ids]}
+            for e in build_examples(splits["benchmark"], answers, predictions, models, int(cfg["examples"]))
         ],
         roles={m.name: m.role for m in models},
         letters=LETTERS,
-        audit=read_audit(files.benchmark_audit) if files.benchmark_audit else None,
-        audit_labels=AUDIT,
+        audit=read_benchmark_audit(files.benchmark_audit) if files.benchmark_audit else None,
+        audit_labels=AUDIT_LABELS,
         audit_faults=FAULTS,
-        audit_shares=SHARES,
-        recipes=_recipes(config),
+        audit_shares=AUDIT_SHARES,
+        recipes=_build_recipes(config),
         precision=cfg.get("precision"),
         max_new_tokens=cfg.get("max_new_tokens"),
         resamples=cfg.get("resamples"),
@@ -446,13 +455,16 @@ def render(files: Files, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[M
     )
 
 
-def picture(files: Files, cfg: Mapping[str, Any]) -> bytes:
+def render_summary_picture(files: ReportFiles, cfg: Mapping[str, Any]) -> bytes:
     """PNG of the main figure, for a README."""
-    board = Board(table_io.frame(files.leaderboard, "leaderboard"))
-    panels = [(f"{base} → {tuned}", rows(board, base, tuned)) for base, tuned in _pairs(board.models(cfg["models"]))]
+    board = Leaderboard(table_io.read_frame(files.leaderboard, "leaderboard"))
+    panels = [
+        (f"{base} → {tuned}", build_figure_rows(board, base, tuned))
+        for base, tuned in _find_model_pairs(board.list_models(cfg["models"]))
+    ]
     if not panels:
         raise table_io.TableError("no tuned model and its base are both in the leaderboard: there is nothing to picture")
     note = "Points: accuracy on closed questions with 95 % intervals (bootstrap over patients)."
     if cfg["synthetic"]:
         note += " Synthetic phantoms and tiny models: says nothing about real performance."
-    return plots.picture(panels, cfg["title"], note)
+    return plots.render_summary_png(panels, cfg["title"], note)

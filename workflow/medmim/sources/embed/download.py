@@ -10,63 +10,77 @@ from pathlib import PurePosixPath
 from medmim.common.errors import UserError
 from medmim.config.download import Download
 from medmim.download.estimate import Estimate
-from medmim.download.s3 import S3
-from medmim.download.source_folder import Folder
-from medmim.download.transfer import Remote
+from medmim.download.s3 import S3Bucket
+from medmim.download.source_folder import DownloadFolder
+from medmim.download.transfer import RemoteFile
 from medmim.sources.embed import adapter
-from medmim.sources.terms import OWNERS
+from medmim.sources.terms import PROVIDERS
 
-TABLES = adapter.METADATA_TABLE, adapter.CLINICAL_TABLE
-IMAGES, PATIENTS = 480_323, 22_382
+TABLE_PATTERNS = adapter.METADATA_PATTERNS, adapter.CLINICAL_PATTERNS
+IMAGE_COUNT, PATIENT_COUNT = 480_323, 22_382
 """Of the whole release, by the owner's README."""
 
 
-def _bucket(settings: Download, parallel: int = 1) -> S3:
-    at = settings.embed
-    apply = OWNERS["embed"].apply
-    return S3(at.name, at.prefix, at.region, at.endpoint, signed=True, apply=apply, connections=parallel)
+def _open_bucket(settings: Download, parallel: int = 1) -> S3Bucket:
+    bucket_settings = settings.embed
+    apply = PROVIDERS["embed"].how_to_apply
+    return S3Bucket(
+        bucket_settings.name,
+        bucket_settings.prefix,
+        bucket_settings.region,
+        bucket_settings.endpoint,
+        signed=True,
+        apply=apply,
+        connections=parallel,
+    )
 
 
-def _tables(folder: Folder, bucket: S3) -> None:
+def _fetch_tables(folder: DownloadFolder, bucket: S3Bucket) -> None:
     """Fetch the tables, of each kind the one that the adapter would choose."""
-    there: list[Remote] | None = None
-    for patterns in TABLES:
-        if any(folder.has(p.relative_to(folder.root).as_posix()) for pattern in patterns for p in folder.root.glob(pattern)):
+    listed_tables: list[RemoteFile] | None = None
+    for patterns in TABLE_PATTERNS:
+        if any(folder.has_file(p.relative_to(folder.root).as_posix()) for pattern in patterns for p in folder.root.glob(pattern)):
             continue
-        there = folder.ask(lambda: bucket.listing("tables/")) if there is None else there
-        found = [remote for pattern in patterns for remote in there if fnmatch(remote.path, pattern)]
-        if not found:
+        listed_tables = (
+            folder.call_with_retries(lambda: bucket.list_objects("tables/")) if listed_tables is None else listed_tables
+        )
+        matching_tables = [remote for pattern in patterns for remote in listed_tables if fnmatch(remote.path, pattern)]
+        if not matching_tables:
             raise UserError(f"s3://{bucket.name}/{bucket.prefix}: has no {' or '.join(patterns)}")
-        folder.required(found[0])
+        folder.fetch_required(matching_tables[0])
 
 
-def fetch(folder: Folder, settings: Download, limit: int | None) -> None:
+def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) -> None:
     """Fill the folder."""
-    bucket = _bucket(settings, folder.parallel)
-    _tables(folder, bucket)
+    bucket = _open_bucket(settings, folder.parallel)
+    _fetch_tables(folder, bucket)
     (folder.root / "images/cohort_1").mkdir(parents=True, exist_ok=True)  # the adapter looks there
-    new = folder.lacking(p.file for p in adapter.plan(folder.root).limited(limit).pictures)
-    listed: dict[str, Remote] = {}
+    absent_paths = folder.find_absent_files(p.file for p in adapter.read_contents(folder.root).limit_patients(limit).pictures)
+    remotes_by_path: dict[str, RemoteFile] = {}
 
-    def look(patient: str) -> None:
-        listed.update({remote.path: remote for remote in folder.ask(lambda: bucket.listing(patient))})
+    def list_study(patient: str) -> None:
+        remotes_by_path.update({remote.path: remote for remote in folder.call_with_retries(lambda: bucket.list_objects(patient))})
 
-    folder.each(sorted({"/".join(PurePosixPath(path).parts[:3]) + "/" for path in new}), look)
-    for path in new:
-        if path not in listed:
-            folder.miss(path, f"s3://{bucket.name}/{bucket.prefix}{path}: not in the bucket")
-    folder.files(listed[path] for path in new if path in listed)
+    folder.run_parallel(sorted({"/".join(PurePosixPath(path).parts[:3]) + "/" for path in absent_paths}), list_study)
+    for path in absent_paths:
+        if path not in remotes_by_path:
+            folder.mark_missing(path, f"s3://{bucket.name}/{bucket.prefix}{path}: not in the bucket")
+    folder.fetch_files(remotes_by_path[path] for path in absent_paths if path in remotes_by_path)
 
 
-def login(settings: Download) -> str:
+def locate_credentials(settings: Download) -> str:
     """Where the user's credentials are; empty where there are none."""
-    return _bucket(settings).where
+    return _open_bucket(settings).credentials_source
 
 
-def estimate(settings: Download, limit: int | None) -> Estimate:
+def estimate_size(settings: Download, limit: int | None) -> Estimate:
     """From the sizes of the bucket's first thousand images. Raises Refused, Passing."""
-    bucket = _bucket(settings)
-    sizes = bucket.sample("images/")
-    mean = sum(sizes) / max(len(sizes), 1)
-    count = IMAGES if limit is None else IMAGES * min(limit, PATIENTS) // PATIENTS
-    return Estimate(int(mean * count), int(mean * count), f"estimated: {count} images like the first {len(sizes)}")
+    bucket = _open_bucket(settings)
+    sizes = bucket.sample_sizes("images/")
+    mean_bytes = sum(sizes) / max(len(sizes), 1)
+    image_count = IMAGE_COUNT if limit is None else IMAGE_COUNT * min(limit, PATIENT_COUNT) // PATIENT_COUNT
+    return Estimate(
+        int(mean_bytes * image_count),
+        int(mean_bytes * image_count),
+        f"estimated: {image_count} images like the first {len(sizes)}",
+    )

@@ -17,13 +17,13 @@ from medmim.sources.phantom_drawing import primitives
 from medmim.sources.phantom_drawing.primitives import Array
 
 SHAPE = (224, 176)
-WALL = -SHAPE[1] / SHAPE[0]
+CHEST_WALL_X = -SHAPE[1] / SHAPE[0]
 """x of the chest wall, the left edge."""
-MAMMOGRAPHY = "1.2.840.10008.5.1.4.1.1.1.2"
+MAMMOGRAPHY_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.1.2"
 """SOP class Digital Mammography X-Ray Image Storage - For Presentation."""
 COURSES = ("NNNN", "ANNN", "BBBB", "PPPP", "APSM", "NPSM", "PSMK", "SMKK", "MKKK")
-WEIGHTS = (0.17, 0.17, 0.17, 0.12, 0.12, 0.05, 0.07, 0.06, 0.07)
-LESION = {
+COURSE_WEIGHTS = (0.17, 0.17, 0.17, 0.12, 0.12, 0.05, 0.07, 0.06, 0.07)
+LESION_NAMES = {
     "N": "none",
     "A": "asymmetry",
     "B": "scattered calcifications",
@@ -32,7 +32,7 @@ LESION = {
     "M": "large irregular mass",
     "K": "mass with clip",
 }
-SEVERITY = {"S": 1, "M": 0, "K": 0}
+PATH_SEVERITY = {"S": 1, "M": 0, "K": 0}
 """path_severity where a biopsy followed: 0 invasive cancer, 1 non-invasive cancer."""
 
 
@@ -68,30 +68,30 @@ class Breast:
     """Centre (y, x) of the lesion in each view; the breast is drawn with the chest wall at the left edge."""
 
 
-def _breast(rng: np.random.Generator) -> Breast:
+def _make_breast(rng: np.random.Generator) -> Breast:
     across = rng.uniform(0.44, 0.58)
     depth = rng.uniform(1.1, 1.32)
-    cc = (rng.uniform(-0.16, 0.16), WALL + depth * across)
-    mlo = (rng.uniform(0.1, 0.32), WALL + depth * across)
+    cc = (rng.uniform(-0.16, 0.16), CHEST_WALL_X + depth * across)
+    mlo = (rng.uniform(0.1, 0.32), CHEST_WALL_X + depth * across)
     height, density = rng.uniform(0.68, 0.8), rng.uniform(0.05, 0.13)
     return Breast(int(rng.integers(2**31)), depth, height, density, {"CC": cc, "MLO": mlo})
 
 
-def _lesion(image: Array, letter: str, centre: tuple[float, float], rng: np.random.Generator) -> Array:
+def _draw_lesion(image: Array, letter: str, centre: tuple[float, float], rng: np.random.Generator) -> Array:
     """Draw the sign of one assessment; sizes differ by at least a third between the masses."""
-    at = primitives.grid(*SHAPE)
+    grid = primitives.make_grid(*SHAPE)
     if letter == "A":
-        return image + 0.34 * primitives.haze(at, centre, (0.27, 0.2), rng.uniform(-0.4, 0.4))
+        return image + 0.34 * primitives.gaussian_bump(grid, centre, (0.27, 0.2), rng.uniform(-0.4, 0.4))
     if letter == "B":
         turn = rng.uniform(0, 2 * np.pi)
         for k in range(11):  # scattered evenly over the gland
             away, angle = 0.4 * np.sqrt((k + rng.uniform(0.2, 0.8)) / 11), turn + 2.4 * k
             spot = (centre[0] + away * np.sin(angle), centre[1] + away * np.cos(angle))
-            image = primitives.over(image, primitives.disc(at, spot, (0.055, 0.055)), 1.0)
+            image = primitives.overlay_value(image, primitives.soft_ellipse(grid, spot, (0.055, 0.055)), 1.0)
         return image
     radius = {"P": 0.15, "S": 0.2, "M": 0.36, "K": 0.26}[letter] * rng.uniform(0.95, 1.05)
     if letter == "P":
-        return primitives.over(image, primitives.disc(at, centre, (radius, radius)), 0.75)
+        return primitives.overlay_value(image, primitives.soft_ellipse(grid, centre, (radius, radius)), 0.75)
     if letter in "SM":
         angles = np.linspace(0, 2 * np.pi, 11)[:-1] + rng.uniform(-0.25, 0.25, 10)
         length = radius * (rng.uniform(1.6, 2.2, 10) if letter == "S" else rng.uniform(1.0, 1.4, 10))
@@ -100,14 +100,14 @@ def _lesion(image: Array, letter: str, centre: tuple[float, float], rng: np.rand
             bend = (centre[0] + 0.7 * r * np.sin(a), centre[1] + 0.7 * r * np.cos(a))
             tip = (centre[0] + r * np.sin(a + 0.12), centre[1] + r * np.cos(a + 0.12))
             paths += [([centre, bend], 0.036), ([bend, tip], 0.018)]
-        image = primitives.over(image, primitives.lines(SHAPE, paths), 0.85)
-    wave = primitives.wobble(at, centre, rng, 0.3 if letter == "M" else 0.12, (2, 3, 5, 8))
-    mass = primitives.ramp((wave - primitives.distance(at, centre, (radius, radius))) * radius, 0.05)
-    image = primitives.over(image, mass, {"S": 0.85, "M": 0.9, "K": 0.45}[letter])
+        image = primitives.overlay_value(image, primitives.draw_polylines(SHAPE, paths), 0.85)
+    wave = primitives.radius_wobble(grid, centre, rng, 0.3 if letter == "M" else 0.12, (2, 3, 5, 8))
+    mass = primitives.soft_threshold((wave - primitives.elliptical_distance(grid, centre, (radius, radius))) * radius, 0.05)
+    image = primitives.overlay_value(image, mass, {"S": 0.85, "M": 0.9, "K": 0.45}[letter])
     if letter == "K":
         (y, x), arm, cap = centre, 0.24, 0.09
         clip = [([(y, x - arm), (y, x + arm)], 0.09), *(([(y - cap, x + s), (y + cap, x + s)], 0.06) for s in (-arm, arm))]
-        image = primitives.over(image, primitives.lines(SHAPE, clip), 1.0)
+        image = primitives.overlay_value(image, primitives.draw_polylines(SHAPE, clip), 1.0)
     return image
 
 
@@ -121,39 +121,39 @@ class View:
     image: Array
 
 
-def picture(breast: Breast, view: str, laterality: str, letter: str, rng: np.random.Generator) -> Array:
+def draw_mammogram(breast: Breast, view: str, laterality: str, letter: str, rng: np.random.Generator) -> Array:
     """One view (CC or MLO) of a breast, 224 x 176, intensities 0 to 1."""
-    at = primitives.grid(*SHAPE)
-    y, x = at
-    fixed = np.random.default_rng([breast.seed, len(view)])  # the gland's pattern stays over the years
+    grid = primitives.make_grid(*SHAPE)
+    y, x = grid
+    gland_rng = np.random.default_rng([breast.seed, len(view)])  # the gland's pattern stays over the years
     drift, gain = rng.uniform(-0.03, 0.03, 2), rng.uniform(0.95, 1.05)
     mlo = view == "MLO"
     middle = (0.2 if mlo else 0.0) + drift[0]
     top = breast.height * (1.25 if mlo else 1.0)
     radius = np.where(y < middle, top, breast.height * (0.9 if mlo else 1.0))
     along = (y - middle) / radius
-    reach = np.abs(along) ** 2.2 + (np.maximum(x - WALL, 0) / breast.depth) ** 2.0
-    body = primitives.ramp(1 - reach, 0.12)
-    nipple = primitives.disc(at, (middle, WALL + breast.depth), (0.05, 0.06))
+    reach = np.abs(along) ** 2.2 + (np.maximum(x - CHEST_WALL_X, 0) / breast.depth) ** 2.0
+    body = primitives.soft_threshold(1 - reach, 0.12)
+    nipple = primitives.soft_ellipse(grid, (middle, CHEST_WALL_X + breast.depth), (0.05, 0.06))
     body = np.maximum(body, nipple)
-    gland = primitives.haze(at, (middle, WALL + 0.48 * breast.depth), (0.4, 0.4))
-    strands = np.abs(primitives.texture(fixed, SHAPE, 11)) + 0.7 * np.abs(
-        primitives.texture(fixed, SHAPE, 20)
+    gland = primitives.gaussian_bump(grid, (middle, CHEST_WALL_X + 0.48 * breast.depth), (0.4, 0.4))
+    strands = np.abs(primitives.smooth_noise(gland_rng, SHAPE, 11)) + 0.7 * np.abs(
+        primitives.smooth_noise(gland_rng, SHAPE, 20)
     )  # ridges between lobules
-    image = 0.17 + gland * (breast.density + 0.09 * (0.7 - strands)) + 0.012 * primitives.texture(rng, SHAPE, 60)
-    image = np.maximum(image, 0.1) + 0.14 * primitives.ramp(reach - 0.93, 0.05)  # skin
+    image = 0.17 + gland * (breast.density + 0.09 * (0.7 - strands)) + 0.012 * primitives.smooth_noise(rng, SHAPE, 60)
+    image = np.maximum(image, 0.1) + 0.14 * primitives.soft_threshold(reach - 0.93, 0.05)  # skin
     if mlo:
-        edge = 1.0 - (y + 1) / 1.15 - (x - WALL) / 0.72 + 0.05 * np.sin(2.2 * (y + 1))
-        muscle = 0.6 + 0.02 * primitives.texture(fixed, SHAPE, 16)
-        image = primitives.over(image, primitives.ramp(edge, 0.06), muscle)
+        edge = 1.0 - (y + 1) / 1.15 - (x - CHEST_WALL_X) / 0.72 + 0.05 * np.sin(2.2 * (y + 1))
+        muscle = 0.6 + 0.02 * primitives.smooth_noise(gland_rng, SHAPE, 16)
+        image = primitives.overlay_value(image, primitives.soft_threshold(edge, 0.06), muscle)
     if letter != "N":
         cy, cx = breast.lesion[view]
-        image = _lesion(image, letter, (cy + drift[0], cx + drift[1]), rng)
+        image = _draw_lesion(image, letter, (cy + drift[0], cx + drift[1]), rng)
     image = np.clip(image * gain, 0.05, 1) * body
     return image if laterality == "L" else image[:, ::-1]
 
 
-def dicom(image: Array, machine: Machine, **tags: object) -> FileDataset:
+def make_dicom(image: Array, machine: Machine, **tags: object) -> FileDataset:
     """DICOM data set of intensities 0 to 1 as this machine stores them; the window spans exactly the intensities."""
     top = float(2**machine.bits - 1)
     low, high = 0.02 * top, 0.98 * top  # values after rescaling for intensity 0 and 1
@@ -164,13 +164,14 @@ def dicom(image: Array, machine: Machine, **tags: object) -> FileDataset:
         value = low + high - value
     stored = (value - machine.intercept) / (machine.slope or 1.0)
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = MAMMOGRAPHY
+    meta.MediaStorageSOPClassUID = MAMMOGRAPHY_SOP_CLASS
     meta.MediaStorageSOPInstanceUID = tags["SOPInstanceUID"]
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = "2.25.1"
     ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     fixed = {
-        "SOPClassUID": MAMMOGRAPHY, "ImageType": ["DERIVED", "PRIMARY"], "Modality": "MG", "Manufacturer": "Med-MIM phantom",
+        "SOPClassUID": MAMMOGRAPHY_SOP_CLASS, "ImageType": ["DERIVED", "PRIMARY"],
+        "Modality": "MG", "Manufacturer": "Med-MIM phantom",
         "ManufacturerModelName": machine.model, "PatientName": "SYNTHETIC^PHANTOM", "ImageComments": primitives.SYNTHETIC,
         "BodyPartExamined": "BREAST", "BurnedInAnnotation": "NO", "PresentationIntentType": "FOR PRESENTATION",
         "SamplesPerPixel": 1, "PhotometricInterpretation": machine.photometric, "Rows": image.shape[0],
@@ -186,13 +187,13 @@ def dicom(image: Array, machine: Machine, **tags: object) -> FileDataset:
     return ds
 
 
-def course(rng: np.random.Generator) -> dict[str, str]:
+def sample_course(rng: np.random.Generator) -> dict[str, str]:
     """Assessments of each breast of a patient, one letter a yearly visit, one to four visits."""
     visits = int(rng.choice([1, 2, 3, 4], p=[0.1, 0.2, 0.4, 0.3]))
-    return {side: COURSES[rng.choice(len(COURSES), p=WEIGHTS)][:visits] for side in "LR"}
+    return {side: COURSES[rng.choice(len(COURSES), p=COURSE_WEIGHTS)][:visits] for side in "LR"}
 
 
-def _visit(folder: Path, person: dict[str, str], views: list[View], machine: Machine) -> list[dict[str, object]]:
+def _write_visit(folder: Path, person: dict[str, str], views: list[View], machine: Machine) -> list[dict[str, object]]:
     """Write the DICOM files of one visit; returns their rows of the metadata table, anon_dicom_path below `folder`."""
     key = ("embed", person["seed"], person["empi_anon"], person["acc_anon"])
     study, day = generate_uid(entropy_srcs=[*key]), person["study_date_anon"]
@@ -201,14 +202,14 @@ def _visit(folder: Path, person: dict[str, str], views: list[View], machine: Mac
         name = f"{view.side} {view.position}{'' if view.kind == '2D' else ' ' + view.kind}"
         series, sop = (generate_uid(entropy_srcs=[*key, name, what]) for what in ("series", "image"))
         path = f"cohort_1/{person['empi_anon']}/{study}/{series}/{sop}.dcm"
-        ds = dicom(
+        ds = make_dicom(
             view.image, machine, PatientID=person["empi_anon"], AccessionNumber=person["acc_anon"], StudyInstanceUID=study,
             SeriesInstanceUID=series, SOPInstanceUID=sop, StudyDate=day.replace("-", ""), ImageLaterality=view.side,
             ViewPosition=view.position, PatientSex="F", SeriesDescription=name,
         )  # fmt: skip
-        place = folder / path
-        place.parent.mkdir(parents=True)
-        pydicom.dcmwrite(place, ds, enforce_file_format=True)
+        dicom_path = folder / path
+        dicom_path.parent.mkdir(parents=True)
+        pydicom.dcmwrite(dicom_path, ds, enforce_file_format=True)
         rows.append({
             "empi_anon": person["empi_anon"], "acc_anon": person["acc_anon"], "study_date_anon": day,
             "StudyDescription": "MG Screen Bilat", "SeriesDescription": name, "FinalImageType": view.kind,
@@ -219,44 +220,46 @@ def _visit(folder: Path, person: dict[str, str], views: list[View], machine: Mac
     return rows
 
 
-def write(folder: Path, *, patients: int, seed: int) -> None:
+def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
     """Write `images/cohort_1/...` and the two tables."""
     metadata: list[dict[str, object]] = []
     clinical: list[dict[str, object]] = []
-    truth = primitives.Truth()
+    truth = primitives.TruthTable()
     for number in range(patients):
-        rng = primitives.generator(seed, "embed", number)
-        empi = f"{1000 + number}{rng.integers(10**4):04d}"
-        letters = course(rng)
-        breasts = {side: _breast(rng) for side in "LR"}
+        rng = primitives.make_generator(seed, "embed", number)
+        patient = f"{1000 + number}{rng.integers(10**4):04d}"
+        letters_by_side = sample_course(rng)
+        breasts = {side: _make_breast(rng) for side in "LR"}
         machine = MACHINES[rng.integers(len(MACHINES))]
         bilateral = str(rng.choice(["B", ""]))  # how the owner marks a finding of both breasts
         day, age = date(2013, 1, 1) + timedelta(int(rng.integers(700))), int(rng.integers(40, 78))
-        for visit in range(len(letters["L"])):
+        for visit in range(len(letters_by_side["L"])):
             person = {
-                "seed": str(seed), "empi_anon": empi, "acc_anon": f"{1000 + number}{visit + 1}{rng.integers(10**9):09d}",
+                "seed": str(seed), "empi_anon": patient, "acc_anon": f"{1000 + number}{visit + 1}{rng.integers(10**9):09d}",
                 "study_date_anon": day.isoformat(),
             }  # fmt: skip
-            now = {side: years[visit] for side, years in letters.items()}
+            visit_letters = {side: years[visit] for side, years in letters_by_side.items()}
             views = [
-                View(side, position, "2D", picture(breasts[side], position, side, now[side], rng))
+                View(side, position, "2D", draw_mammogram(breasts[side], position, side, visit_letters[side], rng))
                 for side in "LR"
                 for position in ("CC", "MLO")
             ]
             if machine.tomosynthesis:  # it adds a 2D image made from slices, which no question may use
                 views.append(View("L", "CC", "cview", views[0].image))
-            for row in _visit(folder / "images", person, views, machine):
-                truth.add(f"images/{row['anon_dicom_path']}", lesion=LESION[now[str(row["ImageLateralityFinal"])]])
+            for row in _write_visit(folder / "images", person, views, machine):
+                truth.add(
+                    f"images/{row['anon_dicom_path']}", lesion=LESION_NAMES[visit_letters[str(row["ImageLateralityFinal"])]]
+                )
                 metadata.append({**row, "anon_dicom_path": f"/synthetic/images/{row['anon_dicom_path']}"})
-            sides = {bilateral: "N"} if now["L"] == now["R"] == "N" else now
+            sides = {bilateral: "N"} if visit_letters["L"] == visit_letters["R"] == "N" else visit_letters
             for n, (side, letter) in enumerate(sides.items(), 1):
                 clinical.append({
-                    "empi_anon": empi, "acc_anon": person["acc_anon"], "study_date_anon": person["study_date_anon"],
+                    "empi_anon": patient, "acc_anon": person["acc_anon"], "study_date_anon": person["study_date_anon"],
                     "desc": "MG Screen Bilat", "numfind": n, "side": side, "asses": letter,
-                    "path_severity": SEVERITY.get(letter), "age_at_study": age + visit, "GENDER_DESC": "Female",
+                    "path_severity": PATH_SEVERITY.get(letter), "age_at_study": age + visit, "GENDER_DESC": "Female",
                 })  # fmt: skip
             day += timedelta(365 + int(rng.integers(-20, 21)))
-    primitives.put_csv(folder / "tables" / "EMBED_OpenData_metadata_reduced.csv", metadata)
-    primitives.put_csv(folder / "tables" / "EMBED_OpenData_clinical_reduced_anon.csv", clinical)
+    primitives.write_csv(folder / "tables" / "EMBED_OpenData_metadata_reduced.csv", metadata)
+    primitives.write_csv(folder / "tables" / "EMBED_OpenData_clinical_reduced_anon.csv", clinical)
     truth.write(folder)
-    primitives.put_readme(folder, "the EMBED open data", "DICOM files below images/cohort_1, tables in tables/.")
+    primitives.write_readme(folder, "the EMBED open data", "DICOM files below images/cohort_1, tables in tables/.")

@@ -6,11 +6,11 @@ S suspicious, M highly suggestive of malignancy, K known malignancy; BI-RADS 0 t
 
 from collections.abc import Iterator
 
-from medmim.questions.cohort import Image, Patient, Ring, position
-from medmim.questions.templates import PLACES, Fact, Template
+from medmim.questions.cohort import HashRing, Image, Patient, hash_position
+from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 
 SPLITS = ("train", "benchmark")
-ASSESSMENTS = {
+ASSESSMENT_TEXTS = {
     "A": "additional imaging needed",
     "N": "negative",
     "B": "benign",
@@ -19,17 +19,17 @@ ASSESSMENTS = {
     "M": "highly suggestive of malignancy",
     "K": "known malignancy",
 }
-OUTCOMES = {
+OUTCOME_TEXTS = {
     "N": "negative",
     "P": "benign or probably benign",
     "S": "suspicious",
     "M": "highly suggestive or known malignancy",
 }
-OUTCOME = {"N": "N", "B": "P", "P": "P", "S": "S", "M": "M", "K": "M"}
+OUTCOME_BY_ASSESSMENT = {"N": "N", "B": "P", "P": "P", "S": "S", "M": "M", "K": "M"}
 """Outcome of a visit's assessment. Additional imaging is a step on the way, not an outcome to forecast."""
 SUSPICIOUS, CLEAR = ("S", "M", "K"), ("N", "B")
-SUSPICION = {"yes": "suspicious finding", "no": "clear breast"}
-YEAR = (240, 500)
+SUSPICION_TEXTS = {"yes": "suspicious finding", "no": "clear breast"}
+YEAR_DAYS = (240, 500)
 """Days between two studies that count as a year."""
 
 TYPE_A = Template(
@@ -61,7 +61,7 @@ TYPE_A = Template(
         "One of the patients has a suspicious finding. Which image is hers?",
         "Read each mammogram for itself. Which one would be reported as suspicious?",
     ),
-    styles=PLACES,
+    styles=IMAGE_OPTION_STYLES,
     open_wordings=(
         "Name the image that shows a suspicious finding.",
         "Where is a suspicious finding seen among these mammograms?",
@@ -118,7 +118,7 @@ TYPE_B = Template(
         "From this history, which assessment does the following year bring?",
         "Taking the annual images together, what is the forecast for the next visit?",
     ),
-    styles=(OUTCOMES,),
+    styles=(OUTCOME_TEXTS,),
     open_wordings=(
         "What do you expect of this breast at next year's visit?",
         "Describe the assessment to be expected one year later.",
@@ -175,7 +175,7 @@ TYPE_C = Template(
         "Find the {view} projection in this set of mammograms.",
         "Which mammogram did the technologist take in the {view} view?",
     ),
-    styles=PLACES,
+    styles=IMAGE_OPTION_STYLES,
     open_wordings=(
         "Name the image that is the {view} view.",
         "Where is the {view} view among these mammograms?",
@@ -206,7 +206,7 @@ TYPE_C = Template(
 TYPE_D = Template(
     task="embed_typeD",
     ability="reasoning",
-    most=7,
+    max_options=7,
     wordings=(
         "These are the CC and MLO views of one breast. What is the assessment?",
         "Read both views of this breast together. Which assessment fits?",
@@ -233,7 +233,7 @@ TYPE_D = Template(
         "Which assessment category belongs to this breast?",
         "From both projections of the breast, derive its assessment.",
     ),
-    styles=(ASSESSMENTS,),
+    styles=(ASSESSMENT_TEXTS,),
     open_wordings=(
         "What do the two views of this breast show together?",
         "Describe your assessment of this breast from both views.",
@@ -261,121 +261,125 @@ TYPE_D = Template(
     ),
     open_answers=("Both views together are assessed as {gold}.", "The assessment of this breast is {gold}."),
 )
-VIEW = Template(
+VIEW_TEMPLATE = Template(
     task="pretrain_embed_view",
     ability="single",
     wordings=("Which view is this mammogram?", "What is the view of this mammogram?", "Name the view of this breast."),
 )
-BIRADS = Template(
+BIRADS_TEMPLATE = Template(
     task="pretrain_embed_birads",
     ability="single",
-    most=7,
+    max_options=7,
     wordings=("What is the assessment of this mammogram?", "How should this breast be assessed?", "Give the assessment."),
-    styles=(ASSESSMENTS,),
+    styles=(ASSESSMENT_TEXTS,),
 )
-FINDING = Template(
+FINDING_TEMPLATE = Template(
     task="pretrain_embed_finding",
     ability="single",
     wordings=("What does this mammogram show?", "Is a suspicious finding seen?", "What can be seen in this breast?"),
-    styles=(SUSPICION,),
+    styles=(SUSPICION_TEXTS,),
 )
 
 
-def _letter(image: Image) -> str:
-    found = image.one("birads")
-    return found.value if found and found.value in ASSESSMENTS else ""
+def _read_birads(image: Image) -> str:
+    finding = image.unique_finding("birads")
+    return finding.value if finding and finding.value in ASSESSMENT_TEXTS else ""
 
 
-def _ids(*images: Image, name: str = "birads") -> tuple[str, ...]:
-    return tuple(f.id for i in images for f in [i.one(name)] if f)
+def _finding_ids(*images: Image, name: str = "birads") -> tuple[str, ...]:
+    return tuple(f.id for i in images for f in [i.unique_finding(name)] if f)
 
 
-def _state(image: Image, shown: str) -> str:
+def _describe_image(image: Image, shown: str) -> str:
     """An image in words: side, view and what it shows."""
     return f"{'left' if image.laterality == 'L' else 'right'} {image.view} view, {shown}"
 
 
-def _suspicion(patients: list[Patient]) -> Iterator[Fact]:
-    images = [i for p in patients for i in p.images()]
+def _iter_suspicion_facts(patients: list[Patient]) -> Iterator[Fact]:
+    images = [i for p in patients for i in p.iter_images()]
     for view in ("CC", "MLO"):
-        clear = Ring([i for i in images if i.view == view and _letter(i) in CLEAR], key=lambda i: i.image_id)
+        clear = HashRing([i for i in images if i.view == view and _read_birads(i) in CLEAR], key=lambda i: i.image_id)
         for image in images:
-            if image.view == view and _letter(image) in SUSPICIOUS:
+            if image.view == view and _read_birads(image) in SUSPICIOUS:
                 for n in (1, 2):
-                    others = clear.draw(n, {image.patient_id}, lambda i: i.patient_id, image.image_id, n)
+                    others = clear.draw_distinct(n, {image.patient_id}, lambda i: i.patient_id, image.image_id, n)
                     if len(others) == n:
-                        shown = (image, *others)
-                        states = tuple(_state(i, SUSPICION["no" if i in others else "yes"]) for i in shown)
-                        yield Fact(TYPE_A, shown, findings=_ids(*shown), states=states, which=True)
+                        shown_images = (image, *others)
+                        states = tuple(_describe_image(i, SUSPICION_TEXTS["no" if i in others else "yes"]) for i in shown_images)
+                        yield Fact(TYPE_A, shown_images, findings=_finding_ids(*shown_images), states=states, asks_for_image=True)
 
 
-def _forecasts(patients: list[Patient]) -> Iterator[Fact]:
-    found = []
+def _iter_forecast_facts(patients: list[Patient]) -> Iterator[Fact]:
+    forecasts = []
     for patient in patients:
         for side in ("L", "R"):
             for view in ("CC", "MLO"):
-                series = [i for s in patient.studies for i in s.images if (i.laterality, i.view) == (side, view) and _letter(i)]
+                series = [
+                    i for s in patient.studies for i in s.images if (i.laterality, i.view) == (side, view) and _read_birads(i)
+                ]
                 visits = list({i.study_id: i for i in series}.values())
                 for n in range(2, len(visits)):
-                    first = max(0, n - 3) if position(visits[n].image_id) % 3 == 0 else n - 2
-                    if all(_year(a, b) for a, b in zip(visits[first:n], visits[first + 1 : n + 1], strict=True)):
-                        found.append((visits[first:n], visits[n]))
-    for before, after in found:
-        if outcome := OUTCOME.get(_letter(after)):
-            states = tuple(_state(i, ASSESSMENTS[_letter(i)]) for i in before)
-            yield Fact(TYPE_B, tuple(before), outcome, tuple(OUTCOMES), _ids(*before, after), states=states)
+                    first = max(0, n - 3) if hash_position(visits[n].image_id) % 3 == 0 else n - 2
+                    if all(_is_year_apart(a, b) for a, b in zip(visits[first:n], visits[first + 1 : n + 1], strict=True)):
+                        forecasts.append((visits[first:n], visits[n]))
+    for before, after in forecasts:
+        if outcome := OUTCOME_BY_ASSESSMENT.get(_read_birads(after)):
+            states = tuple(_describe_image(i, ASSESSMENT_TEXTS[_read_birads(i)]) for i in before)
+            yield Fact(TYPE_B, tuple(before), outcome, tuple(OUTCOME_TEXTS), _finding_ids(*before, after), states=states)
 
 
-def _year(a: Image, b: Image) -> bool:
-    return a.day is not None and b.day is not None and YEAR[0] <= b.day - a.day <= YEAR[1]
+def _is_year_apart(a: Image, b: Image) -> bool:
+    return a.day is not None and b.day is not None and YEAR_DAYS[0] <= b.day - a.day <= YEAR_DAYS[1]
 
 
-def _views(patients: list[Patient]) -> Iterator[Fact]:
+def _iter_view_facts(patients: list[Patient]) -> Iterator[Fact]:
     for patient in patients:
         for study in patient.studies:
             for image in study.images:
                 if image.view in ("CC", "MLO"):
                     others = [i for i in study.images if i.view in ("CC", "MLO") and i.view != image.view]
-                    others.sort(key=lambda i: position(image.image_id, i.image_id))
-                    n = 1 + position(image.image_id) % 2
+                    others.sort(key=lambda i: hash_position(image.image_id, i.image_id))
+                    n = 1 + hash_position(image.image_id) % 2
                     if len(others) >= n:
-                        shown = (image, *others[:n])
-                        states = tuple(f"{i.view} view" for i in shown)
+                        shown_images = (image, *others[:n])
+                        states = tuple(f"{i.view} view" for i in shown_images)
                         yield Fact(
                             TYPE_C,
-                            shown,
-                            findings=_ids(*shown, name="view"),
-                            asked={"view": image.view},
+                            shown_images,
+                            findings=_finding_ids(*shown_images, name="view"),
+                            text_fields={"view": image.view},
                             states=states,
-                            which=True,
+                            asks_for_image=True,
                         )
 
 
-def _assessments(patients: list[Patient]) -> Iterator[Fact]:
+def _iter_assessment_facts(patients: list[Patient]) -> Iterator[Fact]:
     for patient in patients:
         for study in patient.studies:
             for side in ("L", "R"):
                 cc, mlo = ([i for i in study.images if (i.laterality, i.view) == (side, v)] for v in ("CC", "MLO"))
-                if cc and mlo and _letter(cc[0]) and _letter(cc[0]) == _letter(mlo[0]):
-                    states = tuple(_state(i, ASSESSMENTS[_letter(i)]) for i in (cc[0], mlo[0]))
-                    ids = _ids(cc[0], mlo[0])
-                    yield Fact(TYPE_D, (cc[0], mlo[0]), _letter(cc[0]), tuple(ASSESSMENTS), ids, states=states)
+                if cc and mlo and _read_birads(cc[0]) and _read_birads(cc[0]) == _read_birads(mlo[0]):
+                    states = tuple(_describe_image(i, ASSESSMENT_TEXTS[_read_birads(i)]) for i in (cc[0], mlo[0]))
+                    ids = _finding_ids(cc[0], mlo[0])
+                    yield Fact(TYPE_D, (cc[0], mlo[0]), _read_birads(cc[0]), tuple(ASSESSMENT_TEXTS), ids, states=states)
 
 
-def facts(patients: list[Patient]) -> Iterator[Fact]:
+def build_facts(patients: list[Patient]) -> Iterator[Fact]:
     """What types A to D can ask of these patients."""
-    yield from _suspicion(patients)
-    yield from _forecasts(patients)
-    yield from _views(patients)
-    yield from _assessments(patients)
+    yield from _iter_suspicion_facts(patients)
+    yield from _iter_forecast_facts(patients)
+    yield from _iter_view_facts(patients)
+    yield from _iter_assessment_facts(patients)
 
 
-def singles(patients: list[Patient]) -> Iterator[Fact]:
+def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
     """What the types compare, image by image: view, assessment, suspicious or not."""
-    for image in (i for p in patients for i in p.images()):
+    for image in (i for p in patients for i in p.iter_images()):
         if image.view in ("CC", "MLO"):
-            yield Fact(VIEW, (image,), image.view, ("CC", "MLO"), _ids(image, name="view"))
-        if letter := _letter(image):
-            yield Fact(BIRADS, (image,), letter, tuple(ASSESSMENTS), _ids(image))
+            yield Fact(VIEW_TEMPLATE, (image,), image.view, ("CC", "MLO"), _finding_ids(image, name="view"))
+        if letter := _read_birads(image):
+            yield Fact(BIRADS_TEMPLATE, (image,), letter, tuple(ASSESSMENT_TEXTS), _finding_ids(image))
             if letter in SUSPICIOUS or letter in CLEAR:
-                yield Fact(FINDING, (image,), "yes" if letter in SUSPICIOUS else "no", ("yes", "no"), _ids(image))
+                yield Fact(
+                    FINDING_TEMPLATE, (image,), "yes" if letter in SUSPICIOUS else "no", ("yes", "no"), _finding_ids(image)
+                )

@@ -4,14 +4,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from medmim.questions.cohort import Image, Patient, Study, position
-from medmim.questions.templates import PLACES, Fact, Template
+from medmim.questions.cohort import Image, Patient, Study, hash_position
+from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 
 SPLITS = ("train", "benchmark")
-SEQUENCES = {"T1": "native T1", "CT1": "contrast T1", "T2": "T2", "FLAIR": "FLAIR"}
-RANO = {"PD": "progressive disease", "SD": "stable disease", "PR": "partial response", "CR": "complete response"}
+SEQUENCE_TEXTS = {"T1": "native T1", "CT1": "contrast T1", "T2": "T2", "FLAIR": "FLAIR"}
+RANO_TEXTS = {"PD": "progressive disease", "SD": "stable disease", "PR": "partial response", "CR": "complete response"}
 RESECTION = ("complete resection", "partial resection")
-SIZES = {"none": "no tumor", "small": "small tumor", "medium": "medium tumor", "large": "large tumor"}
+SIZE_TEXTS = {"none": "no tumor", "small": "small tumor", "medium": "medium tumor", "large": "large tumor"}
 
 TYPE_A = Template(
     task="lumiere_typeA",
@@ -42,7 +42,7 @@ TYPE_A = Template(
         "Pick out the {sequence} image of this brain.",
         "The scanner's labels are missing. Which image must be {sequence}?",
     ),
-    styles=PLACES,
+    styles=IMAGE_OPTION_STYLES,
     open_wordings=(
         "Name the image that is {sequence}.",
         "Where is the {sequence} sequence among these images?",
@@ -159,7 +159,7 @@ TYPE_C = Template(
         "Name the RANO response shown by these two visits.",
         "What does the change in enhancement amount to by RANO?",
     ),
-    styles=(RANO,),
+    styles=(RANO_TEXTS,),
     open_wordings=(
         "Describe the course of the tumor between the two scans.",
         "What is your RANO rating of the follow-up scan?",
@@ -187,84 +187,86 @@ TYPE_C = Template(
     ),
     open_answers=("The follow-up scan shows {gold}.", "By RANO this is {gold}."),
 )
-SEQUENCE = Template(
+SEQUENCE_TEMPLATE = Template(
     task="pretrain_lumiere_sequence",
     ability="single",
     wordings=("Which MRI sequence is this?", "What sequence is shown?", "Name the sequence of this brain MRI."),
-    styles=(SEQUENCES,),
+    styles=(SEQUENCE_TEXTS,),
 )
-SIZE = Template(
+SIZE_TEMPLATE = Template(
     task="pretrain_lumiere_size",
     ability="single",
     wordings=("How large is the enhancing tumor?", "What is the size of the tumor?", "Is there a tumor, and how large is it?"),
-    styles=(SIZES,),
+    styles=(SIZE_TEXTS,),
 )
 
 
-def _value(of: Study | Image, name: str) -> str:
-    found = of.one(name)
-    return found.value if found else ""
+def _read_value(holder: Study | Image, name: str) -> str:
+    finding = holder.unique_finding(name)
+    return finding.value if finding else ""
 
 
-def _slice(image: Image) -> str:
+def _slice_name(image: Image) -> str:
     """Which slice of the brain an image shows, by its path; images of one slice can be compared."""
-    found = re.search(r"slice_[^/]+", image.release_path)
-    return found[0] if found else ""
+    match = re.search(r"slice_[^/]+", image.release_path)
+    return match[0] if match else ""
 
 
-def _state(image: Image) -> str:
+def _describe_tumor(image: Image) -> str:
     """The tumor in words, size and side, by a phantom's truth; empty where that is unknown."""
-    size, side = _value(image, "truth:lesion_size"), _value(image, "truth:lesion_side")
-    return SIZES.get(size, "") + (f", {'left' if side == 'L' else 'right'}" if side and size != "none" else "")
+    size, side = _read_value(image, "truth:lesion_size"), _read_value(image, "truth:lesion_side")
+    return SIZE_TEXTS.get(size, "") + (f", {'left' if side == 'L' else 'right'}" if side and size != "none" else "")
 
 
-def _sequences(patients: list[Patient]) -> Iterator[Fact]:
+def _iter_sequence_facts(patients: list[Patient]) -> Iterator[Fact]:
     for study in (s for p in patients for s in p.studies):
-        slices: defaultdict[str, dict[str, Image]] = defaultdict(dict)
+        images_by_slice: defaultdict[str, dict[str, Image]] = defaultdict(dict)
         for image in study.images:
-            if (sequence := _value(image, "sequence")) in SEQUENCES:
-                slices[_slice(image)].setdefault(sequence, image)
-        for shown in slices.values():
-            for sequence, image in shown.items():
-                others = sorted((s for s in shown if s != sequence), key=lambda s: position(image.image_id, s))
-                n = 1 + position(image.image_id) % 2
+            if (sequence := _read_value(image, "sequence")) in SEQUENCE_TEXTS:
+                images_by_slice[_slice_name(image)].setdefault(sequence, image)
+        for images_by_sequence in images_by_slice.values():
+            for sequence, image in images_by_sequence.items():
+                others = sorted((s for s in images_by_sequence if s != sequence), key=lambda s: hash_position(image.image_id, s))
+                n = 1 + hash_position(image.image_id) % 2
                 if len(others) >= n:
-                    ids = tuple(f.id for s in (sequence, *others[:n]) for f in [shown[s].one("sequence")] if f)
-                    images = (image, *(shown[s] for s in others[:n]))
-                    states = tuple(SEQUENCES[s] for s in (sequence, *others[:n]))
-                    asked = {"sequence": SEQUENCES[sequence]}
-                    yield Fact(TYPE_A, images, findings=ids, asked=asked, states=states, which=True)
+                    ids = tuple(
+                        f.id for s in (sequence, *others[:n]) for f in [images_by_sequence[s].unique_finding("sequence")] if f
+                    )
+                    images = (image, *(images_by_sequence[s] for s in others[:n]))
+                    states = tuple(SEQUENCE_TEXTS[s] for s in (sequence, *others[:n]))
+                    fields = {"sequence": SEQUENCE_TEXTS[sequence]}
+                    yield Fact(TYPE_A, images, findings=ids, text_fields=fields, states=states, asks_for_image=True)
 
 
-def _enhanced(study: Study) -> dict[str, Image]:
+def _enhanced_by_slice(study: Study) -> dict[str, Image]:
     """Contrast-enhanced T1 images of a study by slice."""
-    return {_slice(i): i for i in reversed(study.images) if _value(i, "sequence") == "CT1"}
+    return {_slice_name(i): i for i in reversed(study.images) if _read_value(i, "sequence") == "CT1"}
 
 
-def _changes(patients: list[Patient]) -> Iterator[Fact]:
+def _iter_change_facts(patients: list[Patient]) -> Iterator[Fact]:
     for patient in patients:
         for before, after in zip(patient.studies, patient.studies[1:], strict=False):
-            rating, extent = after.one("rano"), after.one("resection")
-            first, second = _enhanced(before), _enhanced(after)
-            for place in sorted(first.keys() & second.keys()):
-                pair = (first[place], second[place])
-                states = tuple(_state(i) for i in pair) if all(map(_state, pair)) else ()
-                if _value(before, "rano") == "Pre-Op" and extent and extent.value in RESECTION:
+            rating, extent = after.unique_finding("rano"), after.unique_finding("resection")
+            first, second = _enhanced_by_slice(before), _enhanced_by_slice(after)
+            for slice_name in sorted(first.keys() & second.keys()):
+                pair = (first[slice_name], second[slice_name])
+                states = tuple(_describe_tumor(i) for i in pair) if all(map(_describe_tumor, pair)) else ()
+                if _read_value(before, "rano") == "Pre-Op" and extent and extent.value in RESECTION:
                     yield Fact(TYPE_B, pair, extent.value, RESECTION, (extent.id,), states=states)
-                elif rating and rating.value in RANO and _value(before, "rano") != "Pre-Op":
-                    yield Fact(TYPE_C, pair, rating.value, tuple(RANO), (rating.id,), states=states)
+                elif rating and rating.value in RANO_TEXTS and _read_value(before, "rano") != "Pre-Op":
+                    yield Fact(TYPE_C, pair, rating.value, tuple(RANO_TEXTS), (rating.id,), states=states)
 
 
-def facts(patients: list[Patient]) -> Iterator[Fact]:
+def build_facts(patients: list[Patient]) -> Iterator[Fact]:
     """What types A to C can ask of these patients; B and C compare consecutive visits in contrast-enhanced T1."""
-    yield from _sequences(patients)
-    yield from _changes(patients)
+    yield from _iter_sequence_facts(patients)
+    yield from _iter_change_facts(patients)
 
 
-def singles(patients: list[Patient]) -> Iterator[Fact]:
+def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
     """What the types compare, image by image: the sequence and, where a phantom's truth states it, the tumor's size."""
-    for image in (i for p in patients for i in p.images()):
-        if (sequence := image.one("sequence")) and sequence.value in SEQUENCES:
-            yield Fact(SEQUENCE, (image,), sequence.value, tuple(SEQUENCES), (sequence.id,))
-            if sequence.value == "CT1" and _state(image):
-                yield Fact(SIZE, (image,), _value(image, "truth:lesion_size"), tuple(SIZES))
+    for image in (i for p in patients for i in p.iter_images()):
+        if (sequence := image.unique_finding("sequence")) and sequence.value in SEQUENCE_TEXTS:
+            yield Fact(SEQUENCE_TEMPLATE, (image,), sequence.value, tuple(SEQUENCE_TEXTS), (sequence.id,))
+            if sequence.value == "CT1" and _describe_tumor(image):
+                yield Fact(SIZE_TEMPLATE, (image,), _read_value(image, "truth:lesion_size"), tuple(SIZE_TEXTS))

@@ -8,44 +8,46 @@ previous image. <finding> is consolidation, edema, pleural_effusion, pneumonia o
 import re
 from pathlib import Path
 
-from medmim.sources.base import Picture, Plan, Rejection
+from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
-from medmim.sources.readers.tabular import one, table, whole_number
+from medmim.sources.readers.tabular import find_one, read_rows, strip_decimal
 
-TABLE = "MS_CXR_T_temporal_image_classification*.csv"
+TABLE_PATTERN = "MS_CXR_T_temporal_image_classification*.csv"
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
 PROGRESSIONS = ("improving", "stable", "worsening")
-KEYS = ("dicom_id", "previous_dicom_id", "study_id", "previous_study_id", "subject_id")
+ID_COLUMNS = ("dicom_id", "previous_dicom_id", "study_id", "previous_study_id", "subject_id")
 
 
-def plan(root: Path) -> Plan:
+def read_contents(root: Path) -> SourceContents:
     """Pictures and facts of an MS-CXR-T folder: its table and files/pNN/p<subject>/s<study>/<dicom>.jpg. Raises UserError."""
-    path = one(root, TABLE)
-    made = Plan()
+    path = find_one(root, TABLE_PATTERN)
+    contents = SourceContents()
     pictures: dict[str, Picture] = {}
-    for number, row in enumerate(table(path, (*KEYS, *(f"{f}_progression" for f in FINDINGS))), 1):
+    for number, row in enumerate(read_rows(path, (*ID_COLUMNS, *(f"{f}_progression" for f in FINDINGS))), 1):
         item = f"{path.name} row {number}"
-        ids = {k: whole_number(row[k]) for k in KEYS}
-        odd = [f"{k} is {v!r}" for k, v in ids.items() if not re.fullmatch(r"[\w-]+", v)]
-        stated = {f: row[f"{f}_progression"].lower() for f in FINDINGS if row[f"{f}_progression"]}
-        odd += [
-            f"{f}_progression is {v!r}, none of {', '.join(PROGRESSIONS)}" for f, v in stated.items() if v not in PROGRESSIONS
+        row_ids = {k: strip_decimal(row[k]) for k in ID_COLUMNS}
+        problems = [f"{k} is {v!r}" for k, v in row_ids.items() if not re.fullmatch(r"[\w-]+", v)]
+        progressions = {f: row[f"{f}_progression"].lower() for f in FINDINGS if row[f"{f}_progression"]}
+        problems += [
+            f"{f}_progression is {v!r}, none of {', '.join(PROGRESSIONS)}"
+            for f, v in progressions.items()
+            if v not in PROGRESSIONS
         ]
-        if not stated:
-            odd.append("no finding has a progression")
-        if ids["dicom_id"] == ids["previous_dicom_id"]:
-            odd.append("dicom_id and previous_dicom_id are the same")
-        if odd:
-            made.rejected.append(Rejection(item, "; ".join(odd), patient=ids["subject_id"]))
+        if not progressions:
+            problems.append("no finding has a progression")
+        if row_ids["dicom_id"] == row_ids["previous_dicom_id"]:
+            problems.append("dicom_id and previous_dicom_id are the same")
+        if problems:
+            contents.rejected.append(Rejection(item, "; ".join(problems), patient=row_ids["subject_id"]))
             continue
-        subject = ids["subject_id"]
+        subject = row_ids["subject_id"]
         pair = []
-        for which in ("", "previous_"):
-            study = ids[f"{which}study_id"]
-            stem = f"p{subject[:2]}/p{subject}/s{study}/{ids[f'{which}dicom_id']}"
+        for prefix in ("", "previous_"):
+            study = row_ids[f"{prefix}study_id"]
+            stem = f"p{subject[:2]}/p{subject}/s{study}/{row_ids[f'{prefix}dicom_id']}"
             picture = Picture(
                 file=f"files/{stem}.jpg",
-                read=raster.read,
+                read_pixels=raster.read_pixels,
                 patient=subject,
                 study=study,
                 modality="radiography",
@@ -54,7 +56,11 @@ def plan(root: Path) -> Plan:
             )
             pair.append(pictures.setdefault(picture.file, picture))
         current, previous = pair
-        made.state(current, path.name, number, {f"progression:{f}": v for f, v in stated.items()}, pair=previous)
-        made.state(current, path.name, number, {f"previous:{f}": previous.file for f in stated}, pair=previous)
-    made.pictures = list(pictures.values())
-    return made
+        contents.add_facts(
+            current, path.name, number, {f"progression:{f}": v for f, v in progressions.items()}, other_picture=previous
+        )
+        contents.add_facts(
+            current, path.name, number, {f"previous:{f}": previous.file for f in progressions}, other_picture=previous
+        )
+    contents.pictures = list(pictures.values())
+    return contents

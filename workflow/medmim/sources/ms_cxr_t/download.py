@@ -12,71 +12,77 @@ from medmim.common.errors import UserError
 from medmim.config.download import Download
 from medmim.download import credentials
 from medmim.download.estimate import Estimate
-from medmim.download.http import Http
-from medmim.download.source_folder import Folder
+from medmim.download.http import HttpClient
+from medmim.download.source_folder import DownloadFolder
 from medmim.download.transfer import Checksum
 from medmim.sources.ms_cxr_t import adapter
-from medmim.sources.terms import OWNERS
+from medmim.sources.terms import PROVIDERS
 
-PROJECT, IMAGES = "ms-cxr-t/1.0.0", "mimic-cxr-jpg/2.1.0"
-SUMS = "SHA256SUMS.txt"
-TABLE = "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
+LABEL_PROJECT, IMAGE_PROJECT = "ms-cxr-t/1.0.0", "mimic-cxr-jpg/2.1.0"
+CHECKSUM_FILE = "SHA256SUMS.txt"
+TABLE_FILE = "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
 
 
-def _server(settings: Download, parallel: int = 1) -> Http:
+def _make_client(settings: Download, parallel: int = 1) -> HttpClient:
     base = settings.physionet
-    return Http(base, credentials.physionet(base), OWNERS["ms_cxr_t"].apply, parallel)
+    return HttpClient(base, credentials.find_physionet_login(base), PROVIDERS["ms_cxr_t"].how_to_apply, parallel)
 
 
-def _sums(path: Path, wanted: Collection[str]) -> dict[str, str]:
+def _read_checksums(path: Path, paths: Collection[str]) -> dict[str, str]:
     """sha256 of the wanted files, by path; a line is a hash, blanks, and a path."""
-    found = {}
+    checksums = {}
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             digest, _, name = line.strip().partition(" ")
-            if (name := name.strip()) in wanted:
-                found[name] = digest.lower()
-    return found
+            if (name := name.strip()) in paths:
+                checksums[name] = digest.lower()
+    return checksums
 
 
-def _stated(folder: Folder, server: Http, project: str, wanted: Collection[str]) -> dict[str, str]:
+def _fetch_checksums(folder: DownloadFolder, server: HttpClient, project: str, paths: Collection[str]) -> dict[str, str]:
     """What the owner states of the wanted files of a project."""
-    place = f"{files.ASIDE}/{project.replace('/', '-')}.{SUMS}"
-    folder.aside(server.file(place, f"{server.base}/{project}/{SUMS}"))
-    return _sums(folder.root / place, wanted)
+    checksum_path = f"{files.DOWNLOAD_FOLDER}/{project.replace('/', '-')}.{CHECKSUM_FILE}"
+    folder.fetch_auxiliary(server.make_remote(checksum_path, f"{server.base}/{project}/{CHECKSUM_FILE}"))
+    return _read_checksums(folder.root / checksum_path, paths)
 
 
-def fetch(folder: Folder, settings: Download, limit: int | None) -> None:
+def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) -> None:
     """Fill the folder."""
-    server = _server(settings, folder.parallel)
-    if not folder.has(TABLE):
-        stated = _stated(folder, server, PROJECT, {TABLE})
-        if TABLE not in stated:
-            raise UserError(f"{server.base}/{PROJECT}/{SUMS}: names no {TABLE}")
-        folder.required(server.file(TABLE, f"{server.base}/{PROJECT}/{TABLE}", None, Checksum("sha256", stated[TABLE])))
-    if new := folder.lacking(p.file for p in adapter.plan(folder.root).limited(limit).pictures):
-        stated = _stated(folder, server, IMAGES, set(new))
-        for path in sorted(set(new) - stated.keys()):
-            folder.miss(path, f"the table names it, but {IMAGES}/{SUMS} does not")
-        folder.files(
-            server.file(path, f"{server.base}/{IMAGES}/{path}", None, Checksum("sha256", digest))
-            for path, digest in stated.items()
+    server = _make_client(settings, folder.parallel)
+    if not folder.has_file(TABLE_FILE):
+        checksums = _fetch_checksums(folder, server, LABEL_PROJECT, {TABLE_FILE})
+        if TABLE_FILE not in checksums:
+            raise UserError(f"{server.base}/{LABEL_PROJECT}/{CHECKSUM_FILE}: names no {TABLE_FILE}")
+        folder.fetch_required(
+            server.make_remote(
+                TABLE_FILE, f"{server.base}/{LABEL_PROJECT}/{TABLE_FILE}", None, Checksum("sha256", checksums[TABLE_FILE])
+            )
+        )
+    if absent_paths := folder.find_absent_files(
+        p.file for p in adapter.read_contents(folder.root).limit_patients(limit).pictures
+    ):
+        checksums = _fetch_checksums(folder, server, IMAGE_PROJECT, set(absent_paths))
+        for path in sorted(set(absent_paths) - checksums.keys()):
+            folder.mark_missing(path, f"the table names it, but {IMAGE_PROJECT}/{CHECKSUM_FILE} does not")
+        folder.fetch_files(
+            server.make_remote(path, f"{server.base}/{IMAGE_PROJECT}/{path}", None, Checksum("sha256", digest))
+            for path, digest in checksums.items()
         )
 
 
-def login(settings: Download) -> str:
+def locate_credentials(settings: Download) -> str:
     """Where the user's login is; empty where there is none."""
-    found = credentials.physionet(settings.physionet)
-    return found.where if found else ""
+    user_login = credentials.find_physionet_login(settings.physionet)
+    return user_login.where if user_login else ""
 
 
-LABELS = 1326
+PAIR_COUNT = 1326
 """Of pairs of images, as the owner's page states."""
 
 
-def estimate(settings: Download, limit: int | None) -> Estimate:
+def estimate_size(settings: Download, limit: int | None) -> Estimate:
     """Nothing states the bytes, but this asks both projects whether they let the user in. Raises Refused, Passing."""
-    server = _server(settings)
-    for project in (PROJECT, IMAGES):
-        server.size(f"{server.base}/{project}/{SUMS}")
-    return Estimate(None, None, f"not stated: at most {2 * LABELS} images, of some MB each")
+    server = _make_client(settings)
+    for project in (LABEL_PROJECT, IMAGE_PROJECT):
+        server.get_size(f"{server.base}/{project}/{CHECKSUM_FILE}")
+    return Estimate(None, None, f"not stated: at most {2 * PAIR_COUNT} images, of some MB each")

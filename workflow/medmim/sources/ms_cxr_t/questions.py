@@ -13,7 +13,7 @@ FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumoth
 CHANGES = ("improving", "stable", "worsening")
 SEVERITIES = ("mild", "moderate", "severe")
 
-PAIRS = {
+PAIR_TEMPLATES = {
     finding: Template(
         task=f"ms_cxr_t_vqa_{finding}",
         open_task=f"ms_cxr_t_conv_{finding}",
@@ -81,7 +81,7 @@ PAIRS = {
     )
     for finding in FINDINGS
 }
-SEVERITY = {
+SEVERITY_TEMPLATES = {
     finding: Template(
         task=f"pretrain_ms_cxr_t_{finding}",
         ability="single",
@@ -89,42 +89,44 @@ SEVERITY = {
     )
     for finding in FINDINGS
 }
-WHICH = Template(
+FINDING_TEMPLATE = Template(
     task="pretrain_ms_cxr_t_finding",
     ability="single",
-    most=5,
+    max_options=5,
     wordings=("Which finding does this X-ray show?", "What is seen in this chest X-ray?", "Name the finding in this X-ray."),
     styles=({f: f.replace("_", " ") for f in FINDINGS},),
 )
 
 
-def _severity(image: Image, finding: str) -> str:
-    found = image.one(f"truth:severity:{finding}")
-    return found.value if found and found.value in SEVERITIES else ""
+def _read_severity(image: Image, finding: str) -> str:
+    truth = image.unique_finding(f"truth:severity:{finding}")
+    return truth.value if truth and truth.value in SEVERITIES else ""
 
 
-def facts(patients: list[Patient]) -> Iterator[Fact]:
+def build_facts(patients: list[Patient]) -> Iterator[Fact]:
     """Every labelled pair: the previous image, then the current one, and what the source says of one finding."""
     for patient in patients:
-        images = {i.image_id: i for i in patient.images()}
-        for image in patient.images():
-            for finding, template in PAIRS.items():
+        images = {i.image_id: i for i in patient.iter_images()}
+        for image in patient.iter_images():
+            for finding, template in PAIR_TEMPLATES.items():
                 name = finding.replace("_", " ")
-                labels, befores = (image.facts.get(f"{what}:{finding}", []) for what in ("progression", "previous"))
-                for label, before in zip(labels, befores, strict=True):  # the adapter states both of each pair, in order
-                    if label.value in CHANGES and before.value in images:
-                        pair = (images[before.value], image)
-                        grades = [_severity(i, finding) for i in pair]
+                labels, previous_ids = (image.findings.get(f"{what}:{finding}", []) for what in ("progression", "previous"))
+                for label, previous_id in zip(
+                    labels, previous_ids, strict=True
+                ):  # the adapter states both of each pair, in order
+                    if label.value in CHANGES and previous_id.value in images:
+                        pair = (images[previous_id.value], image)
+                        grades = [_read_severity(i, finding) for i in pair]
                         states = tuple(f"{g} {name}" for g in grades) if all(grades) else ()
-                        yield Fact(template, pair, label.value, CHANGES, (label.id, before.id), {"finding": name}, states)
+                        yield Fact(template, pair, label.value, CHANGES, (label.id, previous_id.id), {"finding": name}, states)
 
 
-def singles(patients: list[Patient]) -> Iterator[Fact]:
+def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
     """What the pairs compare, image by image, where a phantom's truth states it: which finding, and how severe."""
-    for image in (i for p in patients for i in p.images()):
-        seen = [f for f in FINDINGS if _severity(image, f)]
-        for finding in seen:
-            asked = {"finding": finding.replace("_", " ")}
-            yield Fact(SEVERITY[finding], (image,), _severity(image, finding), SEVERITIES, asked=asked)
-        if len(seen) == 1:
-            yield Fact(WHICH, (image,), seen[0], FINDINGS)
+    for image in (i for p in patients for i in p.iter_images()):
+        present_findings = [f for f in FINDINGS if _read_severity(image, f)]
+        for finding in present_findings:
+            fields = {"finding": finding.replace("_", " ")}
+            yield Fact(SEVERITY_TEMPLATES[finding], (image,), _read_severity(image, finding), SEVERITIES, text_fields=fields)
+        if len(present_findings) == 1:
+            yield Fact(FINDING_TEMPLATE, (image,), present_findings[0], FINDINGS)

@@ -7,54 +7,56 @@ age, sex, and the flags N (normal), D (diabetes), G (glaucoma), C (cataract), A 
 
 from pathlib import Path
 
-from medmim.sources.base import Fact, Picture, Plan, Rejection
+from medmim.sources.base import Fact, Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
-from medmim.sources.readers.tabular import one, table, whole_number
+from medmim.sources.readers.tabular import find_one, read_rows, strip_decimal
 
-IMAGES = "Training Images"
+IMAGE_FOLDER = "Training Images"
 FLAGS = ("N", "D", "G", "C", "A", "H", "M", "O")
 EYES = {"L": "Left", "R": "Right"}
-EYE = tuple(f"{eye}-{what}" for eye in EYES.values() for what in ("Fundus", "Diagnostic Keywords"))
-PERSON = {"age": "Patient Age", "sex": "Patient Sex"}
-COLUMNS = ("ID", *PERSON.values(), *EYE, *FLAGS)
+EYE_COLUMNS = tuple(f"{eye}-{what}" for eye in EYES.values() for what in ("Fundus", "Diagnostic Keywords"))
+PERSON_COLUMNS = {"age": "Patient Age", "sex": "Patient Sex"}
+COLUMNS = ("ID", *PERSON_COLUMNS.values(), *EYE_COLUMNS, *FLAGS)
 
 
-def plan(root: Path) -> Plan:
+def read_contents(root: Path) -> SourceContents:
     """Pictures and facts of an ODIR folder: full_df.csv (a row per eye) or data.xlsx (a row per person). Raises UserError."""
-    path = one(root, "full_df.csv", "data.xlsx", "*/data.xlsx", "*/*/data.xlsx")
-    images = one(root, IMAGES, f"*/{IMAGES}", f"*/*/{IMAGES}").relative_to(root)
-    name = path.relative_to(root).as_posix()
-    made = Plan()
-    seen: dict[str, tuple[int, dict[str, str]]] = {}
-    for number, row in enumerate(table(path, COLUMNS), 1):
-        item = f"{name} row {number}"
-        person = whole_number(row["ID"])
-        number_before, before = seen.get(person, (0, row))
-        flags = {f: whole_number(row[f]) for f in FLAGS}
-        odd = [f"{f} is {v!r}, neither 0 nor 1" for f, v in flags.items() if v not in ("0", "1")]
-        odd += [f"{c} is empty" for c in ("ID", *EYE) if not row[c]]
-        odd += [f"{c} is {row[c]!r}, but {before[c]!r} in row {number_before}" for c in COLUMNS if row[c] != before[c]]
-        if odd:
-            made.rejected.append(Rejection(item, "; ".join(odd), patient=person))
+    table_path = find_one(root, "full_df.csv", "data.xlsx", "*/data.xlsx", "*/*/data.xlsx")
+    image_folder = find_one(root, IMAGE_FOLDER, f"*/{IMAGE_FOLDER}", f"*/*/{IMAGE_FOLDER}").relative_to(root)
+    table_name = table_path.relative_to(root).as_posix()
+    contents = SourceContents()
+    rows_by_person: dict[str, tuple[int, dict[str, str]]] = {}
+    for number, row in enumerate(read_rows(table_path, COLUMNS), 1):
+        item = f"{table_name} row {number}"
+        person = strip_decimal(row["ID"])
+        previous_number, previous_row = rows_by_person.get(person, (0, row))
+        flags = {f: strip_decimal(row[f]) for f in FLAGS}
+        problems = [f"{f} is {v!r}, neither 0 nor 1" for f, v in flags.items() if v not in ("0", "1")]
+        problems += [f"{c} is empty" for c in ("ID", *EYE_COLUMNS) if not row[c]]
+        problems += [
+            f"{c} is {row[c]!r}, but {previous_row[c]!r} in row {previous_number}" for c in COLUMNS if row[c] != previous_row[c]
+        ]
+        if problems:
+            contents.rejected.append(Rejection(item, "; ".join(problems), patient=person))
             continue
-        if number_before:
+        if previous_number:
             continue  # the other eye's row of the same person, which says the same
-        seen[person] = number, row
+        rows_by_person[person] = number, row
         for side, eye in EYES.items():
             picture = Picture(
-                file=(images / row[f"{eye}-Fundus"]).as_posix(),
-                read=raster.read,
+                file=(image_folder / row[f"{eye}-Fundus"]).as_posix(),
+                read_pixels=raster.read_pixels,
                 patient=person,
                 study=person,
                 view="fundus",
                 laterality=side,
                 modality="fundus",
-                release_path=f"{IMAGES}/{row[f'{eye}-Fundus']}",
+                release_path=f"{IMAGE_FOLDER}/{row[f'{eye}-Fundus']}",
                 item=item,
             )
-            made.pictures.append(picture)
-            made.state(picture, name, number, {"diagnosis": row[f"{eye}-Diagnostic Keywords"]})
-        stated = {n: row[c] for n, c in PERSON.items() if row[c]} | flags
-        for fact, value in stated.items():
-            made.facts.append(Fact(name=fact, value=value, patient=person, study=person, table=name, row=number))
-    return made
+            contents.pictures.append(picture)
+            contents.add_facts(picture, table_name, number, {"diagnosis": row[f"{eye}-Diagnostic Keywords"]})
+        facts = {n: row[c] for n, c in PERSON_COLUMNS.items() if row[c]} | flags
+        for fact, value in facts.items():
+            contents.facts.append(Fact(name=fact, value=value, patient=person, study=person, table=table_name, row=number))
+    return contents

@@ -9,40 +9,40 @@ from pathlib import PurePosixPath
 from medmim.config.download import Download
 from medmim.download import credentials
 from medmim.download.estimate import Estimate
-from medmim.download.http import Http
-from medmim.download.source_folder import Folder
+from medmim.download.http import HttpClient
+from medmim.download.source_folder import DownloadFolder
 from medmim.sources.odir import adapter
-from medmim.sources.terms import OWNERS
+from medmim.sources.terms import PROVIDERS
 
-DATASET = "andrewmvd/ocular-disease-recognition-odir5k"
-TABLE = "full_df.csv"
-
-
-def _server(settings: Download, parallel: int = 1) -> Http:
-    return Http(settings.kaggle, credentials.kaggle(settings.kaggle), OWNERS["odir"].apply, parallel)
+DATASET_NAME = "andrewmvd/ocular-disease-recognition-odir5k"
+TABLE_FILE = "full_df.csv"
 
 
-def _wanted(name: str) -> str | None:
+def _make_client(settings: Download, parallel: int = 1) -> HttpClient:
+    return HttpClient(settings.kaggle, credentials.find_kaggle_login(settings.kaggle), PROVIDERS["odir"].how_to_apply, parallel)
+
+
+def _select_member(name: str) -> str | None:
     path = PurePosixPath(name)
-    return name if name == TABLE or (path.parent.name == adapter.IMAGES and path.suffix == ".jpg") else None
+    return name if name == TABLE_FILE or (path.parent.name == adapter.IMAGE_FOLDER and path.suffix == ".jpg") else None
 
 
-def fetch(folder: Folder, settings: Download, limit: int | None) -> None:
+def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) -> None:
     """Fill the folder. There is one archive for all persons, so that `limit` spares nothing here."""
-    server = _server(settings, folder.parallel)
-    folder.archive(server.file("odir5k.zip", f"{server.base}/datasets/download/{DATASET}"), _wanted)
-    for path in folder.lacking(p.file for p in adapter.plan(folder.root).pictures):
-        folder.miss(path, f"{TABLE} names it, but it is not in the archive")
+    server = _make_client(settings, folder.parallel)
+    folder.fetch_archive(server.make_remote("odir5k.zip", f"{server.base}/datasets/download/{DATASET_NAME}"), _select_member)
+    for path in folder.find_absent_files(p.file for p in adapter.read_contents(folder.root).pictures):
+        folder.mark_missing(path, f"{TABLE_FILE} names it, but it is not in the archive")
 
 
-def login(settings: Download) -> str:
+def locate_credentials(settings: Download) -> str:
     """Where the user's token is; empty where there is none."""
-    found = credentials.kaggle(settings.kaggle)
-    return found.where if found else ""
+    user_login = credentials.find_kaggle_login(settings.kaggle)
+    return user_login.where if user_login else ""
 
 
-def estimate(settings: Download, limit: int | None) -> Estimate:
+def estimate_size(settings: Download, limit: int | None) -> Estimate:
     """The archive's size, of which this fetches one byte to see that the token works. Raises Refused, Passing."""
-    server = _server(settings)
-    size = server.size(f"{server.base}/datasets/download/{DATASET}")
+    server = _make_client(settings)
+    size = server.get_size(f"{server.base}/datasets/download/{DATASET_NAME}")
     return Estimate(size, 2 * size if size else None, "as its server states" if size else "not stated")

@@ -9,7 +9,7 @@ from medmim.sources.phantom_drawing.primitives import Array, Point
 
 SHAPE = (144, 144)
 FLAGS = ("N", "D", "G", "C", "A", "H", "M", "O")
-DIAGNOSES = {
+DIAGNOSIS_FLAGS = {
     "normal fundus": "N",
     "moderate non proliferative retinopathy": "D",
     "glaucoma": "G",
@@ -24,109 +24,125 @@ RED, BLOOD, DARK = (0.42, 0.03, 0.02), (0.2, 0.01, 0.01), (0.3, 0.04, 0.02)
 YELLOW, PALE, WHITE = (1.0, 0.92, 0.35), (1.0, 0.86, 0.6), (0.97, 0.95, 0.88)
 
 
-def _bezier(a: Point, b: Point, c: Point) -> list[Point]:
+def _sample_bezier(a: Point, b: Point, c: Point) -> list[Point]:
     t = np.linspace(0, 1, 14)[:, None]
     curve = (1 - t) ** 2 * np.array(a) + 2 * t * (1 - t) * np.array(b) + t**2 * np.array(c)
     return [(float(y), float(x)) for y, x in curve]
 
 
-def _vessels(rng: np.random.Generator, disc: Point, out: float, thick: float) -> Array:
+def _draw_vessels(rng: np.random.Generator, disc: Point, nasal_sign: float, thickness: float) -> Array:
     """Arcades from the disc around the macula and branches away from it; `out` is the sign of the nasal side."""
     paths = []
     for up in (-1, 1):
         reach = rng.uniform(0.55, 0.75)
-        main = _bezier(disc, (disc[0] + up * reach, disc[1] - out * 0.25), (disc[0] + up * 0.62, disc[1] - out * 1.25))
-        paths.append((main, 0.045 * thick))
+        main = _sample_bezier(
+            disc, (disc[0] + up * reach, disc[1] - nasal_sign * 0.25), (disc[0] + up * 0.62, disc[1] - nasal_sign * 1.25)
+        )
+        paths.append((main, 0.045 * thickness))
         for k in (4, 7, 10):
-            end = (main[k][0] + up * rng.uniform(0.25, 0.45), main[k][1] - out * rng.uniform(-0.1, 0.3))
-            paths.append((_bezier(main[k], (main[k][0] + up * 0.1, main[k][1] - out * 0.15), end), 0.025 * thick))
+            end = (main[k][0] + up * rng.uniform(0.25, 0.45), main[k][1] - nasal_sign * rng.uniform(-0.1, 0.3))
+            paths.append(
+                (_sample_bezier(main[k], (main[k][0] + up * 0.1, main[k][1] - nasal_sign * 0.15), end), 0.025 * thickness)
+            )
         for bend in (0.5, 0.95):
-            end = (disc[0] + up * bend * 0.7, disc[1] + out * (1.0 - bend) * 0.7 + out * 0.1)
-            paths.append((_bezier(disc, (disc[0] + up * 0.3 * bend, disc[1] + out * 0.05), end), 0.03 * thick))
-    return primitives.lines(SHAPE, paths)
+            end = (disc[0] + up * bend * 0.7, disc[1] + nasal_sign * (1.0 - bend) * 0.7 + nasal_sign * 0.1)
+            paths.append((_sample_bezier(disc, (disc[0] + up * 0.3 * bend, disc[1] + nasal_sign * 0.05), end), 0.03 * thickness))
+    return primitives.draw_polylines(SHAPE, paths)
 
 
-def _free(rng: np.random.Generator, count: int, disc: Point, apart: float) -> list[Point]:
+def _sample_free_points(rng: np.random.Generator, count: int, disc: Point, min_distance: float) -> list[Point]:
     """Random points of the fundus away from the optic disc and from each other."""
     points: list[Point] = []
     for _ in range(400):
         r, a = 0.8 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
         p = (float(r * np.sin(a)), float(r * np.cos(a)))
-        if np.hypot(p[0] - disc[0], p[1] - disc[1]) > 0.32 and all(np.hypot(p[0] - q[0], p[1] - q[1]) > apart for q in points):
+        if np.hypot(p[0] - disc[0], p[1] - disc[1]) > 0.32 and all(
+            np.hypot(p[0] - q[0], p[1] - q[1]) > min_distance for q in points
+        ):
             points.append(p)
         if len(points) == count:
             break
     return points
 
 
-def picture(diagnosis: str, eye: str, rng: np.random.Generator) -> Array:
+def draw_fundus(diagnosis: str, eye: str, rng: np.random.Generator) -> Array:
     """Fundus of a left or right eye, 144 x 144 RGB, 0 to 1: the optic disc lies towards the nose."""
-    at = primitives.grid(*SHAPE)
-    out = -1.0 if eye == "left" else 1.0
-    disc: Point = (float(rng.uniform(-0.08, 0.08)), out * float(rng.uniform(0.44, 0.52)))
-    macula: Point = (disc[0] + 0.06, disc[1] - out * 0.62)
+    grid = primitives.make_grid(*SHAPE)
+    nasal_sign = -1.0 if eye == "left" else 1.0
+    disc: Point = (float(rng.uniform(-0.08, 0.08)), nasal_sign * float(rng.uniform(0.44, 0.52)))
+    macula: Point = (disc[0] + 0.06, disc[1] - nasal_sign * 0.62)
     tone = np.array([rng.uniform(0.78, 0.88), rng.uniform(0.34, 0.42), rng.uniform(0.1, 0.16)], np.float32)
-    shade = 1 - 0.28 * primitives.distance(at, (0, 0)) ** 2 + 0.03 * primitives.texture(rng, SHAPE, 8)
+    shade = 1 - 0.28 * primitives.elliptical_distance(grid, (0, 0)) ** 2 + 0.03 * primitives.smooth_noise(rng, SHAPE, 8)
     image = tone * shade[..., None]
-    image = primitives.paint(image, 0.45 * primitives.haze(at, macula, (0.13, 0.13)), DARK)
+    image = primitives.paint_colour(image, 0.45 * primitives.gaussian_bump(grid, macula, (0.13, 0.13)), DARK)
     if diagnosis == "pathological myopia":
-        crescent = primitives.disc(at, (disc[0], disc[1] - out * 0.16), (0.4, 0.36), edge=0.06)
-        image = primitives.paint(image, crescent, WHITE)
+        crescent = primitives.soft_ellipse(grid, (disc[0], disc[1] - nasal_sign * 0.16), (0.4, 0.36), edge=0.06)
+        image = primitives.paint_colour(image, crescent, WHITE)
     if diagnosis == "dry age-related macular degeneration":
-        edge = primitives.wobble(at, macula, rng, 0.15, (2, 3, 5, 7))
-        image = primitives.paint(image, primitives.ramp(0.3 * edge - primitives.distance(at, macula), 0.05), PALE)
-    tight = diagnosis == "hypertensive retinopathy"
-    image = primitives.paint(image, 0.85 * _vessels(rng, disc, out, 2.0 if tight else 1.0), DARK if tight else RED)
+        edge = primitives.radius_wobble(grid, macula, rng, 0.15, (2, 3, 5, 7))
+        image = primitives.paint_colour(
+            image, primitives.soft_threshold(0.3 * edge - primitives.elliptical_distance(grid, macula), 0.05), PALE
+        )
+    has_narrow_vessels = diagnosis == "hypertensive retinopathy"
+    image = primitives.paint_colour(
+        image,
+        0.85 * _draw_vessels(rng, disc, nasal_sign, 2.0 if has_narrow_vessels else 1.0),
+        DARK if has_narrow_vessels else RED,
+    )
     radius = float(rng.uniform(0.15, 0.17))
-    image = primitives.paint(image, primitives.disc(at, disc, (radius * 1.08, radius)), (1.0, 0.75, 0.4))
+    image = primitives.paint_colour(image, primitives.soft_ellipse(grid, disc, (radius * 1.08, radius)), (1.0, 0.75, 0.4))
     cup = radius * (0.88 if diagnosis == "glaucoma" else 0.35)
     if diagnosis == "glaucoma":
-        image = primitives.paint(image, primitives.disc(at, disc, (radius * 1.5, radius * 1.4)), (1.0, 0.7, 0.3))
+        image = primitives.paint_colour(image, primitives.soft_ellipse(grid, disc, (radius * 1.5, radius * 1.4)), (1.0, 0.7, 0.3))
         cup *= 1.4
-    image = primitives.paint(image, primitives.disc(at, disc, (cup, cup), edge=0.03), WHITE)
+    image = primitives.paint_colour(image, primitives.soft_ellipse(grid, disc, (cup, cup), edge=0.03), WHITE)
     if diagnosis == "moderate non proliferative retinopathy":
-        for spot in _free(rng, 26, disc, 0.2):
+        for spot in _sample_free_points(rng, 26, disc, 0.2):
             size = rng.uniform(0.05, 0.075)
-            image = primitives.paint(image, primitives.disc(at, spot, (size, size), edge=0.03), BLOOD)
+            image = primitives.paint_colour(image, primitives.soft_ellipse(grid, spot, (size, size), edge=0.03), BLOOD)
     if diagnosis == "drusen":
-        for spot in _free(rng, 34, disc, 0.14):
+        for spot in _sample_free_points(rng, 34, disc, 0.14):
             size = rng.uniform(0.045, 0.065)
-            image = primitives.paint(image, primitives.disc(at, spot, (size, size), edge=0.03), YELLOW)
-    if tight:
-        for spot in _free(rng, 6, disc, 0.35):
-            image = primitives.paint(image, primitives.haze(at, spot, (0.06, 0.09), float(rng.uniform(0, 3))), WHITE)
+            image = primitives.paint_colour(image, primitives.soft_ellipse(grid, spot, (size, size), edge=0.03), YELLOW)
+    if has_narrow_vessels:
+        for spot in _sample_free_points(rng, 6, disc, 0.35):
+            image = primitives.paint_colour(
+                image, primitives.gaussian_bump(grid, spot, (0.06, 0.09), float(rng.uniform(0, 3))), WHITE
+            )
     if diagnosis == "cataract":
-        image = primitives.paint(image, 0.72 * (1 - 0.1 * primitives.texture(rng, SHAPE, 3)), (0.72, 0.68, 0.6))
-    return image * primitives.disc(at, (0, 0), (0.95, 0.95), edge=0.03)[..., None]
+        image = primitives.paint_colour(image, 0.72 * (1 - 0.1 * primitives.smooth_noise(rng, SHAPE, 3)), (0.72, 0.68, 0.6))
+    return image * primitives.soft_ellipse(grid, (0, 0), (0.95, 0.95), edge=0.03)[..., None]
 
 
-def write(folder: Path, *, patients: int, seed: int) -> None:
+def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
     """Write `full_df.csv` and `Training Images/N_left.jpg`, `N_right.jpg`."""
     rows: list[dict[str, object]] = []
-    truth = primitives.Truth()
-    ill = [d for d in DIAGNOSES if d != "normal fundus"]
+    truth = primitives.TruthTable()
+    disease_names = [d for d in DIAGNOSIS_FLAGS if d != "normal fundus"]
     for number in range(patients):
-        rng = primitives.generator(seed, "odir", number)
-        kind, first = rng.random(), str(rng.choice(ill))
-        other = "normal fundus" if kind < 0.5 else (first if kind < 0.75 else str(rng.choice(ill)))
-        pair = ("normal fundus", "normal fundus") if kind > 0.9 else (first, other)
+        rng = primitives.make_generator(seed, "odir", number)
+        pairing, first_diagnosis = rng.random(), str(rng.choice(disease_names))
+        other_diagnosis = (
+            "normal fundus" if pairing < 0.5 else (first_diagnosis if pairing < 0.75 else str(rng.choice(disease_names)))
+        )
+        pair = ("normal fundus", "normal fundus") if pairing > 0.9 else (first_diagnosis, other_diagnosis)
         eyes = dict(zip(("left", "right"), pair if rng.random() < 0.5 else pair[::-1], strict=True))
-        raised = {DIAGNOSES[d] for d in eyes.values()} - {"N"} or {"N"}
+        raised_flags = {DIAGNOSIS_FLAGS[d] for d in eyes.values()} - {"N"} or {"N"}
         patient = {
             "ID": number, "Patient Age": int(rng.integers(30, 85)), "Patient Sex": str(rng.choice(["Female", "Male"])),
             "Left-Fundus": f"{number}_left.jpg", "Right-Fundus": f"{number}_right.jpg",
             "Left-Diagnostic Keywords": eyes["left"], "Right-Diagnostic Keywords": eyes["right"],
-            **{flag: int(flag in raised) for flag in FLAGS},
+            **{flag: int(flag in raised_flags) for flag in FLAGS},
         }  # fmt: skip
         for eye, diagnosis in eyes.items():
             path = f"Training Images/{number}_{eye}.jpg"
-            primitives.put(folder / path, primitives.jpeg(picture(diagnosis, eye, rng)))
+            primitives.write_file(folder / path, primitives.encode_jpeg(draw_fundus(diagnosis, eye, rng)))
             truth.add(path, diagnosis=diagnosis)
-            flag = DIAGNOSES[diagnosis]
+            flag = DIAGNOSIS_FLAGS[diagnosis]
             rows.append({
                 **patient, "filepath": f"../input/ocular-disease-recognition-odir5k/ODIR-5K/{path}", "labels": f"['{flag}']",
                 "target": str([int(f == flag) for f in FLAGS]), "filename": f"{number}_{eye}.jpg",
             })  # fmt: skip
-    primitives.put_csv(folder / "full_df.csv", rows)
+    primitives.write_csv(folder / "full_df.csv", rows)
     truth.write(folder)
-    primitives.put_readme(folder, "ODIR-5K", "full_df.csv, one row an eye; photographs in Training Images.")
+    primitives.write_readme(folder, "ODIR-5K", "full_df.csv, one row an eye; photographs in Training Images.")

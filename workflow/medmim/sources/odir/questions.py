@@ -4,15 +4,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from medmim.questions.balance import fair
-from medmim.questions.cohort import Image, Patient, position
-from medmim.questions.templates import PLACES, Fact, Template
+from medmim.questions.balance import select_fair
+from medmim.questions.cohort import Image, Patient, hash_position
+from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 
 SPLITS = ("benchmark",)
-ARTEFACTS = re.compile(r"lens dust|low image quality|optic disk photographically invisible|image offset|no fundus image")
+ARTEFACT_PATTERN = re.compile(r"lens dust|low image quality|optic disk photographically invisible|image offset|no fundus image")
 """Keywords that say how the photograph came out, not what the eye has."""
 
-EACH = Template(
+EACH_TEMPLATE = Template(
     task="odir",
     form="each",
     ability="coreference",
@@ -69,7 +69,7 @@ EACH = Template(
     ),
     open_answers=("The {eye} eye shows {gold}.", "Image {n} shows {gold}."),
 )
-BOTH = Template(
+BOTH_TEMPLATE = Template(
     task="odir",
     form="both",
     ability="comparison",
@@ -125,7 +125,7 @@ BOTH = Template(
         "Set the left fundus against the right: what does each show?",
     ),
 )
-WHERE = Template(
+WHERE_TEMPLATE = Template(
     task="odir",
     form="where",
     ability="comparison",
@@ -155,7 +155,7 @@ WHERE = Template(
         "Tell where among these two fundus images {diagnosis} occurs.",
         "Examine the left and the right fundus for {diagnosis}. Where is it?",
     ),
-    styles=tuple({**p, "3": "both images", "4": "neither image"} for p in PLACES),
+    styles=tuple({**p, "3": "both images", "4": "neither image"} for p in IMAGE_OPTION_STYLES),
     open_wordings=(
         "Say where {diagnosis} is seen.",
         "Is {diagnosis} present in either eye?",
@@ -185,78 +185,91 @@ WHERE = Template(
 )
 
 
-def diagnoses(keywords: str) -> tuple[str, ...]:
+def parse_diagnoses(keywords: str) -> tuple[str, ...]:
     """The diagnoses in an eye's keywords, which are parted by ASCII or full-width commas; artefacts left out."""
-    found = (k.strip().lower() for k in re.split(r"[,，;；]", keywords))
-    return tuple(dict.fromkeys(k for k in found if k and not ARTEFACTS.search(k)))
+    names = (k.strip().lower() for k in re.split(r"[,，;；]", keywords))
+    return tuple(dict.fromkeys(k for k in names if k and not ARTEFACT_PATTERN.search(k)))
 
 
-def _pairs(patients: list[Patient]) -> Iterator[tuple[Image, Image]]:
+def _iter_eye_pairs(patients: list[Patient]) -> Iterator[tuple[Image, Image]]:
     for patient in patients:
-        left, right = ([i for i in patient.images() if i.laterality == side and _words(i)] for side in ("L", "R"))
+        left, right = ([i for i in patient.iter_images() if i.laterality == side and _diagnosis_text(i)] for side in ("L", "R"))
         if left and right:
             yield left[0], right[0]
 
 
-def _words(image: Image) -> str:
-    found = image.one("diagnosis")
-    return " and ".join(diagnoses(found.value)) if found else ""
+def _diagnosis_text(image: Image) -> str:
+    finding = image.unique_finding("diagnosis")
+    return " and ".join(parse_diagnoses(finding.value)) if finding else ""
 
 
-def facts(patients: list[Patient]) -> Iterator[Fact]:
+def build_facts(patients: list[Patient]) -> Iterator[Fact]:
     """Of every person: each eye's diagnosis, both together, and in which eye each of the diagnoses is."""
-    pairs = list(_pairs(patients))
-    known = tuple(sorted({_words(i) for pair in pairs for i in pair}))
+    pairs = list(_iter_eye_pairs(patients))
+    diagnosis_texts = tuple(sorted({_diagnosis_text(i) for pair in pairs for i in pair}))
     for pair in pairs:
         for n, eye in enumerate(("left", "right")):
-            yield Fact(EACH, pair, _words(pair[n]), known, _ids(pair)[n : n + 1], {"eye": eye, "n": str(n + 1)})
-    yield from _both(pairs)
-    for diagnosis in sorted({d for words in known for d in words.split(" and ")}):
-        yield from _where(pairs, diagnosis)
+            yield Fact(
+                EACH_TEMPLATE,
+                pair,
+                _diagnosis_text(pair[n]),
+                diagnosis_texts,
+                _finding_ids(pair)[n : n + 1],
+                {"eye": eye, "n": str(n + 1)},
+            )
+    yield from _iter_both_facts(pairs)
+    for diagnosis in sorted({d for words in diagnosis_texts for d in words.split(" and ")}):
+        yield from _iter_where_facts(pairs, diagnosis)
 
 
-def _ids(pair: tuple[Image, Image]) -> tuple[str, ...]:
-    return tuple(f.id for i in pair for f in [i.one("diagnosis")] if f)
+def _finding_ids(pair: tuple[Image, Image]) -> tuple[str, ...]:
+    return tuple(f.id for i in pair for f in [i.unique_finding("diagnosis")] if f)
 
 
-def _both(pairs: list[tuple[Image, Image]]) -> Iterator[Fact]:
+def _iter_both_facts(pairs: list[tuple[Image, Image]]) -> Iterator[Fact]:
     """Two diagnoses in all four ways: a person whose eyes differ, and with the same options one whose eyes are alike.
 
     Both eyes mostly have one diagnosis, and mostly a common one. Asked of all, the options alone would tell.
     """
     alike: defaultdict[str, list[tuple[Image, Image]]] = defaultdict(list)
     unlike = []
-    for pair in sorted(pairs, key=lambda pair: position(pair[0].image_id)):
-        left, right = map(_words, pair)
+    for pair in sorted(pairs, key=lambda pair: hash_position(pair[0].image_id)):
+        left, right = map(_diagnosis_text, pair)
         if left == right:
             alike[left].append(pair)
         else:
             unlike.append(pair)
-    turn: Counter[tuple[str, ...]] = Counter()
+    use_counts: Counter[tuple[str, ...]] = Counter()
     for pair in unlike:
-        two = tuple(sorted(map(_words, pair)))
-        given = [words for words in (two if turn[two] % 2 else two[::-1]) if alike[words]]
-        if given:
-            turn[two] += 1
-            for asked in (pair, alike[given[0]].pop()):
-                gold, choices = _line(*map(_words, asked)), tuple(_line(a, b) for a in two for b in two)
-                yield Fact(BOTH, asked, gold, choices, _ids(asked))
+        pair_texts = tuple(sorted(map(_diagnosis_text, pair)))
+        alike_texts = [words for words in (pair_texts if use_counts[pair_texts] % 2 else pair_texts[::-1]) if alike[words]]
+        if alike_texts:
+            use_counts[pair_texts] += 1
+            for asked_pair in (pair, alike[alike_texts[0]].pop()):
+                gold, choices = (
+                    _format_pair(*map(_diagnosis_text, asked_pair)),
+                    tuple(_format_pair(a, b) for a in pair_texts for b in pair_texts),
+                )
+                yield Fact(BOTH_TEMPLATE, asked_pair, gold, choices, _finding_ids(asked_pair))
 
 
-def _line(left: str, right: str) -> str:
+def _format_pair(left: str, right: str) -> str:
     return f"left {left}, right {right}"
 
 
-def _where(pairs: list[tuple[Image, Image]], diagnosis: str) -> Iterator[Fact]:
+def _iter_where_facts(pairs: list[tuple[Image, Image]], diagnosis: str) -> Iterator[Fact]:
     """Where a diagnosis is, of so many persons that each place is as likely: of all, a rare one would be in neither."""
     golds = {(True, False): "1", (False, True): "2", (True, True): "3", (False, False): "4"}
-    pairs = sorted(pairs, key=lambda pair: position(pair[0].image_id, diagnosis))
-    found = [golds[diagnosis in _words(left).split(" and "), diagnosis in _words(right).split(" and ")] for left, right in pairs]
-    for pair, gold, keep in zip(pairs, found, fair(found, len(golds)), strict=True):
+    pairs = sorted(pairs, key=lambda pair: hash_position(pair[0].image_id, diagnosis))
+    pair_golds = [
+        golds[diagnosis in _diagnosis_text(left).split(" and "), diagnosis in _diagnosis_text(right).split(" and ")]
+        for left, right in pairs
+    ]
+    for pair, gold, keep in zip(pairs, pair_golds, select_fair(pair_golds, len(golds)), strict=True):
         if keep:
-            yield Fact(WHERE, pair, gold, ("1", "2", "3", "4"), _ids(pair), {"diagnosis": diagnosis})
+            yield Fact(WHERE_TEMPLATE, pair, gold, ("1", "2", "3", "4"), _finding_ids(pair), {"diagnosis": diagnosis})
 
 
-def singles(patients: list[Patient]) -> Iterator[Fact]:
+def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
     """None: a held-out source trains nothing."""
     return iter(())

@@ -19,61 +19,63 @@ from PIL import Image, ImageDraw
 Array = NDArray[np.floating[Any]]
 Point = tuple[float, float]
 SYNTHETIC = "SYNTHETIC phantom drawn by procedure: no patient, not for diagnosis"
-TRUTH = "phantom_truth.csv"
+TRUTH_FILE = "phantom_truth.csv"
 
 
-def generator(seed: int, *names: str | int) -> np.random.Generator:
+def make_generator(seed: int, *names: str | int) -> np.random.Generator:
     """Random generator that depends on the seed and the names, nothing else."""
     return np.random.default_rng([seed, *"/".join(map(str, names)).encode()])
 
 
-def grid(height: int, width: int) -> tuple[Array, Array]:
+def make_grid(height: int, width: int) -> tuple[Array, Array]:
     """Coordinates y, x of every pixel's centre, each height x width."""
     y = (np.arange(height, dtype=np.float32) + 0.5) * (2 / height) - 1
     x = ((np.arange(width, dtype=np.float32) + 0.5) - width / 2) * (2 / height)
     return np.broadcast_to(y[:, None], (height, width)), np.broadcast_to(x[None, :], (height, width))
 
 
-def ramp(values: Array, edge: float) -> Array:
+def soft_threshold(values: Array, edge: float) -> Array:
     """1 where values are positive, 0 where negative, linear over `edge` around zero."""
     return np.clip(values / edge + 0.5, 0, 1).astype(np.float32)
 
 
-def distance(at: tuple[Array, Array], centre: Point, radii: Point = (1.0, 1.0), angle: float = 0.0) -> Array:
+def elliptical_distance(grid: tuple[Array, Array], centre: Point, radii: Point = (1.0, 1.0), angle: float = 0.0) -> Array:
     """Elliptical distance from a centre (y, x): 1 on the ellipse of these radii (y, x), turned by `angle` radians."""
-    dy, dx = at[0] - np.float32(centre[0]), at[1] - np.float32(centre[1])
+    dy, dx = grid[0] - np.float32(centre[0]), grid[1] - np.float32(centre[1])
     if angle:
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         dy, dx = c * dy - s * dx, s * dy + c * dx
     return np.hypot(dy / np.float32(radii[0]), dx / np.float32(radii[1]))
 
 
-def disc(at: tuple[Array, Array], centre: Point, radii: Point, angle: float = 0.0, edge: float = 0.04) -> Array:
+def soft_ellipse(grid: tuple[Array, Array], centre: Point, radii: Point, angle: float = 0.0, edge: float = 0.04) -> Array:
     """Filled ellipse with a soft edge, `edge` wide."""
-    return ramp((1 - distance(at, centre, radii, angle)) * min(radii), edge)
+    return soft_threshold((1 - elliptical_distance(grid, centre, radii, angle)) * min(radii), edge)
 
 
-def haze(at: tuple[Array, Array], centre: Point, radii: Point, angle: float = 0.0) -> Array:
+def gaussian_bump(grid: tuple[Array, Array], centre: Point, radii: Point, angle: float = 0.0) -> Array:
     """Gaussian bump of height 1, `radii` being its standard deviations."""
-    return np.exp(-0.5 * distance(at, centre, radii, angle) ** 2)
+    return np.exp(-0.5 * elliptical_distance(grid, centre, radii, angle) ** 2)
 
 
-def wobble(at: tuple[Array, Array], centre: Point, rng: np.random.Generator, amount: float, lobes: Sequence[int]) -> Array:
+def radius_wobble(
+    grid: tuple[Array, Array], centre: Point, rng: np.random.Generator, amount: float, lobes: Sequence[int]
+) -> Array:
     """Factor around 1 for a radius that varies with direction: `amount` is the sum of the lobes' amplitudes."""
-    angle = np.arctan2(at[0] - np.float32(centre[0]), at[1] - np.float32(centre[1]))
+    angle = np.arctan2(grid[0] - np.float32(centre[0]), grid[1] - np.float32(centre[1]))
     weights = rng.uniform(0.5, 1, len(lobes))
     waves = [w * np.cos(k * angle + p) for w, k, p in zip(weights, lobes, rng.uniform(0, 2 * np.pi, len(lobes)), strict=True)]
     return (1 + amount * np.sum(waves, axis=0) / weights.sum()).astype(np.float32)
 
 
-def texture(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Array:
+def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Array:
     """Smooth noise of unit variance at the knots, about `cells` bumps over the height."""
     rows, columns = cells + 1, max(2, round(cells * shape[1] / shape[0]) + 1)
     knots = Image.fromarray(rng.standard_normal((rows, columns)).astype(np.float32))
     return np.asarray(knots.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.float32)
 
 
-def lines(shape: tuple[int, int], paths: Iterable[tuple[Sequence[Point], float]]) -> Array:
+def draw_polylines(shape: tuple[int, int], paths: Iterable[tuple[Sequence[Point], float]]) -> Array:
     """Mask of polylines: each a list of points (y, x) and its width, drawn at twice the size and averaged."""
     height, width = shape
     canvas = Image.new("L", (2 * width, 2 * height))
@@ -84,55 +86,55 @@ def lines(shape: tuple[int, int], paths: Iterable[tuple[Sequence[Point], float]]
     return np.asarray(canvas.reduce(2), np.float32) / 255
 
 
-def over(image: Array, mask: Array, value: float | Array) -> Array:
+def overlay_value(image: Array, mask: Array, value: float | Array) -> Array:
     """`value` laid over the image where the mask is."""
     return image + mask * (value - image)
 
 
-def paint(image: Array, mask: Array, colour: Sequence[float]) -> Array:
+def paint_colour(image: Array, mask: Array, colour: Sequence[float]) -> Array:
     """A colour laid over an RGB image (height x width x 3) where the mask (height x width) is."""
     return image + mask[..., None] * (np.asarray(colour, np.float32) - image)
 
 
-def jpeg(image: Array) -> bytes:
+def encode_jpeg(image: Array) -> bytes:
     """JPEG, grey or RGB, of intensities from 0 to 1; its comment says that it is synthetic."""
-    out = io.BytesIO()
+    buffer = io.BytesIO()
     pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
-    Image.fromarray(pixels).save(out, "JPEG", quality=92, subsampling=0, comment=SYNTHETIC)
-    return out.getvalue()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=92, subsampling=0, comment=SYNTHETIC)
+    return buffer.getvalue()
 
 
-def put(path: Path, data: bytes | str) -> None:
+def write_file(path: Path, data: bytes | str) -> None:
     """Write a file, making its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def put_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write JSON."""
-    put(path, json.dumps(value, indent=1) + "\n")
+    write_file(path, json.dumps(value, indent=1) + "\n")
 
 
-def put_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows as CSV under the first row's keys; None is an empty cell."""
-    out = io.StringIO()
-    table = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    put(path, out.getvalue())
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(path, buffer.getvalue())
 
 
-def put_readme(folder: Path, source: str, layout: str) -> None:
+def write_readme(folder: Path, source: str, layout: str) -> None:
     """Write the README that says what the folder is."""
-    put(folder / "README.txt", f"{SYNTHETIC}.\n\nA made-up cohort in the layout of {source}.\n{layout}\n")
+    write_file(folder / "README.txt", f"{SYNTHETIC}.\n\nA made-up cohort in the layout of {source}.\n{layout}\n")
 
 
-def gz(data: bytes, level: int = 1) -> bytes:
+def compress_gzip(data: bytes, level: int = 1) -> bytes:
     """Gzip without a time or name in its header, so that the same data give the same bytes."""
     return gzip.compress(data, level, mtime=0)
 
 
-class Truth:
+class TruthTable:
     """Collects what was drawn, one statement a row."""
 
     def __init__(self) -> None:
@@ -144,4 +146,4 @@ class Truth:
 
     def write(self, folder: Path) -> None:
         """Write phantom_truth.csv."""
-        put_csv(folder / TRUTH, self.rows)
+        write_csv(folder / TRUTH_FILE, self.rows)

@@ -10,14 +10,14 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medmim.sources.base import Picture, Plan, Rejection
+from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
-from medmim.sources.readers.tabular import one, records
+from medmim.sources.readers.tabular import find_one, read_records
 
-RECORDS = "llava_med_instruct_60k.json"
-URLS = "llava_med_image_urls.jsonl"
-IMAGES = "images"
-MODALITY = {
+RECORDS_FILE = "llava_med_instruct_60k.json"
+URLS_FILE = "llava_med_image_urls.jsonl"
+IMAGE_FOLDER = "images"
+DOMAIN_MODALITIES = {
     "chest_xray": "radiography",
     "mri": "MRI",
     "histology": "microscopy",
@@ -26,7 +26,7 @@ MODALITY = {
 }
 
 
-def _turns(conversation: Any) -> list[tuple[str, str]]:
+def _parse_conversation(conversation: Any) -> list[tuple[str, str]]:
     """(question, answer) pairs of a conversation, the image's placeholder left out. Raises ValueError."""
     if not isinstance(conversation, list) or not conversation or len(conversation) % 2:
         raise ValueError("conversations is no list of pairs of turns")
@@ -40,55 +40,55 @@ def _turns(conversation: Any) -> list[tuple[str, str]]:
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-def places(root: Path) -> dict[str, dict[str, Any]]:
+def read_figure_locations(root: Path) -> dict[str, dict[str, Any]]:
     """Where each figure is at its owner's, by pair_id: pmc_tar_url and image_file_path. Raises UserError."""
-    return {str(r["pair_id"]): r for r in records(one(root, URLS), ("pair_id", "pmc_tar_url", "image_file_path"))}
+    return {str(r["pair_id"]): r for r in read_records(find_one(root, URLS_FILE), ("pair_id", "pmc_tar_url", "image_file_path"))}
 
 
-def plan(root: Path) -> Plan:
+def read_contents(root: Path) -> SourceContents:
     """Pictures and facts of a PMC folder: the two JSON files and images/ or tars/. Raises UserError."""
-    path = one(root, RECORDS, "llava_med_instruct_*.json")
-    single = (root / IMAGES).is_dir()
-    at = places(root)
-    made = Plan()
+    path = find_one(root, RECORDS_FILE, "llava_med_instruct_*.json")
+    has_image_folder = (root / IMAGE_FOLDER).is_dir()
+    locations = read_figure_locations(root)
+    contents = SourceContents()
     pictures: dict[str, Picture] = {}
-    turns: Counter[str] = Counter()
-    for number, record in enumerate(records(path, ("id", "image", "domain", "conversations")), 1):
+    turn_counts: Counter[str] = Counter()
+    for number, record in enumerate(read_records(path, ("id", "image", "domain", "conversations")), 1):
         item = f"{path.name} record {number}"
-        place = at.get(str(record["id"]))
-        if place is None:
-            made.rejected.append(Rejection(item, f"id {record['id']!r} is no pair_id in {URLS}"))
+        location = locations.get(str(record["id"]))
+        if location is None:
+            contents.rejected.append(Rejection(item, f"id {record['id']!r} is no pair_id in {URLS_FILE}"))
             continue
-        member = str(place["image_file_path"])
+        member = str(location["image_file_path"])
         paper = PurePosixPath(member).parts[0] if member else ""
         try:
-            conversation = _turns(record["conversations"])
+            question_answers = _parse_conversation(record["conversations"])
             if not isinstance(record["domain"], dict):
                 raise ValueError("domain is no object of true and false")
             domains = [d for d, true in record["domain"].items() if true]
-            if unknown := [d for d in domains if d not in MODALITY]:
-                raise ValueError(f"domain {', '.join(unknown)} is none of {', '.join(MODALITY)}")
+            if unknown_domains := [d for d in domains if d not in DOMAIN_MODALITIES]:
+                raise ValueError(f"domain {', '.join(unknown_domains)} is none of {', '.join(DOMAIN_MODALITIES)}")
         except ValueError as error:
-            made.rejected.append(Rejection(item, str(error), patient=paper))
+            contents.rejected.append(Rejection(item, str(error), patient=paper))
             continue
-        tar = f"tars/{PurePosixPath(str(place['pmc_tar_url'])).name}"
-        file = f"{IMAGES}/{record['image']}" if single else f"{tar}!{member}"
+        tar = f"tars/{PurePosixPath(str(location['pmc_tar_url'])).name}"
+        file = f"{IMAGE_FOLDER}/{record['image']}" if has_image_folder else f"{tar}!{member}"
         picture = pictures.setdefault(
             file,
             Picture(
                 file=file,
-                read=raster.read,
+                read_pixels=raster.read_pixels,
                 patient=paper,
                 study=str(record["id"]),
-                modality=MODALITY[domains[0]] if len(domains) == 1 else "",
+                modality=DOMAIN_MODALITIES[domains[0]] if len(domains) == 1 else "",
                 item=item,
             ),
         )
         for domain in domains:
-            made.state(picture, path.name, number, {"domain": domain})
-        for question, answer in conversation:
-            turn = f"qa:{turns[file]}"
-            made.state(picture, path.name, number, {f"{turn}:question": question, f"{turn}:answer": answer})
-            turns[file] += 1
-    made.pictures = list(pictures.values())
-    return made
+            contents.add_facts(picture, path.name, number, {"domain": domain})
+        for question, answer in question_answers:
+            fact_prefix = f"qa:{turn_counts[file]}"
+            contents.add_facts(picture, path.name, number, {f"{fact_prefix}:question": question, f"{fact_prefix}:answer": answer})
+            turn_counts[file] += 1
+    contents.pictures = list(pictures.values())
+    return contents

@@ -16,122 +16,137 @@ from pathlib import PurePosixPath
 from medmim.common import archives
 from medmim.common.errors import UserError
 from medmim.config.download import Download
-from medmim.download.errors import Missing, Passing, Refused, Unreachable
+from medmim.download.errors import AccessDeniedError, NotFoundError, TransientError, UnreachableError
 from medmim.download.estimate import Estimate
-from medmim.download.http import Http
-from medmim.download.s3 import S3
-from medmim.download.source_folder import Folder
+from medmim.download.http import HttpClient
+from medmim.download.s3 import S3Bucket
+from medmim.download.source_folder import DownloadFolder
 from medmim.sources.pmc import adapter
-from medmim.sources.terms import OWNERS
+from medmim.sources.terms import PROVIDERS
 
-LISTS = {adapter.RECORDS: f"instruct/{adapter.RECORDS}", adapter.URLS: adapter.URLS}
-PACKAGES = "oa_package/"
-Figures = dict[str, str]
+LIST_PATHS = {adapter.RECORDS_FILE: f"instruct/{adapter.RECORDS_FILE}", adapter.URLS_FILE: adapter.URLS_FILE}
+PACKAGE_FOLDER = "oa_package/"
+FigurePaths = dict[str, str]
 """Path below our folder, by the member's name in the paper's archive."""
 
 
-class _Papers:
+class _PaperFetcher:
     """The places that have papers' figures."""
 
-    def __init__(self, folder: Folder, settings: Download) -> None:
+    def __init__(self, folder: DownloadFolder, settings: Download) -> None:
         self.folder, self.base = folder, settings.pmc
-        self.http = Http(settings.pmc, connections=folder.parallel)
-        at = settings.pmc_cloud
-        self.cloud = S3(at.name, at.prefix, at.region, at.endpoint, signed=False, connections=folder.parallel) if at else None
+        self.http = HttpClient(settings.pmc, connections=folder.parallel)
+        cloud_settings = settings.pmc_cloud
+        self.cloud = (
+            S3Bucket(
+                cloud_settings.name,
+                cloud_settings.prefix,
+                cloud_settings.region,
+                cloud_settings.endpoint,
+                signed=False,
+                connections=folder.parallel,
+            )
+            if cloud_settings
+            else None
+        )
 
-    def fetch(self, paper: tuple[str, Figures]) -> None:
+    def fetch_paper(self, paper: tuple[str, FigurePaths]) -> None:
         """Bring one paper's figures; what is nowhere is noted as missing."""
         url, figures = paper
         try:
-            why = self.folder.ask(partial(self._of_archive, url, figures))
-        except Missing as error:
-            why = str(error)
-        if left := {member: path for member, path in figures.items() if not self.folder.has(path)}:
-            self._of_cloud(left, why)
+            reason = self.folder.call_with_retries(partial(self._fetch_from_archive, url, figures))
+        except NotFoundError as error:
+            reason = str(error)
+        if remaining := {member: path for member, path in figures.items() if not self.folder.has_file(path)}:
+            self._fetch_from_cloud(remaining, reason)
 
-    def _of_archive(self, url: str, figures: Figures) -> str:
+    def _fetch_from_archive(self, url: str, figures: FigurePaths) -> str:
         """Read a paper's archive as it comes, until all that is wanted came; returns why something may not have."""
-        left = {m: p for m, p in figures.items() if not self.folder.has(p)}
-        remote = self.http.file("", url)
+        remaining = {m: p for m, p in figures.items() if not self.folder.has_file(p)}
+        remote = self.http.make_remote("", url)
         try:
-            with remote.open(0, "") as answer:
-                read = _Reader(answer.chunks, self.folder.tell)
-                for member, content in archives.chosen(archives.tar_members(read), lambda name: name if name in left else None):
-                    self.folder.keep(left.pop(member), archives.chunks(content), f"{remote.origin}!{member}")
-                    self.folder.meter.done()
-                    if not left:
+            with remote.open(0, "") as response:
+                reader = _ChunkReader(response.chunks, self.folder.count_bytes)
+                for member, content in archives.select_members(
+                    archives.iter_tar_members(reader), lambda name: name if name in remaining else None
+                ):
+                    self.folder.store_member(remaining.pop(member), archives.iter_chunks(content), f"{remote.origin}!{member}")
+                    self.folder.meter.add_file()
+                    if not remaining:
                         break
-        except archives.Damaged as error:
-            if answer.total is not None and read.count < answer.total:
-                raise Passing(f"{remote.origin}: the connection was cut after {read.count} of {answer.total} bytes") from None
+        except archives.DamagedArchiveError as error:
+            if response.total is not None and reader.byte_count < response.total:
+                raise TransientError(
+                    f"{remote.origin}: the connection was cut after {reader.byte_count} of {response.total} bytes"
+                ) from None
             return f"{remote.origin}: {error}"
-        except (Refused, Unreachable):
+        except (AccessDeniedError, UnreachableError):
             raise
         except UserError as error:  # one that means ill
             return f"{remote.origin}: {error}"
         return f"{remote.origin}: has no such member"
 
-    def _of_cloud(self, figures: Figures, why: str) -> None:
+    def _fetch_from_cloud(self, figures: FigurePaths, reason: str) -> None:
         """Bring figures by themselves, from the newest version of their article that has them."""
         paper = PurePosixPath(next(iter(figures))).parts[0]
-        there: dict[str, str] = {}
+        cloud_paths: dict[str, str] = {}
         if self.cloud and re.fullmatch(r"PMC\d+", paper):
-            for remote in self.folder.ask(lambda: self.cloud.listing(f"{paper}.")):  # type: ignore[union-attr]
-                there[PurePosixPath(remote.path).name] = remote.path  # sorted: the last version counts
+            for remote in self.folder.call_with_retries(lambda: self.cloud.list_objects(f"{paper}.")):  # type: ignore[union-attr]
+                cloud_paths[PurePosixPath(remote.path).name] = remote.path  # sorted: the last version counts
         for member, path in figures.items():
             name = PurePosixPath(member).name
-            if self.cloud and name in there:
-                self.folder.fetch(self.cloud.file(there[name], place=path))
+            if self.cloud and name in cloud_paths:
+                self.folder.fetch_file(self.cloud.make_remote(cloud_paths[name], destination=path))
             else:
-                self.folder.miss(path, why + (f"; nor in s3://{self.cloud.name}" if self.cloud else ""))
-                self.folder.meter.done()
+                self.folder.mark_missing(path, reason + (f"; nor in s3://{self.cloud.name}" if self.cloud else ""))
+                self.folder.meter.add_file()
 
 
-class _Reader:
+class _ChunkReader:
     """Chunks as a stream, of which `tell` hears."""
 
-    def __init__(self, chunks: Iterator[bytes], tell: Callable[[int], None]) -> None:
-        self._chunks, self._tell, self._rest, self.count = chunks, tell, b"", 0
+    def __init__(self, chunks: Iterator[bytes], on_bytes: Callable[[int], None]) -> None:
+        self._chunks, self._on_bytes, self._buffer, self.byte_count = chunks, on_bytes, b"", 0
 
     def __call__(self, size: int) -> bytes:
-        if not self._rest:
-            self._rest = next(self._chunks, b"")
-            self.count += len(self._rest)
-            self._tell(len(self._rest))
-        data, self._rest = self._rest[:size], self._rest[size:]
+        if not self._buffer:
+            self._buffer = next(self._chunks, b"")
+            self.byte_count += len(self._buffer)
+            self._on_bytes(len(self._buffer))
+        data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
 
-def _at(url: str, base: str) -> str:
+def _locate_archive(url: str, base: str) -> str:
     """Where a paper's archive is asked for: the list's own address, on the server that the settings name."""
-    place = url.partition(PACKAGES)[2]
-    return f"{base}/{PACKAGES}{place}" if place else url
+    package_path = url.partition(PACKAGE_FOLDER)[2]
+    return f"{base}/{PACKAGE_FOLDER}{package_path}" if package_path else url
 
 
-def fetch(folder: Folder, settings: Download, limit: int | None) -> None:
+def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) -> None:
     """Fill the folder."""
-    lists = Http(settings.llava_med, connections=folder.parallel)
-    for path, place in LISTS.items():
-        if not folder.has(path):
-            folder.required(lists.file(path, f"{lists.base}/{place}"))
-    (folder.root / adapter.IMAGES).mkdir(exist_ok=True)  # by which the adapter knows the layout
-    studies = {p.file: p.study for p in adapter.plan(folder.root).limited(limit).pictures}
-    at = adapter.places(folder.root)
-    papers: dict[str, Figures] = defaultdict(dict)
-    for path in folder.lacking(studies):
-        told = at[studies[path]]
-        papers[_at(str(told["pmc_tar_url"]), settings.pmc)][str(told["image_file_path"])] = path
-    folder.meter.expect(sum(map(len, papers.values())), 0)
-    folder.each(papers.items(), _Papers(folder, settings).fetch)
+    list_server = HttpClient(settings.llava_med, connections=folder.parallel)
+    for path, url_path in LIST_PATHS.items():
+        if not folder.has_file(path):
+            folder.fetch_required(list_server.make_remote(path, f"{list_server.base}/{url_path}"))
+    (folder.root / adapter.IMAGE_FOLDER).mkdir(exist_ok=True)  # by which the adapter knows the layout
+    studies_by_path = {p.file: p.study for p in adapter.read_contents(folder.root).limit_patients(limit).pictures}
+    locations = adapter.read_figure_locations(folder.root)
+    papers: dict[str, FigurePaths] = defaultdict(dict)
+    for path in folder.find_absent_files(studies_by_path):
+        location = locations[studies_by_path[path]]
+        papers[_locate_archive(str(location["pmc_tar_url"]), settings.pmc)][str(location["image_file_path"])] = path
+    folder.meter.add_expected(sum(map(len, papers.values())), 0)
+    folder.run_parallel(papers.items(), _PaperFetcher(folder, settings).fetch_paper)
 
 
-def login(settings: Download) -> None:
+def locate_credentials(settings: Download) -> None:
     """None is needed."""
 
 
-def estimate(settings: Download, limit: int | None) -> Estimate:
+def estimate_size(settings: Download, limit: int | None) -> Estimate:
     """The lists as their server states, and what users report of the figures. Raises Passing."""
-    lists = Http(settings.llava_med)
-    size = sum(lists.size(f"{lists.base}/{place}") or 0 for place in LISTS.values())
-    figures = OWNERS["pmc"].published_bytes or 0
-    return Estimate(size + figures, size + figures, f"at most: {OWNERS['pmc'].published}")
+    list_server = HttpClient(settings.llava_med)
+    size = sum(list_server.get_size(f"{list_server.base}/{place}") or 0 for place in LIST_PATHS.values())
+    figures = PROVIDERS["pmc"].published_bytes or 0
+    return Estimate(size + figures, size + figures, f"at most: {PROVIDERS['pmc'].published}")

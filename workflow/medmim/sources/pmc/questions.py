@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 
-from medmim.questions.cohort import Patient, Ring, position
+from medmim.questions.cohort import HashRing, Patient, hash_position
 from medmim.questions.templates import Fact, Template
-from medmim.questions.turns import Joined, Turn, evidence, numbered, turns
+from medmim.questions.turns import JoinedTexts, Turn, collect_findings, number_texts, read_turns
 
 SPLITS = ("train",)
-DOMAINS = {
+DOMAIN_TEXTS = {
     "chest_xray": "chest X-ray",
     "mri": "MRI",
     "histology": "histology",
@@ -18,29 +18,29 @@ DOMAINS = {
     "ct_scan": "CT scan",
 }
 
-IMAGE = r"(?:image|figure|picture|panel|photo(?:graph|micrograph)?|scan|slide|subfigure|x-ray)"
-PLACES = (
+IMAGE_NOUN = r"(?:image|figure|picture|panel|photo(?:graph|micrograph)?|scan|slide|subfigure|x-ray)"
+PLACE_WORDS = (
     "first|second|third|fourth|last|other|next|previous|both|two|three|four|several|multiple|these|those|each|all"
     "|left|right|top|bottom|upper|lower|middle"
 )
-PLACE = frozenset(PLACES.split("|"))
-ONE_OF_SEVERAL = re.compile(rf"\b(?:{PLACES})(?:[- ]\w+)? {IMAGE}s?\b")
-PART = re.compile(
-    rf"\b(?=[fipsx])(?:{IMAGE}s? (?:\(?[a-h]\)|\d|are\b|show\b|(?-i:[A-H])\b)|panels?\b|fig\. ?\w)",
+PLACE_SET = frozenset(PLACE_WORDS.split("|"))
+ONE_OF_SEVERAL = re.compile(rf"\b(?:{PLACE_WORDS})(?:[- ]\w+)? {IMAGE_NOUN}s?\b")
+FIGURE_PART = re.compile(
+    rf"\b(?=[fipsx])(?:{IMAGE_NOUN}s? (?:\(?[a-h]\)|\d|are\b|show\b|(?-i:[A-H])\b)|panels?\b|fig\. ?\w)",
     re.IGNORECASE,
 )
 """A lettered or numbered part of a figure, or several. Looking at the first letter before all words halves the time."""
-EARLIER = re.compile(
+EARLIER_TURN = re.compile(
     r"\b(?:you|as) (?:just )?(?:mentioned|said|described)\b|\b(?:mentioned|described) (?:above|earlier|before)\b"
     r"|\b(?:previous|earlier) (?:answer|question|response)\b|\b(?:what|anything|something) else\b|\bmore about (?:it|this|that)\b"
     r"|^(?:and|also|so|then|ok|okay|thanks|thank you)\b",
     re.IGNORECASE,
 )
 """Words that need the turn before."""
-COMPOSED = Template(
+COMPOSED_TEMPLATE = Template(
     task="pmc_composed",
     ability="composed",
-    enough=60_000,
+    max_facts=60_000,
     open_wordings=(
         "Answer one question for each image. {questions}",
         "{questions} Answer for every image.",
@@ -69,68 +69,76 @@ COMPOSED = Template(
         "These images come from different papers. {questions:in}",
     ),
 )
-DOMAIN = Template(
+DOMAIN_TEMPLATE = Template(
     task="pretrain_pmc_domain",
     ability="single",
-    most=5,
+    max_options=5,
     wordings=("What kind of image is this?", "Which type of medical image is shown?", "Name the kind of this image."),
-    styles=(DOMAINS,),
+    styles=(DOMAIN_TEXTS,),
 )
-ALONE = Template(task="pretrain_pmc_turn", ability="single", open_wordings=("{question}",))
+SINGLE_TURN_TEMPLATE = Template(task="pretrain_pmc_turn", ability="single", open_wordings=("{question}",))
 
 
-def facts(patients: list[Patient], most: int = 4) -> Iterator[Fact]:
+def build_facts(patients: list[Patient], most: int = 4) -> Iterator[Fact]:
     """Turns about two to `most` images joined: of different papers, so never of one figure, and of one domain where known."""
-    return islice(_compositions(patients, most), COMPOSED.enough)
+    return islice(_iter_composed_facts(patients, most), COMPOSED_TEMPLATE.max_facts)
 
 
-def _compositions(patients: list[Patient], most: int) -> Iterator[Fact]:
-    every = [t for p in patients for i in p.images() for t in turns(i) if not _elsewhere(t)]
-    domain = {i.image_id: found.value for p in patients for i in p.images() if (found := i.one("domain"))}
-    of_domain: defaultdict[str, list[Turn]] = defaultdict(list)
-    for turn in every:
-        of_domain[domain.get(turn.image.image_id, "")].append(turn)
-    rings = {d: Ring(found, key=lambda t: t.key) for d, found in of_domain.items()}
-    shown: set[str] = set()
-    for turn in _new_first(every, shown):
-        n = 1 + position(turn.key) % (most - 1)
-        ring = rings[domain.get(turn.image.image_id, "")]
-        joined = [turn, *ring.draw(n, {turn.image.patient_id}, lambda t: t.image.patient_id, turn.key)]
+def _iter_composed_facts(patients: list[Patient], most: int) -> Iterator[Fact]:
+    all_turns = [t for p in patients for i in p.iter_images() for t in read_turns(i) if not _points_elsewhere(t)]
+    domain_by_image = {
+        i.image_id: found.value for p in patients for i in p.iter_images() if (found := i.unique_finding("domain"))
+    }
+    turns_by_domain: defaultdict[str, list[Turn]] = defaultdict(list)
+    for turn in all_turns:
+        turns_by_domain[domain_by_image.get(turn.image.image_id, "")].append(turn)
+    rings = {d: HashRing(found, key=lambda t: t.key) for d, found in turns_by_domain.items()}
+    shown_keys: set[str] = set()
+    for turn in _iter_new_first(all_turns, shown_keys):
+        n = 1 + hash_position(turn.key) % (most - 1)
+        ring = rings[domain_by_image.get(turn.image.image_id, "")]
+        joined = [turn, *ring.draw_distinct(n, {turn.image.patient_id}, lambda t: t.image.patient_id, turn.key)]
         if len(joined) == n + 1:
-            shown |= {t.key for t in joined}
+            shown_keys |= {t.key for t in joined}
             yield Fact(
-                COMPOSED,
+                COMPOSED_TEMPLATE,
                 tuple(t.image for t in joined),
-                findings=evidence(joined),
-                asked={"questions": Joined(t.question for t in joined)},
-                answer=numbered(t.answer for t in joined),
+                findings=collect_findings(joined),
+                text_fields={"questions": JoinedTexts(t.question for t in joined)},
+                answer=number_texts(t.answer for t in joined),
             )
 
 
-def _new_first(every: list[Turn], shown: set[str]) -> Iterator[Turn]:
+def _iter_new_first(all_turns: list[Turn], shown_keys: set[str]) -> Iterator[Turn]:
     """Every turn once, those last that were `shown` in the meantime: where there are many, few are shown twice."""
-    again = []
-    for turn in sorted(every, key=lambda t: position(t.key)):
-        if turn.key in shown:
-            again.append(turn)
+    repeats = []
+    for turn in sorted(all_turns, key=lambda t: hash_position(t.key)):
+        if turn.key in shown_keys:
+            repeats.append(turn)
         else:
             yield turn
-    yield from again
+    yield from repeats
 
 
-def _elsewhere(turn: Turn) -> bool:
+def _points_elsewhere(turn: Turn) -> bool:
     """Whether a turn points at other images than its own, or back in its conversation: beside others it would be ambiguous."""
     text = f"{turn.question} {turn.answer}"
-    small = text.lower()
-    placed = not PLACE.isdisjoint(small.replace("-", " ").split()) and ONE_OF_SEVERAL.search(small)
-    return bool(placed or PART.search(text) or EARLIER.search(turn.question))
+    lower_text = text.lower()
+    names_place = not PLACE_SET.isdisjoint(lower_text.replace("-", " ").split()) and ONE_OF_SEVERAL.search(lower_text)
+    return bool(names_place or FIGURE_PART.search(text) or EARLIER_TURN.search(turn.question))
 
 
-def singles(patients: list[Patient]) -> Iterator[Fact]:
+def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
     """The turns as they are, and the kind of image."""
-    for image in (i for p in patients for i in p.images()):
-        for turn in turns(image):
-            yield Fact(ALONE, (image,), findings=turn.findings, asked={"question": turn.question}, answer=turn.answer)
-        found = image.one("domain")
-        if found and found.value in DOMAINS:
-            yield Fact(DOMAIN, (image,), found.value, tuple(DOMAINS), (found.id,))
+    for image in (i for p in patients for i in p.iter_images()):
+        for turn in read_turns(image):
+            yield Fact(
+                SINGLE_TURN_TEMPLATE,
+                (image,),
+                findings=turn.findings,
+                text_fields={"question": turn.question},
+                answer=turn.answer,
+            )
+        domain = image.unique_finding("domain")
+        if domain and domain.value in DOMAIN_TEXTS:
+            yield Fact(DOMAIN_TEMPLATE, (image,), domain.value, tuple(DOMAIN_TEXTS), (domain.id,))

@@ -5,12 +5,12 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from medmim.sources.readers.intensity import robust, stretch
+from medmim.sources.readers.intensity import compute_robust_range, stretch_to_uint8
 
-DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+HIGH_DEPTH_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
-def read(data: bytes) -> np.ndarray:
+def read_pixels(data: bytes) -> np.ndarray:
     """uint8 pixels, H x W or H x W x 3, upright by the EXIF orientation.
 
     More than 8 bits are windowed to percentiles 0.5-99.5, since 16-bit files often use 10 or 12 of their bits.
@@ -27,13 +27,13 @@ def read(data: bytes) -> np.ndarray:
         raise ValueError("can't be decoded: no image format that Pillow knows") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's names for broken files
         raise ValueError(f"can't be decoded: {error}") from error
-    if upright.mode in DEEP:
+    if upright.mode in HIGH_DEPTH_MODES:
         values = np.asarray(upright)
-        return stretch(values, *robust(values))
+        return stretch_to_uint8(values, *compute_robust_range(values))
     if upright.mode in ("1", "L"):
         return np.asarray(upright.convert("L"))
     if upright.has_transparency_data:
-        page = Image.new("RGBA", upright.size, "white")
-        page.alpha_composite(upright.convert("RGBA"))
-        upright = page
+        white_page = Image.new("RGBA", upright.size, "white")
+        white_page.alpha_composite(upright.convert("RGBA"))
+        upright = white_page
     return np.asarray(upright.convert("RGB"))

@@ -3,10 +3,10 @@
 import tarfile
 from pathlib import Path, PurePosixPath
 
-LARGEST = 1 << 30  # bytes; no figure is larger, a bomb may be
+MAX_MEMBER_BYTES = 1 << 30  # bytes; no figure is larger, a bomb may be
 
 
-def safe(name: str) -> str:
+def check_relative_path(name: str) -> str:
     """`name` if it is a relative path that stays below its folder. Raises ValueError."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name:
@@ -14,24 +14,24 @@ def safe(name: str) -> str:
     return name
 
 
-def member(tar: Path, name: str) -> bytes:
+def read_tar_member(tar: Path, name: str) -> bytes:
     """Bytes of one regular member of a tar, compressed or not, without unpacking the others.
 
     Raises FileNotFoundError, ValueError (unsafe name, link, no tar, cut off, too large).
     """
-    wanted = PurePosixPath(safe(name))
+    member_path = PurePosixPath(check_relative_path(name))
     if not tar.is_file():
         raise FileNotFoundError(f"no file {tar.name}")
     try:
-        with tarfile.open(tar, "r|*") as stream:
-            for entry in stream:
-                if PurePosixPath(entry.name) != wanted:
+        with tarfile.open(tar, "r|*") as archive:
+            for entry in archive:
+                if PurePosixPath(entry.name) != member_path:
                     continue
                 if not entry.isfile():
                     raise ValueError(f"{name} in {tar.name} is a link or no regular file; refused")
-                if entry.size > LARGEST:
-                    raise ValueError(f"{name} in {tar.name} has {entry.size} bytes; at most {LARGEST} are read")
-                file = stream.extractfile(entry)
+                if entry.size > MAX_MEMBER_BYTES:
+                    raise ValueError(f"{name} in {tar.name} has {entry.size} bytes; at most {MAX_MEMBER_BYTES} are read")
+                file = archive.extractfile(entry)
                 assert file is not None
                 data = file.read()
                 if len(data) < entry.size:
@@ -42,12 +42,12 @@ def member(tar: Path, name: str) -> bytes:
     raise FileNotFoundError(f"no member {name} in {tar.name}")
 
 
-def payload(root: Path, file: str) -> bytes:
+def read_source_bytes(root: Path, file: str) -> bytes:
     """Bytes of `file` below `root`, '<tar>!<member>' for a member of a tar. Raises FileNotFoundError, ValueError."""
-    tar, inside, name = file.partition("!")
-    path = root / safe(tar)
-    if inside:
-        return member(path, name)
+    tar, separator, name = file.partition("!")
+    path = root / check_relative_path(tar)
+    if separator:
+        return read_tar_member(path, name)
     if not path.is_file():
         raise FileNotFoundError("no such file")
     return path.read_bytes()

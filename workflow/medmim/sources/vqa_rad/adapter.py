@@ -7,48 +7,54 @@ image: organ (HEAD, CHEST, ABD) and, per question, qa:<qid>:question, :answer, :
 
 from pathlib import Path, PurePosixPath
 
-from medmim.sources.base import Picture, Plan, Rejection
+from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
-from medmim.sources.readers.tabular import one, records
+from medmim.sources.readers.tabular import find_one, read_records
 
-RECORDS = "VQA_RAD Dataset Public.json"
-FOLDER = "VQA_RAD Image Folder"
-MODALITY = {"HEAD": "CT or MRI", "CHEST": "radiography", "ABD": "CT"}
-STATED = ("question", "answer", "answer_type", "question_type")
-ANSWERS = ("CLOSED", "OPEN")
+RECORDS_FILE = "VQA_RAD Dataset Public.json"
+IMAGE_FOLDER = "VQA_RAD Image Folder"
+ORGAN_MODALITIES = {"HEAD": "CT or MRI", "CHEST": "radiography", "ABD": "CT"}
+TEXT_KEYS = ("question", "answer", "answer_type", "question_type")
+ANSWER_TYPES = ("CLOSED", "OPEN")
 
 
-def plan(root: Path) -> Plan:
+def read_contents(root: Path) -> SourceContents:
     """Pictures and facts of a VQA-RAD folder: its JSON and its image folder. Raises UserError."""
-    path = one(root, RECORDS)
-    made = Plan()
+    path = find_one(root, RECORDS_FILE)
+    contents = SourceContents()
     pictures: dict[str, Picture] = {}
-    organs: dict[str, str] = {}
-    asked: dict[str, int] = {}
-    for number, record in enumerate(records(path, ("qid", "image_name", "image_organ", *STATED)), 1):
+    organs_by_image: dict[str, str] = {}
+    records_by_qid: dict[str, int] = {}
+    for number, record in enumerate(read_records(path, ("qid", "image_name", "image_organ", *TEXT_KEYS)), 1):
         item = f"{path.name} record {number}"
         qid, image, organ = (str(record[k]).strip() for k in ("qid", "image_name", "image_organ"))
-        stated = {k: str(record[k]).strip() for k in STATED}
-        odd = [f"{k} is empty" for k, v in {**stated, "qid": qid, "image_name": image}.items() if not v]
-        if stated["answer_type"] not in ANSWERS:
-            odd.append(f"answer_type is {stated['answer_type']!r}, neither CLOSED nor OPEN")
-        if organ not in MODALITY:
-            odd.append(f"image_organ is {organ!r}, none of {', '.join(MODALITY)}")
-        elif organs.setdefault(image, organ) != organ:
-            odd.append(f"image_organ is {organ}, but {organs[image]} in an earlier record of {image}")
-        if qid in asked:
-            odd.append(f"qid {qid} is that of record {asked[qid]}")
-        if odd:
-            made.rejected.append(Rejection(item, "; ".join(odd), patient=PurePosixPath(image).stem))
+        texts = {k: str(record[k]).strip() for k in TEXT_KEYS}
+        problems = [f"{k} is empty" for k, v in {**texts, "qid": qid, "image_name": image}.items() if not v]
+        if texts["answer_type"] not in ANSWER_TYPES:
+            problems.append(f"answer_type is {texts['answer_type']!r}, neither CLOSED nor OPEN")
+        if organ not in ORGAN_MODALITIES:
+            problems.append(f"image_organ is {organ!r}, none of {', '.join(ORGAN_MODALITIES)}")
+        elif organs_by_image.setdefault(image, organ) != organ:
+            problems.append(f"image_organ is {organ}, but {organs_by_image[image]} in an earlier record of {image}")
+        if qid in records_by_qid:
+            problems.append(f"qid {qid} is that of record {records_by_qid[qid]}")
+        if problems:
+            contents.rejected.append(Rejection(item, "; ".join(problems), patient=PurePosixPath(image).stem))
             continue
-        asked[qid] = number
-        file = f"{FOLDER}/{image}"
-        name = PurePosixPath(image).stem
+        records_by_qid[qid] = number
+        file = f"{IMAGE_FOLDER}/{image}"
+        stem = PurePosixPath(image).stem
         if file not in pictures:
             pictures[file] = Picture(
-                file=file, read=raster.read, patient=name, study=name, modality=MODALITY[organ], release_path=image, item=item
+                file=file,
+                read_pixels=raster.read_pixels,
+                patient=stem,
+                study=stem,
+                modality=ORGAN_MODALITIES[organ],
+                release_path=image,
+                item=item,
             )
-            made.state(pictures[file], path.name, number, {"organ": organ})
-        made.state(pictures[file], path.name, number, {f"qa:{qid}:{k}": v for k, v in stated.items()})
-    made.pictures = list(pictures.values())
-    return made
+            contents.add_facts(pictures[file], path.name, number, {"organ": organ})
+        contents.add_facts(pictures[file], path.name, number, {f"qa:{qid}:{k}": v for k, v in texts.items()})
+    contents.pictures = list(pictures.values())
+    return contents

@@ -8,20 +8,20 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import product
 
-from medmim.questions.cohort import Patient, Ring, position
-from medmim.questions.templates import PLACES, Fact, Template
-from medmim.questions.turns import Joined, Turn, evidence, numbered, turns
+from medmim.questions.cohort import HashRing, Patient, hash_position
+from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
+from medmim.questions.turns import JoinedTexts, Turn, collect_findings, number_texts, read_turns
 
 SPLITS = ("benchmark",)
-OFTEN = 3
+MIN_BALANCED_REPEATS = 3
 """A yes/no question asked this often is joined as often with one answer as with the other: its text alone would tell."""
 
-JOINED = Template(
+JOINED_TEMPLATE = Template(
     task="vqa_rad",
     form="joined",
     ability="reasoning",
     set="rad",
-    most=3,
+    max_options=3,
     wordings=(
         "{questions} Which answers are right?",
         "Each image has its own question. {questions} Choose the right answers.",
@@ -48,7 +48,7 @@ JOINED = Template(
         "A question is asked of each image. {questions:number} Which answers fit?",
     ),
 )
-WHICH = Template(
+WHICH_TEMPLATE = Template(
     task="vqa_rad",
     form="which",
     ability="coreference",
@@ -78,14 +78,14 @@ WHICH = Template(
         "{question} The answer {answer} holds for one image. Which is it?",
         "Look at each image and ask: {question} Where is {answer} correct?",
     ),
-    styles=PLACES,
+    styles=IMAGE_OPTION_STYLES,
 )
-OPEN = Template(
+OPEN_TEMPLATE = Template(
     task="vqa_rad",
     form="open",
     ability="reasoning",
     set="rad",
-    thin=True,
+    is_open_counterpart=True,
     open_wordings=(
         "Answer one question for each image. {questions}",
         "{questions} Answer for every image.",
@@ -114,66 +114,79 @@ OPEN = Template(
 )
 
 
-def _yes_no(turn: Turn) -> str:
+def _read_yes_no(turn: Turn) -> str:
     answer = turn.answer.lower().rstrip(".")
     return answer if answer in ("yes", "no") else ""
 
 
-def _joined(turn: Turn, ring: Ring[Turn], *salt: str) -> list[Turn]:
+def _join_turns(turn: Turn, ring: HashRing[Turn], *salt: str) -> list[Turn]:
     """The turn and one or two others of other images; empty where there are not enough."""
-    n = 1 + position(turn.key, *salt) % 2
-    others = ring.draw(n, {turn.image.patient_id}, lambda t: t.image.patient_id, turn.key, *salt)
+    n = 1 + hash_position(turn.key, *salt) % 2
+    others = ring.draw_distinct(n, {turn.image.patient_id}, lambda t: t.image.patient_id, turn.key, *salt)
     return [turn, *others] if len(others) == n else []
 
 
-def _unbiased(closed: list[Turn]) -> list[Turn]:
+def _drop_biased(closed: list[Turn]) -> list[Turn]:
     """Yes/no questions without those that make yes or no the likelier answer to the same text."""
-    same: defaultdict[str, dict[str, list[Turn]]] = defaultdict(lambda: {"yes": [], "no": []})
-    for turn in sorted(closed, key=lambda t: position(t.key)):
-        same[turn.question.lower()][_yes_no(turn)].append(turn)
-    kept = []
-    for given in same.values():
-        yes, no = given.values()
-        n = min(len(yes), len(no)) if len(yes) + len(no) >= OFTEN else None
-        kept += yes[:n] + no[:n]
-    return kept
+    turns_by_text: defaultdict[str, dict[str, list[Turn]]] = defaultdict(lambda: {"yes": [], "no": []})
+    for turn in sorted(closed, key=lambda t: hash_position(t.key)):
+        turns_by_text[turn.question.lower()][_read_yes_no(turn)].append(turn)
+    unbiased = []
+    for turns_by_answer in turns_by_text.values():
+        yes, no = turns_by_answer.values()
+        n = min(len(yes), len(no)) if len(yes) + len(no) >= MIN_BALANCED_REPEATS else None
+        unbiased += yes[:n] + no[:n]
+    return unbiased
 
 
-def facts(patients: list[Patient]) -> Iterator[Fact]:
+def build_facts(patients: list[Patient]) -> Iterator[Fact]:
     """Every turn once as the first of a joined question of its kind, and once as the answer asked for, where it can."""
-    every = [t for p in patients for i in p.images() for t in turns(i)]
-    closed = _unbiased([t for t in every if _yes_no(t)])
-    ring = Ring(closed, key=lambda t: t.key)
+    all_turns = [t for p in patients for i in p.iter_images() for t in read_turns(i)]
+    closed = _drop_biased([t for t in all_turns if _read_yes_no(t)])
+    ring = HashRing(closed, key=lambda t: t.key)
     for turn in closed:
-        if joined := _joined(turn, ring):
-            choices = tuple(numbered(answers) for answers in product(("yes", "no"), repeat=len(joined)))
-            asked = {"questions": Joined(t.question for t in joined)}
-            gold = numbered(_yes_no(t) for t in joined)
-            yield Fact(JOINED, tuple(t.image for t in joined), gold, choices, evidence(joined), asked)
-    yield from _which(every)
-    ring = Ring(every, key=lambda t: t.key)
-    for turn in every:
-        if joined := _joined(turn, ring, "open"):
-            asked = {"questions": Joined(t.question for t in joined)}
+        if joined := _join_turns(turn, ring):
+            choices = tuple(number_texts(answers) for answers in product(("yes", "no"), repeat=len(joined)))
+            fields = {"questions": JoinedTexts(t.question for t in joined)}
+            gold = number_texts(_read_yes_no(t) for t in joined)
+            yield Fact(JOINED_TEMPLATE, tuple(t.image for t in joined), gold, choices, collect_findings(joined), fields)
+    yield from _iter_which_facts(all_turns)
+    ring = HashRing(all_turns, key=lambda t: t.key)
+    for turn in all_turns:
+        if joined := _join_turns(turn, ring, "open"):
+            fields = {"questions": JoinedTexts(t.question for t in joined)}
             images = tuple(t.image for t in joined)
-            yield Fact(OPEN, images, findings=evidence(joined), asked=asked, answer=numbered(t.answer for t in joined))
+            yield Fact(
+                OPEN_TEMPLATE,
+                images,
+                findings=collect_findings(joined),
+                text_fields=fields,
+                answer=number_texts(t.answer for t in joined),
+            )
 
 
-def _which(every: list[Turn]) -> Iterator[Fact]:
+def _iter_which_facts(all_turns: list[Turn]) -> Iterator[Fact]:
     """Images asked the same question, one of which has an answer that the others have not."""
-    same: defaultdict[str, list[Turn]] = defaultdict(list)
-    for turn in every:
-        same[turn.question.lower()].append(turn)
-    for asked in same.values():
+    turns_by_text: defaultdict[str, list[Turn]] = defaultdict(list)
+    for turn in all_turns:
+        turns_by_text[turn.question.lower()].append(turn)
+    for same_text in turns_by_text.values():
         rings = {
-            a: Ring([t for t in asked if t.answer.lower() != a], key=lambda t: t.key) for a in {t.answer.lower() for t in asked}
+            a: HashRing([t for t in same_text if t.answer.lower() != a], key=lambda t: t.key)
+            for a in {t.answer.lower() for t in same_text}
         }
-        for turn in asked:
-            if shown := _joined(turn, rings[turn.answer.lower()], "which"):
-                words = {"question": turn.question, "answer": turn.answer.lower()}
-                yield Fact(WHICH, tuple(t.image for t in shown), findings=evidence(shown), asked=words, which=True)
+        for turn in same_text:
+            if joined := _join_turns(turn, rings[turn.answer.lower()], "which"):
+                fields = {"question": turn.question, "answer": turn.answer.lower()}
+                yield Fact(
+                    WHICH_TEMPLATE,
+                    tuple(t.image for t in joined),
+                    findings=collect_findings(joined),
+                    text_fields=fields,
+                    asks_for_image=True,
+                )
 
 
-def singles(patients: list[Patient]) -> Iterator[Fact]:
+def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
     """None: a held-out source trains nothing."""
     return iter(())

@@ -6,78 +6,78 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 from medmim.models.families.base import Layout
-from medmim.questions.prompt import placeholders, prompt_text, target_text
+from medmim.questions.prompt import count_placeholders, prompt_text, target_text
 from medmim.tables.images import ImageStore
 
 Row = dict[str, Any]
-AHEAD = 4
+QUEUED_GROUPS_PER_PROCESS = 4
 """Row groups of an images table that wait for a process, or to be written, for each process."""
 
 
-def sample(question: Mapping[str, Any], layout: Layout, store: ImageStore, *, system: str, max_length: int) -> Row:
+def build_sample(question: Mapping[str, Any], layout: Layout, store: ImageStore, *, system: str, max_length: int) -> Row:
     """One row of the samples table. Raises ValueError with the reason where the question can't be trained on."""
     images = list(question["image_ids"])
-    if (shown := placeholders(question["question"])) != len(images):
-        raise ValueError(f"{shown} placeholders for {len(images)} images")
-    if absent := [i for i in images if i not in store]:
-        raise ValueError(f"no image {absent[0]} in the images tables ({len(absent)} of {len(images)} absent)")
+    if (placeholder_count := count_placeholders(question["question"])) != len(images):
+        raise ValueError(f"{placeholder_count} placeholders for {len(images)} images")
+    if missing_images := [i for i in images if i not in store]:
+        raise ValueError(f"no image {missing_images[0]} in the images tables ({len(missing_images)} of {len(images)} absent)")
     options = list(question["options"])
     answer = target_text(options, question["answer_index"], question["answer"])
-    ids, labels = layout.encode(prompt_text(question["question"], options), answer, system)
-    length = layout.length(ids)
+    ids, labels = layout.encode_sample(prompt_text(question["question"], options), answer, system)
+    length = layout.count_tokens(ids)
     if length > max_length:
         raise ValueError(f"{length} tokens with its images, more than max_length {max_length}")
     return {"qa_id": question["qa_id"], "input_ids": ids, "labels": labels, "image_ids": images, "length": length}
 
 
-def samples(
+def build_samples(
     questions: Sequence[Mapping[str, Any]], layout: Layout, store: ImageStore, *, system: str, max_length: int
 ) -> tuple[list[Row], list[Row]]:
     """Rows of the samples table in the order of the questions, and rows of the rejected table."""
-    kept, rejected = [], []
+    rows, rejected = [], []
     for number, question in enumerate(questions, 1):
         try:
-            kept.append(sample(question, layout, store, system=system, max_length=max_length))
+            rows.append(build_sample(question, layout, store, system=system, max_length=max_length))
         except ValueError as error:
             rejected.append({"stage": "shards", "item": f"qa row {number}, {question['qa_id']}", "reason": str(error)})
-    return kept, rejected
+    return rows, rejected
 
 
-def pixels(rows: Sequence[Row], layout: Layout, store: ImageStore, threads: int = 1) -> Iterator[Row]:
+def render_pixels(rows: Sequence[Row], layout: Layout, store: ImageStore, threads: int = 1) -> Iterator[Row]:
     """Rows of the pixels table: each image of the samples once, in the order in which the images tables hold them, so that
     each part of these is read once. `threads` processes do it; the result is the same.
     """
-    groups = store.stored({i for row in rows for i in row["image_ids"]})
+    groups = store.group_by_row_group({i for row in rows for i in row["image_ids"]})
     if threads == 1:
         for group in groups:
-            yield from _rendered(layout, store, group)
+            yield from _render_images(layout, store, group)
         return
-    with ProcessPoolExecutor(threads, initializer=_begin, initargs=(layout, store)) as pool:
-        waiting: deque[Future[list[Row]]] = deque()
+    with ProcessPoolExecutor(threads, initializer=_init_worker, initargs=(layout, store)) as pool:
+        pending: deque[Future[list[Row]]] = deque()
         for group in groups:
-            waiting.append(pool.submit(_render, group))
-            if len(waiting) > AHEAD * threads:
-                yield from waiting.popleft().result()
-        for future in waiting:
+            pending.append(pool.submit(_render_group, group))
+            if len(pending) > QUEUED_GROUPS_PER_PROCESS * threads:
+                yield from pending.popleft().result()
+        for future in pending:
             yield from future.result()
 
 
-def _rendered(layout: Layout, store: ImageStore, images: Sequence[str]) -> list[Row]:
-    made = []
-    for image_id, image in zip(images, store.images(images), strict=True):
-        array = layout.pixels(image)
-        made.append({"image_id": image_id, "height": array.shape[0], "width": array.shape[1], "pixels": array.tobytes()})
-    return made
+def _render_images(layout: Layout, store: ImageStore, images: Sequence[str]) -> list[Row]:
+    rows = []
+    for image_id, image in zip(images, store.read_images(images), strict=True):
+        array = layout.preprocess_image(image)
+        rows.append({"image_id": image_id, "height": array.shape[0], "width": array.shape[1], "pixels": array.tobytes()})
+    return rows
 
 
-def _begin(layout: Layout, store: ImageStore) -> None:
+def _init_worker(layout: Layout, store: ImageStore) -> None:
     """In each process: what `_render` works with."""
-    global _work
-    _work = layout, store
+    global _worker_state
+    _worker_state = layout, store
 
 
-_work: tuple[Layout, ImageStore]
+_worker_state: tuple[Layout, ImageStore]
 
 
-def _render(images: Sequence[str]) -> list[Row]:
-    return _rendered(*_work, images)
+def _render_group(images: Sequence[str]) -> list[Row]:
+    return _render_images(*_worker_state, images)

@@ -7,10 +7,10 @@ import numpy as np
 
 from medmim.models.families.base import Sample
 from medmim.tables import table_io
-from medmim.training.data.pixel_table import Pixels
+from medmim.training.data.pixel_table import PixelTable
 
 
-class Shards:
+class ShardDataset:
     """The samples of one part of the questions, in order. Pickles as its paths, for the workers of a loader.
 
     Token ids are held in memory (4 bytes a token, and as many for its label), pixels are views of the mapped file. Raises
@@ -19,20 +19,20 @@ class Shards:
 
     def __init__(self, samples: Path | str, pixels: Path | str) -> None:
         self._paths = (samples, pixels)
-        table = table_io.read(samples, "samples").combine_chunks()
+        table = table_io.read_table(samples, "samples").combine_chunks()
         self.qa_ids: list[str] = table.column("qa_id").to_pylist()
         self.lengths: np.ndarray = table.column("length").to_numpy()
         """Tokens of each sample after expansion, int64."""
-        self._ids, self._starts = _flat(table.column("input_ids"))
-        self._labels, starts = _flat(table.column("labels"))
+        self._ids, self._starts = _flatten_lists(table.column("input_ids"))
+        self._labels, starts = _flatten_lists(table.column("labels"))
         if starts != self._starts:
             raise table_io.TableError(f"{samples}: labels are not as long as input_ids")
-        self._pixels = Pixels(pixels)
-        self._images: list[list[int]] = []
+        self._pixels = PixelTable(pixels)
+        self._image_rows: list[list[int]] = []
         """Rows of the pixels table."""
-        for qa_id, images in zip(self.qa_ids, table.column("image_ids").to_pylist(), strict=True):
+        for qa_id, image_ids in zip(self.qa_ids, table.column("image_ids").to_pylist(), strict=True):
             try:
-                self._images.append([self._pixels.rows[i] for i in images])
+                self._image_rows.append([self._pixels.row_of_image[i] for i in image_ids])
             except KeyError as error:
                 raise table_io.TableError(
                     f"{pixels}: no image {error.args[0]}, which sample {qa_id} of {samples} shows"
@@ -52,15 +52,15 @@ class Shards:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        part = slice(*self._starts[index : index + 2])
-        return Sample(self._ids[part], self._labels[part], [self._pixels[row] for row in self._images[index]])
+        token_range = slice(*self._starts[index : index + 2])
+        return Sample(self._ids[token_range], self._labels[token_range], [self._pixels[row] for row in self._image_rows[index]])
 
-    def image(self, image_id: str) -> np.ndarray:
+    def get_image(self, image_id: str) -> np.ndarray:
         """Pixels of one image, uint8, height x width x 3. Raises KeyError."""
-        return self._pixels[self._pixels.rows[image_id]]
+        return self._pixels[self._pixels.row_of_image[image_id]]
 
 
-def _flat(column: Any) -> tuple[np.ndarray, list[int]]:
+def _flatten_lists(column: Any) -> tuple[np.ndarray, list[int]]:
     """Values of a list column end to end, and where each list starts (one more entry than lists)."""
     lists = column.combine_chunks()
     return lists.flatten().to_numpy(), [0, *np.cumsum(lists.value_lengths().to_numpy()).tolist()]

@@ -12,14 +12,14 @@ import transformers
 from medmim.config.training import Tuning
 
 
-def settle(tuning: Tuning, seed: int) -> None:
+def prepare_process(tuning: Tuning, seed: int) -> None:
     """Fix threads and seeds, and what DeepSpeed reads of its environment."""
-    fix(seed, tuning.threads, tuning.gpus)
+    fix_threads_and_seeds(seed, tuning.threads, tuning.gpus)
     if tuning.zero_stage:
-        _deepspeed()
+        _set_deepspeed_env()
 
 
-def fix(seed: int, threads: int, gpus: int = 0) -> None:
+def fix_threads_and_seeds(seed: int, threads: int, gpus: int = 0) -> None:
     """Fix the number of CPU threads, which changes the last bits of a sum, and seed every generator; hush the libraries."""
     transformers.logging.set_verbosity_warning()
     transformers.logging.disable_progress_bar()
@@ -31,7 +31,7 @@ def fix(seed: int, threads: int, gpus: int = 0) -> None:
     torch.manual_seed(seed)
 
 
-def _deepspeed() -> None:
+def _set_deepspeed_env() -> None:
     """The environment DeepSpeed reads: its build tools (ninja stands beside python), a group of one without torchrun."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if "RANK" not in os.environ:

@@ -12,50 +12,55 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from medmim.common.errors import Interrupted
+from medmim.common.errors import RunInterruptedError
 
 log = logging.getLogger("medmim")
-PATIENCE = 20
+SCONTROL_TIMEOUT_SECONDS = 20
 """Seconds that SLURM may take to answer: it kills what is not gone soon."""
 
 
-class Stop:
+class StopRequest:
     """Whether this process was told to stop."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.is_requested = False
         self.steps: int | None = None
         """Steps done since the start of this process; None before training, when there is nothing to be kept."""
 
-    def tell(self, *signal: object) -> None:
+    def handle_signal(self, *signal: object) -> None:
         """To be called by the signal. Raises Interrupted before training, once."""
-        again, self.asked = self.asked, True
-        if self.steps is None and not again:
-            raise Interrupted("told to stop (SIGTERM) before training began")
+        already_requested, self.is_requested = self.is_requested, True
+        if self.steps is None and not already_requested:
+            raise RunInterruptedError("told to stop (SIGTERM) before training began")
 
 
 @contextmanager
-def stoppable(first: bool) -> Iterator[Stop]:
+def stop_on_sigterm(first: bool) -> Iterator[StopRequest]:
     """Heed SIGTERM within. `first`: this process of several speaks with SLURM."""
-    stop = Stop()
-    before = signal.signal(signal.SIGTERM, stop.tell)
+    stop = StopRequest()
+    previous_handler = signal.signal(signal.SIGTERM, stop.handle_signal)
     try:
         yield stop
     except SystemExit as end:
-        if end.code == Interrupted.status and first:
-            requeue(moved=bool(stop.steps))
+        if end.code == RunInterruptedError.exit_status and first:
+            requeue_job(made_progress=bool(stop.steps))
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
-def _scontrol(*arguments: str) -> str:
+def _run_scontrol(*arguments: str) -> str:
     return subprocess.run(
-        ["scontrol", *arguments], capture_output=True, text=True, check=True, timeout=PATIENCE, env=os.environ | {"LC_ALL": "C"}
+        ["scontrol", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=SCONTROL_TIMEOUT_SECONDS,
+        env=os.environ | {"LC_ALL": "C"},
     ).stdout
 
 
-def requeue(moved: bool) -> None:
+def requeue_job(made_progress: bool) -> None:
     """Ask SLURM to queue this job again; nothing outside SLURM. `moved`: a step was done in this run.
 
     A job that ends by itself while its node is taken back is not queued again by SLURM. One that SLURM is ending already is
@@ -66,14 +71,14 @@ def requeue(moved: bool) -> None:
     if job is None:
         return
     try:
-        told = dict(re.findall(r"(\w+)=(\S*)", _scontrol("show", "job", "--oneliner", job)))
-        if told["JobState"] != "RUNNING":
-            log.info("SLURM job %s is ending (%s): it is not queued again", job, told["JobState"])
-        elif not moved and told.get("PreemptTime", "None") == "None":
+        job_fields = dict(re.findall(r"(\w+)=(\S*)", _run_scontrol("show", "job", "--oneliner", job)))
+        if job_fields["JobState"] != "RUNNING":
+            log.info("SLURM job %s is ending (%s): it is not queued again", job, job_fields["JobState"])
+        elif not made_progress and job_fields.get("PreemptTime", "None") == "None":
             log.warning("SLURM job %s did no step in its time: it is not queued again. Give it a longer time limit", job)
         else:
             log.info("SLURM job %s is queued again", job)  # before it is: SLURM ends this process then
-            _scontrol("requeue", job)
+            _run_scontrol("requeue", job)
     except (OSError, subprocess.SubprocessError, KeyError) as error:
-        why = (getattr(error, "stderr", "") or str(error)).strip()
-        log.warning("SLURM did not queue job %s again (%s): start it again, it goes on from its checkpoint", job, why)
+        reason = (getattr(error, "stderr", "") or str(error)).strip()
+        log.warning("SLURM did not queue job %s again (%s): start it again, it goes on from its checkpoint", job, reason)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from medmim.training.planning.gpu_types import named
+from medmim.training.planning.gpu_types import find_gpu_type
 
 
-class Meter:
+class ThroughputMeter:
     """Measures the steps of one process that trains together with others; rates are of all of them."""
 
     def __init__(
@@ -35,59 +35,61 @@ class Meter:
         language model. `gpus` of the name `gpu`; none on the CPU. `clock` gives seconds.
         """
         self._tokens, self._cells, self._parameters, self._gpus, self._clock = tokens, cells, parameters, gpus, clock
-        known = named(gpu)
-        self._peak = gpus * known.peak if known else 0.0
-        self._waited = 0.0
+        gpu_type = find_gpu_type(gpu)
+        self._peak = gpus * gpu_type.peak_flops if gpu_type else 0.0
+        self._wait_seconds = 0.0
 
     def start(self, step: int) -> None:
         """Before the first step; `step` were done by earlier runs."""
-        self._begin = self._last = self._now(step)
+        self._begin = self._last = self._take_snapshot(step)
 
-    def _now(self, step: int) -> tuple[int, float, float]:
-        return step, self._clock(), self._waited
+    def _take_snapshot(self, step: int) -> tuple[int, float, float]:
+        return step, self._clock(), self._wait_seconds
 
-    def waiting(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def time_batches(self, batches: Iterable[Any]) -> Iterator[Any]:
         """The batches; the time until each is there counts as waited."""
         source = iter(batches)
         while True:
-            before = self._clock()
+            wait_start = self._clock()
             try:
                 batch = next(source)
             except StopIteration:
                 return
-            self._waited += self._clock() - before
+            self._wait_seconds += self._clock() - wait_start
             yield batch
 
-    def step(self, step: int) -> dict[str, float]:
+    def measure_step(self, step: int) -> dict[str, float]:
         """Of the steps since the last call, up to `step`."""
-        since, self._last = self._last, self._now(step)
-        return self._between(since, self._last)
+        previous, self._last = self._last, self._take_snapshot(step)
+        return self._measure_between(previous, self._last)
 
-    def whole(self) -> dict[str, float]:
+    def measure_run(self) -> dict[str, float]:
         """Of all steps of this run."""
-        return self._between(self._begin, self._last)
+        return self._measure_between(self._begin, self._last)
 
-    def _between(self, first: tuple[int, float, float], last: tuple[int, float, float]) -> dict[str, float]:
+    def _measure_between(self, first: tuple[int, float, float], last: tuple[int, float, float]) -> dict[str, float]:
         seconds = max(last[1] - first[1], 1e-9)
-        tokens, cells = (int(seen[last[0] - 1] - (seen[first[0] - 1] if first[0] else 0)) for seen in (self._tokens, self._cells))
+        tokens, cells = (
+            int(counts[last[0] - 1] - (counts[first[0] - 1] if first[0] else 0)) for counts in (self._tokens, self._cells)
+        )
         rate = tokens / seconds
-        found = {
+        measurements = {
             "tokens_per_second": rate,
             "padding": 1 - tokens / cells,
             "loader_wait": (last[2] - first[2]) / seconds,
-            "peak_memory_bytes": float(memory(self._gpus)),
+            "peak_memory_bytes": float(read_peak_memory(self._gpus)),
         }
         if self._peak:
-            found |= {f"mfu_{flops}n": flops * self._parameters * rate / self._peak for flops in (4, 6)}
-        return found
+            measurements |= {f"mfu_{flops}n": flops * self._parameters * rate / self._peak for flops in (4, 6)}
+        return measurements
 
 
-def memory(gpus: int) -> int:
+def read_peak_memory(gpus: int) -> int:
     """Most bytes that this process has held: of its GPU's memory, or without one of the machine's."""
     return torch.cuda.max_memory_allocated() if gpus else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def told(measured: dict[str, float]) -> str:
+def format_measurements(measured: dict[str, float]) -> str:
     """In words, for a log."""
     mfu = "".join(f", MFU {measured[name]:.1%} at {name[4]}N" for name in ("mfu_4n", "mfu_6n") if name in measured)
     return (
@@ -96,7 +98,7 @@ def told(measured: dict[str, float]) -> str:
     )
 
 
-class Board:
+class TensorBoardLog:
     """Scalars for TensorBoard; with no folder, none."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -110,7 +112,7 @@ class Board:
 
             self._writer = SummaryWriter(str(self._folder), purge_step=step + 1, flush_secs=10)
 
-    def add(self, step: int, values: dict[str, float]) -> None:
+    def add_scalars(self, step: int, values: dict[str, float]) -> None:
         """Values after `step`."""
         if self._writer is not None:
             for name, value in values.items():
