@@ -51,6 +51,26 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path) -> None:
         table_io.read_table(tmp_path / "text.parquet", "files")
 
 
+def test_a_table_of_another_schema_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "1.parquet", tmp_path / "2.parquet"
+    table_io.write_table(first, "files", [ROW])
+    assert pq.read_schema(first).metadata.keys() == {b"table"}, "version 1 is told by the key's absence"
+    with monkeypatch.context() as patch:
+        patch.setattr(schemas.files, "VERSION", 2)
+        table_io.write_table(second, "files", [ROW])
+        assert pq.read_schema(second).metadata == {b"table": b"files", b"schema_version": b"2"}
+        assert table_io.read_table(second, "files").to_pylist() == [ROW]
+        with pytest.raises(table_io.TableError, match=r"1.parquet: a files table of schema version 1, and .* reads version 2"):
+            table_io.read_table(first, "files")
+    with pytest.raises(table_io.TableError, match=r"2.parquet: a files table of schema version 2, .* 1: run snakemake again"):
+        table_io.read_table(second, "files", ["path"])
+
+
+def test_every_schema_has_a_version() -> None:
+    for module in pkgutil.iter_modules(schemas.__path__):
+        assert table_io._schema_version(module.name) >= 1
+
+
 def test_every_column_has_a_meaning() -> None:
     names = [module.name for module in pkgutil.iter_modules(schemas.__path__)]
     assert {"files", "qa", "leaderboard"} <= {*names}

@@ -287,6 +287,24 @@ def test_a_run_deletes_what_it_has_overtaken_and_no_more(tmp_path: Path) -> None
     assert left == ["b/checkpoint-6", "c/checkpoint-7", "c/checkpoint-8"]
 
 
+@pytest.mark.parametrize("mark", [{"format_version": 2}, {}, None], ids=["newer", "older", "no object"])
+def test_a_checkpoint_of_another_format_version_is_told_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mark: dict[str, object] | None
+) -> None:
+    for step in (2, 4):
+        made = tmp_path / f"a/checkpoint-{step}"
+        made.mkdir(parents=True)
+        (made / "weights").write_text("x")
+        checkpoints.mark_complete(made)
+    marker = made / checkpoints.COMPLETE_MARKER
+    content = json.loads(marker.read_text())
+    assert content == {"format_version": 1, "files": {"weights": 1}}
+    marker.write_text(json.dumps([1] if mark is None else {"files": content["files"]} | mark))
+    assert checkpoints.find_newest(tmp_path) == tmp_path / "a/checkpoint-2"
+    version = "2" if mark else "not stated"
+    assert f"{made}: not used: its format version is {version}, and this checkout reads version 1" in caplog.text
+
+
 def test_checkpoints_of_other_work_are_not_resumed(prepared: Path, tmp_path: Path) -> None:
     with started(command(prepared, tmp_path, "mantis", max_steps=40, checkpoint_steps=1)) as process:
         until_checkpoint(tmp_path, process)

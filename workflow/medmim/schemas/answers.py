@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, REAL, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("qa_id", TEXT, "as in qa"),
     Column("model", TEXT, "as in predictions"),

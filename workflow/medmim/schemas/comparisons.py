@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, REAL, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("set", TEXT, "as in leaderboard"),
     Column("part", TEXT, "as in leaderboard"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, REAL, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("rule", TEXT, "rule of the workflow"),
     Column("job", TEXT, "its wildcards, joined by points; empty for a rule without"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("path", TEXT, "path below the indexed folder, with /"),
     Column("bytes", INT, "size in bytes"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("finding_id", TEXT, "'<source>/<16 hex digits of the content>'"),
     Column("source", TEXT, "name of the source"),

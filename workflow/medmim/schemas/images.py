@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import BYTES, INT, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("image_id", TEXT, "hex sha256 of mode, width, height and the normalised pixels"),
     Column("source", TEXT, "name of the source, as in the config"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, REAL, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("model", TEXT, "name in the config, or chance, majority"),
     Column("set", TEXT, "as in qa, or the sums held_in, held_out"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, REAL, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("stage", TEXT, "vision, language or tune"),
     Column("step", INT, "optimizer steps so far"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import BYTES, INT, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("image_id", TEXT, "image_id as in qa"),
     Column("height", INT, "pixels after preprocessing"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, REALS, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("qa_id", TEXT, "as in qa"),
     Column("model", TEXT, "name of the model in the config"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, TEXT, TEXTS, Column
 
+VERSION = 1
 COLUMNS = (
     Column("qa_id", TEXT, "16 hex digits: hash of question, options, answer and image_ids"),
     Column("split", TEXT, "train, benchmark, or pretrain (single-image and text-only, for the demo's base models)"),

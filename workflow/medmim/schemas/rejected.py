@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("stage", TEXT, "stage that turned it away"),
     Column("item", TEXT, "file, or file and row, or record"),

@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, INTS, TEXT, TEXTS, Column
 
+VERSION = 1
 COLUMNS = (
     Column("qa_id", TEXT, "as in qa"),
     Column("input_ids", INTS, "token ids, one image token per image, not expanded"),

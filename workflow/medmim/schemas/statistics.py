@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, REAL, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("origin", TEXT, "ours, or release for the authors' files"),
     Column("split", TEXT, "train or benchmark"),

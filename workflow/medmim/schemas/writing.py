@@ -2,6 +2,7 @@
 
 from medmim.tables.columns import INT, REAL, TEXT, Column
 
+VERSION = 1
 COLUMNS = (
     Column("template", TEXT, "qa_id of the question of templates that was to be written"),
     Column("form", TEXT, "rewrite: in other words; open: an open question from the same findings"),

@@ -1,7 +1,7 @@
 """Every table that passes between stages: its columns, their meaning and unit, checked on write and on read.
 
-A table's own metadata has its schema's name (`table`) and the rules of use that hold while it is written
-(medmim.tables.data_policy).
+A table's own metadata has its schema's name (`table`), its schema's version (`schema_version`; 1 where there is none), and the
+data-use policy that holds while it is written (medmim.tables.data_policy).
 """
 
 import sys
@@ -22,6 +22,24 @@ if TYPE_CHECKING:  # half a second, which programs without frames do not need
     import pandas as pd
 
 
+SCHEMA_VERSION_KEY = "schema_version"
+
+
+def _schema_version(name: str) -> int:
+    """Return the version of the named schema."""
+    version: int = import_module(f"medmim.schemas.{name}").VERSION
+    return version
+
+
+def _check_schema_version(metadata: Mapping[bytes, bytes] | None, name: str, where: object) -> None:
+    file_version = (metadata or {}).get(SCHEMA_VERSION_KEY.encode(), b"1").decode(errors="replace")
+    if file_version != str(expected_version := _schema_version(name)):
+        raise TableError(
+            f"{where}: a {name} table of schema version {file_version}, and this checkout reads version {expected_version}: "
+            "run snakemake again, which makes it anew"
+        )
+
+
 def table_columns(name: str) -> tuple[Column, ...]:
     """Columns of the named table, from medmim.schemas. Digests of code find the name where it is written out."""
     schema_columns: tuple[Column, ...] = import_module(f"medmim.schemas.{name}").COLUMNS
@@ -30,7 +48,10 @@ def table_columns(name: str) -> tuple[Column, ...]:
 
 def table_metadata(name: str) -> dict[str, str]:
     """What a table of that name tells of itself, written now."""
-    return {"table": name, **data_policy.current_policy().to_metadata()}
+    version = _schema_version(name)
+    # Version 1 is told by the key's absence, as in the tables that were written before schemas had versions.
+    version_metadata = {SCHEMA_VERSION_KEY: str(version)} if version > 1 else {}
+    return {"table": name, **version_metadata, **data_policy.current_policy().to_metadata()}
 
 
 def table_schema(name: str) -> pa.Schema:
@@ -107,6 +128,7 @@ def read_table(path: Path | str, name: str, columns: list[str] | None = None) ->
         file_schema = pq.read_schema(path)
     except pa.ArrowInvalid as error:
         raise TableError(f"{path}: not a Parquet file: {error}") from error
+    _check_schema_version(file_schema.metadata, name, path)
     _check_table(file_schema.empty_table(), name, path)
     table = pq.read_table(path, columns=columns, memory_map=True)
     if columns is None:

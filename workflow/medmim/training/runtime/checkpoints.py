@@ -5,6 +5,7 @@ or deletes what is newer than its own, where another may write.
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,7 +20,11 @@ from medmim.common.errors import UserError
 from medmim.training.runtime.preemption import StopRequest
 
 COMPLETE_MARKER = "whole.json"
-"""Written last into a checkpoint: its files with their sizes."""
+"""Written last into a checkpoint: {"format_version": MARKER_VERSION, "files": {its files: their sizes}}."""
+MARKER_VERSION = 1
+"""To be raised with any change of the marker's or a checkpoint's format: training does not go on from another version."""
+
+log = logging.getLogger("medmim")
 
 
 def _file_sizes(checkpoint: Path) -> dict[str, int]:
@@ -33,16 +38,26 @@ def _file_sizes(checkpoint: Path) -> dict[str, int]:
 def mark_complete(checkpoint: Path) -> None:
     """Declare a checkpoint whole."""
     temporary = checkpoint / f".{COMPLETE_MARKER}.{os.getpid()}"
-    temporary.write_text(json.dumps(_file_sizes(checkpoint)))
+    temporary.write_text(json.dumps({"format_version": MARKER_VERSION, "files": _file_sizes(checkpoint)}))
     temporary.replace(checkpoint / COMPLETE_MARKER)
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether it was marked and its files are still those."""
+    """Tell whether it was marked in this version of the format and its files are still those."""
     try:
-        return bool(json.loads((checkpoint / COMPLETE_MARKER).read_text()) == _file_sizes(checkpoint))
+        marker = json.loads((checkpoint / COMPLETE_MARKER).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
+    marker_version = marker.get("format_version") if isinstance(marker, dict) else None
+    if marker_version != MARKER_VERSION:
+        log.warning(
+            "%s: not used: its format version is %s, and this checkout reads version %d",
+            checkpoint,
+            "not stated" if marker_version is None else marker_version,
+            MARKER_VERSION,
+        )
+        return False
+    return bool(marker.get("files") == _file_sizes(checkpoint))
 
 
 def _list_checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
