@@ -80,4 +80,4 @@ def test_a_model_is_under_the_licence_of_its_card_or_what_is_known_of_it(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "m1"))
     index = fetch(monkeypatch, tmp_path, **({"hub": hub} if hub else {"path": str(tmp_path / "m1")}))
     assert DataPolicy.from_table(index).licences == licences
-    assert job_record.read_record(job_record.sidecar_path(index))["rules"]["licence"] == sorted(licences)
+    assert job_record.read_record(job_record.sidecar_path(index))["policies"]["model"]["licence"] == sorted(licences)

@@ -12,7 +12,7 @@ import pytest
 
 from medmim.common import files
 from medmim.provenance import audit as module
-from medmim.provenance import job_record
+from medmim.provenance import engine_version, job_record
 from medmim.provenance.audit import audit_run, hash_files
 from medmim.provenance.code_digest import Checkout
 
@@ -102,7 +102,7 @@ def flip(path: Path, at: float = 0.5) -> str:
 
 def reseal(path: Path, change: Callable[[job_record.Record], object]) -> None:
     """Change a record as one would who knows how it is sealed."""
-    record = job_record.read_record(path)
+    record = job_record.read_sealed_record(path)
     change(record)
     job_record.write_record(path, record)
 
@@ -177,8 +177,32 @@ def test_sidecars_of_one_job_that_differ(run: Path) -> None:
 def test_a_sealed_record_that_is_no_jobs(run: Path) -> None:
     place = job_record.sidecar_path(Path(QA))
     reseal(place, lambda record: record.pop("inputs"))
-    assert audited(run) == {("damaged sidecar", place.as_posix())}
-    assert "KeyError: 'inputs'" in detail(run, "damaged sidecar")
+    assert audited(run) == {("other version", place.as_posix())}
+    assert detail(run, "other version") == "lacks inputs: another version of this workflow wrote it: run snakemake again"
+
+
+def test_a_sidecar_of_another_format_version(run: Path) -> None:
+    place = job_record.sidecar_path(Path(QA))
+    for version, problem in ((2, "was written in format version 2"), (None, "was written before formats had versions")):
+        reseal(place, lambda record, version=version: record.update(format_version=version))
+        assert audited(run) == {("other version", place.as_posix())}
+        assert problem in detail(run, "other version")
+
+
+def test_a_record_of_another_engine_or_python(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reseal(job_record.sidecar_path(Path(QA)), lambda record: record.update(python="3.9"))
+    assert audited(run) == {("other code", QA)}
+    assert detail(run, "other code").endswith(f"Python 3.9 → {engine_version.PYTHON_VERSION}")
+    monkeypatch.setattr(engine_version, "ENGINE_VERSION", engine_version.ENGINE_VERSION + 1)
+    assert "engine version 1 → 2" in detail(run, "other code", QA)
+    assert {kind for kind, _ in audited(run)} == {"other code"}
+
+
+def test_a_cache_entry_of_another_version_is_no_fault_of_this_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = min((CACHE / "jobs").glob("*/*"))
+    reseal(path, lambda entry: entry.update(format_version=2))
+    assert audited(run) == set()
+    assert caplog.messages[0].endswith("cache: 1 entries of another format version are not checked")
 
 
 @pytest.mark.parametrize("other", [QA, job_record.sidecar_path(Path(QA))], ids=["a table", "no table"])
@@ -267,7 +291,7 @@ def test_two_jobs_that_read_other_bytes_of_one_outside_file(run: Path) -> None:
 
 def test_a_cache_record_of_another_key_or_without_its_blob(run: Path) -> None:
     one, other = sorted((CACHE / "jobs").glob("*/*"))[:2]
-    needed = [sha for paths in job_record.read_record(other)["outputs"].values() for sha in paths.values()]
+    needed = [sha for paths in job_record.read_sealed_record(other)["outputs"].values() for sha in paths.values()]
     shutil.copy(other, one)
     assert audited(run) == {("damaged cache entry", one.as_posix())}
     (CACHE / "blobs" / needed[0][:2] / needed[0]).unlink()

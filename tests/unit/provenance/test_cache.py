@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from record_made import complete_record
 
 from medmim.common import files
 from medmim.provenance import job_record
 from medmim.provenance.cache import Cache
 
-RECORD = {"summary": "made"}
+RECORD = complete_record()
 NO_LIMIT = 1 << 40
 
 
@@ -159,10 +160,34 @@ def test_a_record_under_another_key_is_no_entry_of_it(cache: Cache, tmp_path: Pa
     assert "aa2.json" in told.text
 
 
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"format_version": 2}, "was written in format version 2, and this checkout reads version 1"),
+        ({"format_version": None}, "was written before formats had versions"),
+        ({"record": {k: v for k, v in RECORD.items() if k != "options"}}, "lacks options"),
+        ({"record": None}, "lacks all its fields"),
+        ({"outputs": {"one": "a"}}, "lacks outputs"),
+    ],
+    ids=["newer", "older", "no options", "no record", "no outputs"],
+)
+def test_a_record_of_another_version_is_a_miss_and_stays(
+    cache: Cache, tmp_path: Path, told: pytest.LogCaptureFixture, change: dict[str, object], problem: str
+) -> None:
+    put(cache, "aa1", tmp_path, whole="abc")
+    (path,) = cache.list_entries()
+    job_record.write_record(path, job_record.read_sealed_record(path) | change)
+    assert cache.get("aa1") is None
+    assert f"{path}: {problem}" in told.text and "computing again" in told.text
+    assert keys(cache) == ["aa1"]
+    put(cache, "aa1", tmp_path, whole="abc")
+    assert cache.get("aa1") is not None
+
+
 def test_a_path_that_leaves_its_output_is_refused(cache: Cache, tmp_path: Path) -> None:
     put(cache, "aa1", tmp_path, whole="abc")
     (path,) = cache.list_entries()
-    record = job_record.read_record(path)
+    record = job_record.read_sealed_record(path)
     (sha256,) = record["outputs"]["one"].values()
     for name in ("../../out", "/out", "a/../../out"):
         with pytest.raises(PermissionError, match="would be written outside"):

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medmim import schemas
 from medmim.provenance import code_digest
@@ -69,9 +71,16 @@ def test_what_was_found_in_a_file_is_kept_for_the_same_content(workflow: Path, m
     os.utime(leaf, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert code_digest.describe_code_changes(before, code(workflow, "b.py")) == ["medmim.leaf"]
     leaf.write_text(leaf.read_text().replace("2", "1"))
-    for kept in workflow.rglob("*.digest"):
-        kept.write_text(kept.read_text()[:-9])
-    assert code(workflow, "b.py") == before
+    for damage in (
+        lambda text: text[:-9],
+        lambda text: text.replace('"format_version": 1, "of"', '"format_version": 2, "of"').replace('"code": "', '"code": "0'),
+        lambda text: "[]",
+        lambda text: "{}",
+    ):
+        for kept in workflow.rglob("*.digest"):
+            assert kept.read_text() != damage(kept.read_text())
+            kept.write_text(damage(kept.read_text()))
+        assert code(workflow, "b.py") == before
 
 
 def test_comments_docstrings_and_layout_change_nothing(workflow: Path) -> None:
@@ -79,6 +88,152 @@ def test_comments_docstrings_and_layout_change_nothing(workflow: Path) -> None:
     (workflow / "medmim/leaf.py").write_text('"""New."""\n# why\ndef f():\n    """Doc."""\n\n    return (1)\n')
     (workflow / "scripts/a.py").write_text('"""Other."""\nfrom medmim import leaf\nimport numpy as np  # for g\n')
     assert sha256(workflow, "a.py") == before
+
+
+MESSAGES = """
+import logging
+import math
+
+log = logging.getLogger("medmim")
+
+
+class Part:
+    def f(self, rows, name):
+        assert rows, "no rows"
+        if name == "a":
+            raise ValueError("no a in " + name, 3)
+        log.info("%d rows", len(rows))
+        log.warning(f"{name} has {len(rows)} rows")
+        self.logger.error("first" if rows[0] else "second")
+        logging.exception("a", exc_info=True)
+        try:
+            return math.sqrt(rows[0]), f"{name} is good", "text"
+        except ValueError as error:
+            raise RuntimeError(f"{name}: " "bad") from error
+        raise KeyError(", ".join(rows)) from None
+"""
+
+
+def digest_of(workflow: Path, text: str) -> str:
+    (workflow / "medmim/leaf.py").write_text(text)
+    return sha256(workflow, "a.py")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"no rows"', '"there are no rows"'),
+        ('"no rows"', 'f"no rows of {name}"'),
+        ('"no a in " + name', '"a is not in " + name'),
+        ('"%d rows"', '"rows: %d"'),
+        ('f"{name} has {len(rows)} rows"', 'f"{len(rows)} rows in {name}"'),
+        ('"first" if', '"one" if'),
+        ('else "second"', 'else "two"'),
+        ('"a", exc', '"b", exc'),
+        ('f"{name}: " "bad"', 'f"{name} is bad: {error}"'),
+        ('", ".join(rows)', '"; ".join(rows)'),
+    ],
+)
+def test_the_text_of_errors_and_log_lines_changes_nothing(workflow: Path, old: str, new: str) -> None:
+    assert MESSAGES.count(old) == 1
+    assert digest_of(workflow, MESSAGES) == digest_of(workflow, MESSAGES.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"medmim"', '"other"'),
+        ("assert rows,", "assert not rows,"),
+        ('name == "a"', 'name == "b"'),
+        ("ValueError(", "TypeError("),
+        (", 3)", ", 4)"),
+        ("+ name", "+ str(name)"),
+        ("log.info(", "log.debug("),
+        ('"%d rows", len(rows)', '"%d rows", len(rows[1:])'),
+        ("if rows[0] else", "if rows[1] else"),
+        ("exc_info=True", "exc_info=False"),
+        ('f"{name} is good"', 'f"{name} is fine"'),
+        ('"text"', '"texts"'),
+        ("math.sqrt", "math.exp"),
+        ("from error", "from None"),
+        ("join(rows)", "join(rows[1:])"),
+        ('        log.info("%d rows", len(rows))\n', ""),
+    ],
+)
+def test_all_else_beside_them_changes_it(workflow: Path, old: str, new: str) -> None:
+    assert MESSAGES.count(old) == 1
+    assert digest_of(workflow, MESSAGES) != digest_of(workflow, MESSAGES.replace(old, new))
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"])),
+    form=st.sampled_from(
+        ["raise ValueError({})", "assert f, {}", "log.info({})", "log.error('%s' + {}, f)", "x = {}", "print({})"]
+    ),
+)
+def test_any_text_may_stand_there_and_nowhere_else(text: str, form: str) -> None:
+    """Whatever the wording, quotes and braces in it too."""
+
+    def digest(words: str) -> str:
+        return code_digest._parse_source(Path("x.py"), form.format(repr(words)).encode())[0]
+
+    assert (digest(text) == digest("other")) is (form[0] not in "xp" or text == "other")
+
+
+def test_what_a_message_does_beyond_its_wording_counts(workflow: Path) -> None:
+    for line in (
+        'log.info("%d", write(rows, "{}"))',
+        'log.info("%d", counts["{}"])',
+        'log.info(f"{{(n := count(rows, {!r}))}} rows")',
+        'raise ValueError(describe("{}"))',
+        'raise errors["{}"](rows)',
+        'console.info("{}")',
+        'log.append("{}")',
+        'error = ValueError("{}")',
+    ):
+        assert digest_of(workflow, line.format("a")) != digest_of(workflow, line.format("b")), line
+
+
+def test_imports_and_schemas_inside_messages_are_found(workflow: Path) -> None:
+    (workflow / "medmim/leaf.py").write_text(
+        "def f(rows):\n    from medmim import tables\n"
+        "    raise ValueError(f\"{tables.read_table(rows, 'images')} {__import__('medmim')}\")\n"
+    )
+    assert {"medmim.tables", "medmim.schemas.images"} <= code(workflow, "a.py")["modules"].keys()
+
+
+def test_the_engine_and_what_only_it_imports_is_in_no_digest(workflow: Path) -> None:
+    for name, text in {
+        "medmim/provenance/__init__.py": "",
+        "medmim/provenance/job.py": "import leftpad\nfrom medmim import plugin\nfrom medmim.part import deep\n",
+        "medmim/snakemake_hooks/__init__.py": "from medmim import plugin\n",
+        "medmim/provenance_report.py": "X = 1\n",
+    }.items():
+        (workflow / name).parent.mkdir(exist_ok=True)
+        (workflow / name).write_text(text)
+    before = code(workflow, "a.py")
+    program = workflow / "scripts/a.py"
+    program.write_text(program.read_text() + "from medmim.provenance.job import Job\nfrom medmim import snakemake_hooks\n")
+    after = code(workflow, "a.py", "medmim.provenance.job")
+    assert code_digest.describe_code_changes(before, after) == ["scripts/a.py"]
+    for path in ("medmim/provenance/job.py", "medmim/plugin.py", "medmim/part/deep.py"):
+        (workflow / path).write_text("X = 2\n")
+    assert code(workflow, "a.py") == after
+    program.write_text(program.read_text() + "import medmim.provenance_report\n")
+    assert "medmim.provenance_report" in code(workflow, "a.py")["modules"]
+
+
+def test_no_program_of_this_checkout_counts_the_engine() -> None:
+    for program in (code_digest.WORKFLOW / "scripts").glob("*.py"):
+        modules = code_digest.code_digest(program.name)["modules"]
+        assert [name for name in modules if code_digest.is_engine_module(name)] == []
+
+
+def test_the_engines_modules_are_those_that_it_imports() -> None:
+    found = code_digest.THIS_CHECKOUT.list_engine_modules(["medmim.provenance.cache", "medmim.questions.split"])
+    assert {"medmim", "medmim.provenance", "medmim.provenance.cache", "medmim.provenance.outputs", "medmim.common.files"} <= found
+    assert "medmim.provenance.audit" not in found and not any(name.startswith("medmim.questions") for name in found)
+    assert code_digest.THIS_CHECKOUT.list_engine_modules(["medmim.questions.split"]) == set()
 
 
 @pytest.mark.parametrize("program", ["a.py", "b.py"])

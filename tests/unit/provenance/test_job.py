@@ -16,7 +16,7 @@ import pytest
 from medmim.common import files
 from medmim.common.errors import RunInterruptedError, UserError
 from medmim.common.processes import JobProcesses
-from medmim.provenance import cache, code_digest, job_record, outputs
+from medmim.provenance import cache, code_digest, engine_version, job_record, outputs
 from medmim.provenance.cache import Cache
 from medmim.provenance.job import Job, build_parser
 from medmim.tables import table_io
@@ -24,12 +24,11 @@ from medmim.tables import table_io
 PROGRAM = """
 from pathlib import Path
 from medmim.common.errors import UserError
-from medmim.common.processes import Processes
-from medmim.provenance.job import Job, parser
+from medmim.provenance.job import Job, build_parser
 from medmim.provenance.outputs import Attempt
 from medmim.tables import table_io as tables
 
-arguments = parser("test")
+arguments = build_parser("test")
 arguments.add_argument("--read", type=Path, nargs="*", default=[])
 arguments.add_argument("--table", type=Path)
 arguments.add_argument("--folder", type=Path)
@@ -231,7 +230,24 @@ def test_a_second_identical_job_is_restored(job: Run) -> None:
     assert [o["sha256"] for o in job_record.output_files(second)] == [o["sha256"] for o in job_record.output_files(first)]
     assert second["folders"] == [first["folders"][0] | {"path": "two/m", "index": "two/m/files.parquet"}]
     assert [second["command"][i] for i in (1, 3)] == ["two/t.txt", "two/m/files.parquet"]
-    same = ("program", "cfg", "key", "inputs", "code", "git", "machine", "summary", "start", "end", "peak_memory_bytes", "more")
+    same = (
+        "format_version",
+        "engine_version",
+        "python",
+        "policies",
+        "program",
+        "cfg",
+        "key",
+        "inputs",
+        "code",
+        "git",
+        "machine",
+        "summary",
+        "start",
+        "end",
+        "peak_memory_bytes",
+        "more",
+    )
     assert {k: first[k] for k in same} == {k: second[k] for k in same}
 
 
@@ -261,8 +277,10 @@ def test_a_restored_run_can_be_restored_from(job: Run) -> None:
         lambda job: job("two", ("in", "in")),
         lambda job: job("two", ()),
         lambda job: job.monkeypatch.setattr(sys, "argv", ["another.py"]) or job("two"),
+        lambda job: job.monkeypatch.setattr(engine_version, "ENGINE_VERSION", 99) or job("two"),
+        lambda job: job.monkeypatch.setattr(engine_version, "PYTHON_VERSION", "3.99") or job("two"),
     ],
-    ids=["cfg", "option", "content", "name", "twice", "none", "program"],
+    ids=["cfg", "option", "content", "name", "twice", "none", "program", "engine", "Python"],
 )
 def test_what_changes_the_outputs_is_computed(job: Run, change: Callable[[Run], bool]) -> None:
     job("one")
@@ -371,6 +389,16 @@ def test_a_damaged_entry_is_computed_again_and_mended(job: Run) -> None:
     assert not job("three") and (job.folder / "three/m/sub/w").read_text() == "weights"
 
 
+def test_an_entry_of_another_format_version_is_computed_again_and_left_to_others(job: Run) -> None:
+    job("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "ENTRY_VERSION", 2)
+        assert job("two")
+        assert "was written in format version 1, and this checkout reads version 2; computing again" in job.said
+        assert not job("three"), "written in its own version"
+    assert job("four") and "was written in format version 2" in job.said
+
+
 def test_what_is_changed_in_place_is_not_taken_for_another_run(job: Run) -> None:
     job("one")
     with (job.folder / "one/t.txt").open("r+") as f:
@@ -431,7 +459,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of this checkout with two more programs."""
     shutil.copytree(code_digest.WORKFLOW, tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(code_digest.LOCK_FILE, tmp_path)
-    program = "from pathlib import Path\nfrom medmim.provenance.job import Job, build_parser\n"
+    program = "from pathlib import Path\nfrom medmim.common import gpus\nfrom medmim.provenance.job import Job, build_parser\n"
     program += 'p = build_parser("")\np.add_argument("--to", type=Path)\n'
     whole = f'{program}with Job(p, outputs=["to"]) as job:\n    job.out["to"].write_text("x")\n    job.set_summary("made")\n'
     (tmp_path / "workflow/scripts/whole.py").write_text(whole)
@@ -448,16 +476,18 @@ def call(checkout: Path, program: str, *more: str) -> subprocess.CompletedProces
 def test_code_that_the_digest_does_not_cover_is_refused(checkout: Path) -> None:
     done = call(checkout, "hidden.py")
     assert done.returncode == 1
-    assert "hidden.py imported medmim.config.base, which its code digest does not cover" in done.stderr
+    assert "hidden.py imported medmim.config, medmim.config.base, which its code digest does not cover" in done.stderr
     assert not (checkout / "to").exists() and not (checkout / "cache").exists()
 
 
 def test_another_code_is_computed(checkout: Path) -> None:
     assert "from the cache" not in call(checkout, "whole.py").stderr
     for name, text, restored in (
-        ("medmim/common/errors.py", "\n# a comment\n", True),
+        ("medmim/common/gpus.py", "\n# a comment\n", True),
         ("medmim/config/training.py", "\nX = 1\n", True),
-        ("medmim/common/errors.py", "\nX = 1\n", False),
+        ("medmim/provenance/job.py", "\nX = 1\n", True),
+        ("medmim/common/slurm_client.py", "\nX = 1\n", True),
+        ("medmim/common/gpus.py", "\nX = 1\n", False),
     ):
         with (checkout / "workflow" / name).open("a") as f:
             f.write(text)

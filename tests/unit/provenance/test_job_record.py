@@ -1,16 +1,21 @@
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
+from record_made import complete_record
 
-from medmim.common.errors import SidecarError
+from medmim.common.errors import RecordVersionError, SidecarError
 from medmim.provenance import job_record
 
-RECORD = {
-    "program": "x.py",
-    "cfg": {"größe": 1.5, "on": True, "none": None, "tab\x1f": "<\u2028>"},
-    "inputs": {"read": [{"path": "a", "bytes": 1, "sha256": "0"}], "more": [{"path": "b", "bytes": 2, "sha256": "1"}]},
-    "outputs": {"to": {"path": "c", "bytes": 3, "sha256": "2"}},
-}
+RECORD = complete_record(
+    cfg={"größe": 1.5, "on": True, "none": None, "tab\x1f": "<\u2028>"},
+    inputs={"read": [{"path": "a", "bytes": 1, "sha256": "0"}], "more": [{"path": "b", "bytes": 2, "sha256": "1"}]},
+    outputs={"to": {"path": "c", "bytes": 3, "sha256": "2"}},
+    folders=[{"index": "i", "path": "f", "tree": "3"}],
+    code={"sha256": "4", "modules": {}, "packages": {}},
+    restored={"at": "2026-01-01T00:00:00.000+00:00", "host": "vm"},
+)
 
 
 @pytest.fixture
@@ -62,6 +67,47 @@ def test_what_is_no_record_is_refused(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(SidecarError, match=path.name):
         job_record.read_record(path)
+
+
+FIELDS = [
+    *((name,) for name in RECORD if name not in ("format_version", "restored")),
+    *(("inputs", "read", 0, name) for name in ("path", "bytes", "sha256")),
+    *(("outputs", "to", name) for name in ("path", "bytes", "sha256")),
+    *(("folders", 0, name) for name in ("index", "path", "tree")),
+    *(("code", name) for name in ("sha256", "modules", "packages")),
+    *(("git", name) for name in ("commit", "clean")),
+    *(("machine", "host"), ("restored", "at"), ("restored", "host")),
+]
+
+
+@pytest.mark.parametrize("place", FIELDS, ids=lambda place: ".".join(map(str, place)))
+@pytest.mark.parametrize("wrong", ["gone", "of another type"])
+def test_a_sealed_record_without_a_field_is_of_another_version(path: Path, place: tuple[str | int, ...], wrong: str) -> None:
+    if wrong == "of another type" and place == ("cfg",):
+        return  # which may be of any type
+    record: Any = copy.deepcopy(RECORD)
+    part = record
+    for name in place[:-1]:
+        part = part[name]
+    if wrong == "gone":
+        del part[place[-1]]
+    else:
+        part[place[-1]] = None
+    job_record.write_record(path, record)
+    with pytest.raises(RecordVersionError, match=rf"{path.name}: lacks .*{place[-1]}.*: run snakemake again"):
+        job_record.read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [(2, "was written in format version 2"), (0, "was written in format version 0"), (None, "before formats had versions")],
+)
+def test_another_format_version_is_told(path: Path, version: int | None, problem: str) -> None:
+    job_record.write_record(path, RECORD | {"format_version": version})
+    with pytest.raises(RecordVersionError, match=problem) as told:
+        job_record.read_record(path)
+    assert str(told.value) == f"{path}: {told.value.problem}: run snakemake again"
+    assert told.value.problem.endswith("and this checkout reads version 1")
 
 
 def test_an_absent_one_is_no_damage(tmp_path: Path) -> None:

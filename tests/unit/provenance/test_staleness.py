@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medmim.common import files
-from medmim.provenance import code_digest, job_record, staleness
+from medmim.provenance import code_digest, engine_version, job_record, staleness
 from medmim.provenance.cache import FOLDER_VARIABLE, Cache, result_arguments
 from medmim.provenance.job import Job, build_parser
 from medmim.provenance.staleness import HashCache, PlannedJob, decide_jobs, describe_config_changes
@@ -190,6 +190,45 @@ def test_an_altered_sidecar(step: Step) -> None:
     path = Path("r/x.prov.json")
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
     assert why(step) == {"r/x": "the provenance of r/x was altered"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"format_version": 2}, "was written in format version 2, and this checkout reads version 1"),
+        ({"format_version": None}, "was written before formats had versions, and this checkout reads version 1"),
+        ({"inputs": None}, "lacks inputs: another version of this workflow wrote it"),
+        ({"outputs": {"text": {"path": "r/x"}}}, "lacks outputs.text.bytes, outputs.text.sha256: another version of this"),
+    ],
+    ids=["newer", "older", "no inputs", "no hash"],
+)
+def test_a_sealed_record_of_another_version(step: Step, change: dict[str, object], reason: str) -> None:
+    for name in ("r/x.prov.json", "r/x.d/files.parquet.prov.json"):
+        job_record.write_record(Path(name), job_record.read_sealed_record(Path(name)) | change)
+    assert why(step)["r/x"].startswith(f"the record of r/x {reason}")
+    step.run()
+    assert why(step) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "reason"),
+    [("ENGINE_VERSION", 1, 2, "engine version 1 → 2"), ("PYTHON_VERSION", "3.11", "3.12", "Python 3.11 → 3.12")],
+)
+def test_a_record_of_another_engine_or_python(
+    monkeypatch: pytest.MonkeyPatch, name: str, old: object, new: object, reason: str
+) -> None:
+    store = Cache(Path("cache"), 1 << 40)
+    monkeypatch.setenv(FOLDER_VARIABLE, "cache")
+    monkeypatch.setattr(engine_version, name, old)
+    chain = [Step("r/x", "raw").run(), Step("r/y", "r/x").run()]
+    monkeypatch.setattr(engine_version, name, new)
+    decision = decide_jobs([s.planned for s in chain], Path("r"), store, take=True)
+    assert [*decision.to_run.values()] == [reason] * 2 and decision.from_cache == {}
+    for step in chain:
+        step.run()
+    monkeypatch.setattr(engine_version, name, old)
+    decision = decide_jobs([s.planned for s in chain], Path("r"), store, take=True)
+    assert decision.to_run == {} and len(decision.from_cache) == 2, "as the cache has them of that version"
 
 
 def test_outputs_of_two_jobs(step: Step) -> None:
@@ -431,7 +470,16 @@ def test_a_file_just_written_is_not_remembered(read: list[str]) -> None:
     assert read == ["raw"] * 3
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"raw": 1}', '{"raw": []}', '{"raw": ["a", "b", "c", "d"]}', "\\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "null", '{"raw": 1}', "\\xff", '{"format_version": 1}'),
+        *(
+            f'{{"format_version": 1, "stamps": {stamps}}}'
+            for stamps in ('{"raw": 1}', '{"raw": []}', '{"raw": ["a", "b", "c", "d"]}')
+        ),
+    ],
+)
 def test_a_damaged_store_only_costs_time(text: str) -> None:
     Path("stamps.json").write_bytes(text.encode().replace(b"\\xff", b"\xff"))
     assert hashed("raw") == {Path("raw"): files.hash_file(Path("raw"))}
@@ -443,6 +491,20 @@ def test_nothing_is_remembered_where_there_is_no_folder() -> None:
     remembered([Path("raw")])
     remembered.save()
     assert not Path("absent").exists()
+
+
+def test_stamps_of_another_version_are_not_read(read: list[str]) -> None:
+    older("raw")
+    hashed("raw")
+    content = json.loads(Path("stamps.json").read_text())
+    for changed in (content | {"format_version": 2}, content["stamps"]):
+        Path("stamps.json").write_text(json.dumps(changed))
+        read.clear()
+        hashed("raw")
+        assert read == ["raw"]
+    read.clear()
+    hashed("raw")
+    assert read == [], "written again in this version"
 
 
 # What is told, and what is read of a command

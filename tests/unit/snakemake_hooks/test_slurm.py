@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from record_made import complete_record
 
 from medmim.common import slurm_client
 from medmim.provenance import job_record
@@ -72,7 +73,7 @@ def test_the_fingerprint_is_of_commands_and_content(tmp_path: Path) -> None:
     artifact, own = tmp_path / "a.parquet", tmp_path / "own.csv"
     artifact.write_text("never read: its sidecar says what it is")
     own.write_text("a user's file")
-    record = {"outputs": {"table": {"path": str(artifact), "sha256": "1" * 64}}}
+    record = complete_record(outputs={"table": {"path": str(artifact), "bytes": 1, "sha256": "1" * 64}})
     job_record.write_record(job_record.sidecar_path(artifact), record)
     first = fingerprint_job(job("make", [artifact, own], []))
     artifact.write_text("touched")

@@ -1,5 +1,7 @@
 """Errors whose message alone is for the user, shown without a traceback."""
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something the user can mend."""
@@ -20,3 +22,12 @@ class TableError(ValueError):
 
 class SidecarError(ValueError):
     """A sidecar or cache record that is not as it was written."""
+
+
+class RecordVersionError(SidecarError):
+    """A sidecar or cache record of another version of its format than this checkout reads."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}: run snakemake again")
+        self.problem = problem
+        """What is wrong with it, without its path."""

@@ -7,15 +7,17 @@ Kinds of fault, each with the path it is about:
     broken link           a job read other bytes of a file than its producer's sidecar records
     no provenance         a file of the run was read or made, and no sidecar beside it says by what
     orphaned              a file that no sidecar and no index speaks of
+    other version         a sidecar is of another version of its format than this checkout reads
     damaged sidecar       a sidecar is not as it was written, or not that of the file beside it
     damaged cache entry   a record or file of the cache is not as it was written, or gone
-    other code            the code that made a file is not this checkout's
+    other code            the code, engine or Python that made a file is not this checkout's
     uncommitted code      the code that made a file is not what its recorded commit holds
 """
 
 import errno
 import hashlib
 import io
+import logging
 import os
 import re
 import stat
@@ -35,11 +37,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medmim.common import files
-from medmim.common.errors import SidecarError
-from medmim.provenance import code_digest, job_record
-from medmim.provenance.cache import Cache
+from medmim.common.errors import RecordVersionError, SidecarError
+from medmim.provenance import code_digest, engine_version, job_record
+from medmim.provenance.cache import Cache, read_entry
 from medmim.provenance.code_digest import Checkout, CodeDigest
 
+log = logging.getLogger("medmim")
 UNTRACKED_NAMES = (
     "logs",
     "checkpoints",
@@ -162,6 +165,8 @@ class _RecordedJob:
     """Index and folder."""
     code: CodeDigest
     commit: str
+    engine_changes: str | None
+    """As `describe_engine_changes` tells them."""
 
     @classmethod
     def from_record(cls, record: job_record.Record) -> "_RecordedJob":
@@ -173,6 +178,7 @@ class _RecordedJob:
             folders=[(_normalize_path(f["index"]), _normalize_path(f["path"])) for f in record["folders"]],
             code=record["code"],
             commit=record["git"]["commit"],
+            engine_changes=engine_version.describe_engine_changes(record),
         )
 
     @property
@@ -290,11 +296,11 @@ class _Auditor:
             subject = job_record.subject_path(path)
             try:
                 job = _RecordedJob.from_record(job_record.read_record(path))
+            except RecordVersionError as error:
+                self._add_damaged_sidecar(path, f"{error.problem}: run snakemake again", "other version")
+                continue
             except (SidecarError, OSError) as error:
                 self._add_damaged_sidecar(path, str(error).removeprefix(f"{path}: "))
-                continue
-            except (KeyError, TypeError, AttributeError) as error:
-                self._add_damaged_sidecar(path, f"is not a job's record: {type(error).__name__}: {error}")
                 continue
             if subject not in job.outputs:
                 self._add_damaged_sidecar(
@@ -319,10 +325,10 @@ class _Auditor:
         if not self.jobs and not self.faults:
             self.add_fault("missing", self.results, "is no run: there is no sidecar in it")
 
-    def _add_damaged_sidecar(self, sidecar: Path, detail: str) -> None:
+    def _add_damaged_sidecar(self, sidecar: Path, detail: str, kind: str = "damaged sidecar") -> None:
         subject = job_record.subject_path(sidecar)
         self.unverifiable_paths |= {subject, *([subject.parent] if subject.name == files.INDEX_NAME else [])}
-        self.add_fault("damaged sidecar", sidecar, detail)
+        self.add_fault(kind, sidecar, detail)
 
     def check_indexes(self) -> None:
         """Take up the files that indexes list."""
@@ -401,16 +407,19 @@ class _Auditor:
             return {}, []
         blobs = self.cache / "blobs"
         entries = {}
+        unread_count = 0
         for path in Cache(self.cache, 0).list_entries():
             try:
-                entry = job_record.read_record(path)
-                if entry["key"] != path.stem:
-                    raise SidecarError(f"is that of {entry['key']}")
-                entries[path] = {blobs / sha[:2] / sha for paths in entry["outputs"].values() for sha in paths.values()}
+                stored_outputs = read_entry(path)["outputs"]
+                entries[path] = {blobs / sha[:2] / sha for paths in stored_outputs.values() for sha in paths.values()}
             except FileNotFoundError:
                 continue  # trimmed just now
-            except (SidecarError, OSError, KeyError, TypeError, AttributeError) as error:
+            except RecordVersionError:  # of another checkout that shares the cache: no fault of this run
+                unread_count += 1
+            except (SidecarError, OSError, TypeError) as error:
                 self.add_fault("damaged cache entry", path, str(error).removeprefix(f"{path}: "))
+        if unread_count:
+            log.warning("%s: %d entries of another format version are not checked", self.cache, unread_count)
         return entries, sorted(p for p in blobs.glob("*/*") if not p.name.startswith("."))  # with a point: being written
 
     def check_orphans(self) -> None:
@@ -431,15 +440,15 @@ class _Auditor:
                 self.add_fault(
                     "uncommitted code", self.results, "can't be ruled out: the workflow here is not in a git repository"
                 )
-            known_differences: dict[tuple[str, str | None, str], tuple[str, str]] = {}
+            known_differences: dict[tuple[str, str | None, str, str | None], tuple[str, str]] = {}
             for job in self.jobs.values():
-                code_key = job.program, job.code.get("sha256"), job.commit
+                code_key = job.program, job.code.get("sha256"), job.commit, job.engine_changes
                 if code_key not in known_differences:
                     committed = commits(job.commit) or head
                     where = job.commit[:12] if commits(job.commit) else f"{job.commit[:12] or 'no commit'} is not here, but HEAD"
                     other = _describe_difference(job.code, job.program, committed) if committed else ""
                     known_differences[code_key] = (
-                        _describe_difference(job.code, job.program, checkout),
+                        job.engine_changes or _describe_difference(job.code, job.program, checkout),
                         other and f"{where} has other code: {other}",
                     )
                 checkout_difference, commit_difference = known_differences[code_key]

@@ -1,7 +1,7 @@
 """Outputs of jobs by what they depend on: a job whose key was seen before takes its outputs from here.
 
     blobs/<2 hex>/<sha256>      a file's bytes, once, hard-linked to and from the runs that hold it (copied across devices)
-    jobs/<2 hex>/<key>.json     a sealed record: the job's own record, and the files of each of its outputs
+    jobs/<2 hex>/<key>.json     a sealed record: format_version, key, the job's own record, the files of each of its outputs
 
 Every file appears whole by a rename and nothing is trusted on reading, so any number of jobs and users may share a cache:
 what another one trims or damages is a miss. Bytes are hashed before use; an entry that does not fit is dropped.
@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import files
-from medmim.common.errors import SidecarError
-from medmim.provenance import job_record, outputs
+from medmim.common.errors import RecordVersionError, SidecarError
+from medmim.provenance import engine_version, job_record, outputs
 
 log = logging.getLogger("medmim")
 FOLDER_VARIABLE, LIMIT_VARIABLE = "MEDMIM_CACHE", "MEDMIM_CACHE_LIMIT"
 """Environment variables that bring the settings to jobs: the folder (empty: no cache), and its limit in bytes."""
+ENTRY_VERSION = 1
+"""Version of the format of an entry's record: to be raised with any change of its fields or their meaning."""
 IGNORED_OPTIONS = ("--cfg", "--code", "--log", "--threads")
 """Options of programs that say where or how fast, or that a record holds apart."""
 
@@ -63,7 +65,9 @@ def parse_options(command: Sequence[str]) -> dict[str, list[str]]:
 def job_key(
     program: str, command: Sequence[str], cfg: Any, code: str, inputs: Mapping[str, str], output_paths: Collection[str]
 ) -> str:
-    """Hex digest of all that a job's outputs depend on: content and names of its inputs, other arguments but paths, cfg, code.
+    """Hex digest of all that a job's outputs depend on.
+
+    That is the engine's and Python's version, content and names of its inputs, other arguments but paths, cfg, and code.
 
     `command` as from `command`; `inputs` by path; `places` of its outputs. A word with * stands for the inputs it matches.
     """
@@ -77,7 +81,8 @@ def job_key(
         return "a path" if "/" in word else word
 
     described_options = {option: [describe_word(word) for word in words] for option, words in parse_options(command).items()}
-    return hashlib.sha256(json.dumps([program, described_options, cfg, code], sort_keys=True).encode()).hexdigest()
+    parts = [engine_version.ENGINE_VERSION, engine_version.PYTHON_VERSION, program, described_options, cfg, code]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,23 @@ class CacheEntry:
 
     record: dict[str, Any]
     outputs: dict[str, dict[str, str]]
+
+
+def read_entry(path: Path) -> dict[str, Any]:
+    """Read the sealed record of an entry: {"format_version", "key", "record", "outputs", "seal"}.
+
+    Raises FileNotFoundError, SidecarError where any byte is not as it was written or the entry is of another key, and
+    RecordVersionError where it is of another version of the format, or lacks a field.
+    """
+    entry = job_record.read_sealed_record(path)
+    job_record.check_format_version(path, entry, ENTRY_VERSION)
+    if entry.get("key") != path.stem:
+        raise SidecarError(f"{path}: is the record of another job: {entry.get('key')}")
+    job_record.check_fields(path, entry.get("record"))
+    outputs_by_option = entry.get("outputs")
+    if not isinstance(outputs_by_option, dict) or not all(isinstance(paths, dict) for paths in outputs_by_option.values()):
+        raise RecordVersionError(path, "lacks outputs: another version of this workflow wrote it")
+    return entry
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -124,17 +146,17 @@ class Cache:
         """The entry of a key, every byte of it checked, or None. A damaged one is dropped and named in the log."""
         path = self._entry_path(key)
         try:
-            sealed_record = job_record.read_record(path)
+            sealed_record = read_entry(path)
         except FileNotFoundError:
+            return None
+        except RecordVersionError as error:  # another checkout that shares the cache may still read it
+            log.warning("cache: %s: %s; computing again", path, error.problem)
             return None
         except OSError as error:
             log.warning("cache: %s; computing again", error)
             return None
         except SidecarError as error:
             self._drop_entry(path, str(error))
-            return None
-        if sealed_record.get("key") != key:
-            self._drop_entry(path, f"{path}: is the record of another job")
             return None
         blob_hashes = {sha for paths in sealed_record["outputs"].values() for sha in paths.values()}
         if damaged_blobs := self.find_damaged(blob_hashes):
@@ -204,7 +226,8 @@ class Cache:
             if not blob.exists() or blob.stat().st_size != path.stat().st_size:
                 _link_or_copy(path, blob)
         stored_outputs = {name: {path: sha256 for path, (_, sha256) in paths.items()} for name, paths in outputs.items()}
-        job_record.write_record(self._entry_path(key), {"key": key, "record": record, "outputs": stored_outputs})
+        entry = {"format_version": ENTRY_VERSION, "key": key, "record": record, "outputs": stored_outputs}
+        job_record.write_record(self._entry_path(key), entry)
         self.trim()
 
     def list_entries(self) -> list[Path]:

@@ -13,7 +13,8 @@ What computes is imported inside the `with`: where the cache has the outputs, th
 Every output gets a sidecar `<output>.prov.json`. An output named files.parquet stands for its folder: job.out gives
 the folder to fill, and the index of its files is written here. Outputs depend on the content and the file names of the
 inputs, on cfg, on options other than paths and --threads, and on the code; on nothing else, or the cache would lie.
-Outputs are under the rules of use (medmim.tables.data_policy) of all inputs, and those that the program adds with `job.hold`.
+Outputs are under the data-use policies (medmim.tables.data_policy) of all inputs and those that the program adds with
+`job.add_policy`; an output whose rows rest on some of the inputs only is written inside `job.apply_output_policy`.
 """
 
 import argparse
@@ -28,7 +29,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from typing import Any
 from medmim.common import files
 from medmim.common.errors import RunInterruptedError, TableError, UserError
 from medmim.common.processes import JobProcesses
-from medmim.provenance import cache, code_digest
+from medmim.provenance import cache, code_digest, engine_version, job_record
 from medmim.provenance.cache import Cache
 from medmim.provenance.outputs import Attempt, FileRecord, FolderRecords, target_path
 from medmim.provenance.resource_log import Journal
@@ -115,6 +117,8 @@ class Job:
         self.extra_fields: dict[str, object] = {}
         self._watched_folders: list[dict[str, str]] = []
         self.policy = DataPolicy()
+        """Policy of the outputs that have none of their own."""
+        self._output_policies: dict[str, DataPolicy] = {}
         self._summary = ""
         self.is_main = self._processes.is_main
         self._journal = Journal(self.args.log if self.is_main else None, getattr(self.args, "threads", None))
@@ -141,9 +145,19 @@ class Job:
         self._watched_folders.append({"index": index, "path": folder.as_posix(), "tree": files.tree_digest(folder)})
 
     def add_policy(self, policy: DataPolicy) -> None:
-        """Put the outputs under further rules of use. To be called before writing."""
+        """Put the outputs under a further data-use policy. To be called before writing."""
         self.policy |= policy
         data_policy.set_current_policy(self.policy)
+
+    @contextmanager
+    def apply_output_policy(self, policy: DataPolicy, *outputs: str) -> Iterator[None]:
+        """Write some outputs under a policy of their own instead of that of all inputs."""
+        self._output_policies |= dict.fromkeys(outputs, policy)
+        data_policy.set_current_policy(policy)
+        try:
+            yield
+        finally:
+            data_policy.set_current_policy(self.policy)
 
     @property
     def input_records(self) -> dict[str, list[dict[str, object]]]:
@@ -322,17 +336,22 @@ class Job:
                 log.warning("cache: not kept: %s", error)  # a full or read-only cache is no reason to lose the result
 
     def _check_modules(self) -> None:
-        """The code digest is found by reading imports: prove that nothing ran which it does not cover."""
+        """Prove that only code ran that the code digest covers, which is found by reading imports, and the engine's."""
         main = getattr(sys.modules["__main__"], "__file__", None)
         if not self.code or main is None or Path(main).resolve() != code_digest.WORKFLOW / "scripts" / self.program:
             return
         loaded_modules = {name for name in sys.modules if name.split(".")[0] == "medmim"}
-        if uncovered_modules := sorted(loaded_modules - self.code["modules"].keys()):
+        engine_modules = code_digest.THIS_CHECKOUT.list_engine_modules(loaded_modules)
+        if uncovered_modules := sorted(loaded_modules - self.code["modules"].keys() - engine_modules):
             raise RuntimeError(f"{self.program} imported {', '.join(uncovered_modules)}, which its code digest does not cover")
 
     def _build_record(self, output_records: dict[str, FileRecord], folders: FolderRecords) -> dict[str, Any]:
         commit = _run_git("rev-parse", "HEAD")
+        policies = {name: self._output_policies.get(name, self.policy) for name in output_records}
         return {
+            "format_version": job_record.RECORD_VERSION,
+            "engine_version": engine_version.ENGINE_VERSION,
+            "python": engine_version.PYTHON_VERSION,
             "program": self.program,
             "cfg": self.cfg,
             "command": self._command,
@@ -341,7 +360,7 @@ class Job:
             "inputs": self._input_records,
             "outputs": output_records,
             "folders": [*self._watched_folders, *folders],
-            "rules": self.policy.to_record(),
+            "policies": {name: policy.to_record() for name, policy in policies.items()},
             "code": self.code,
             "git": {"commit": commit, "clean": bool(commit) and not _run_git("status", "--porcelain", "--untracked-files=no")},
             "machine": {

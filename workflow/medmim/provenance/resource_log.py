@@ -1,7 +1,9 @@
 """What each run of a program took: a line as it starts and one as it ends, in `<rule>.<wildcards>.runs.jsonl` beside its log.
 
+Every line has format_version (JOURNAL_VERSION; 1 where there is none) and event.
+
 start   run (its id), program, at (UTC, ISO 8601), host, node, processes, threads and gpus (asked for, each times processes),
-        slurm (None outside; else `id` and, if SLURM answered, what `_told` reads)
+        slurm (None outside; else `id` and, if SLURM answered, what `query_allocation` reads)
 end     run, at, outcome (done, restored: from the cache, failed, stopped: by a signal, superseded: another run of the job began
         later), cpu_seconds since its start and peak memory_mb (MiB), both of the first of its
         processes and its children
@@ -22,6 +24,8 @@ from typing import Any
 from medmim.common.slurm_client import query_allocation
 
 JOURNAL_SUFFIX = ".runs.jsonl"
+JOURNAL_VERSION = 1
+"""Version of the format of a line: to be raised with any change of its fields or their meaning."""
 
 
 class Journal:
@@ -77,7 +81,8 @@ class Journal:
     def _append_event(self, event: str, **fields: object) -> None:
         """Append in one go: what several write at a time stays lines."""
         assert self.path is not None
-        line = {"event": event, "run": self._run, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"format_version": JOURNAL_VERSION, "event": event, "run": self._run, "at": at, **fields}
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)

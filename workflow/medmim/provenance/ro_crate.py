@@ -21,7 +21,7 @@ from rocrate.model import ComputationalWorkflow, ContextEntity
 from rocrate.rocrate import ROCrate
 
 from medmim.common import files
-from medmim.common.errors import SidecarError, UserError
+from medmim.common.errors import RecordVersionError, SidecarError, UserError
 from medmim.provenance import code_digest, job_record
 from medmim.tables import table_io
 
@@ -80,6 +80,8 @@ def _read_records(results: Path) -> list[job_record.Record]:
     for sidecar in job_record.find_sidecars(results):
         try:
             record = job_record.read_record(sidecar)
+        except RecordVersionError as error:
+            raise UserError(str(error)) from error
         except SidecarError as error:
             raise UserError(f"{error}; audit says what else was altered") from error
         records_by_path |= {output["path"]: record for output in job_record.output_files(record)}

@@ -1,8 +1,8 @@
 """What has to run: jobs whose outputs are not what their program would make now, by content and nothing else.
 
 Snakemake decides by times and by what it remembers in .snakemake; here the sidecars of a run decide. A job is fresh when each
-of its outputs is there as recorded, and command, config part, code digest and the content of every input are those
-recorded. Times, checkouts, machines and a lost .snakemake change nothing.
+of its outputs is there as recorded, and engine version, Python, command, config part, code digest and the content of every
+input are those recorded. Times, checkouts, machines and a lost .snakemake change nothing.
 """
 
 import json
@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import files
-from medmim.common.errors import SidecarError
-from medmim.provenance import code_digest, job_record
+from medmim.common.errors import RecordVersionError, SidecarError
+from medmim.provenance import code_digest, engine_version, job_record
 from medmim.provenance.cache import Cache, job_key, parse_options, result_arguments
 
 log = logging.getLogger("medmim")
 STAMPS_NAME = ".stamps.json"
+STAMPS_VERSION = 1
+"""Version of the format of that file: to be raised with any change of it. Another version is not read, as it only saves time."""
 NOT_MADE_YET = "not made yet"
 ABSENT = object()
 SETTLE_SECONDS = 2.0
@@ -35,8 +37,10 @@ class HashCache:
         self.store = store
         self._has_new_stamps = False
         try:
-            self._stamps: dict[str, list[Any]] = {path: [*stamp] for path, stamp in json.loads(store.read_text()).items()}
-        except (OSError, ValueError, AttributeError, TypeError):  # it only saves time
+            content = json.loads(store.read_text())
+            stamps = content["stamps"] if content["format_version"] == STAMPS_VERSION else {}
+            self._stamps: dict[str, list[Any]] = {path: [*stamp] for path, stamp in stamps.items()}
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):  # it only saves time
             self._stamps = {}
 
     def __call__(self, paths: Iterable[Path]) -> dict[Path, str | None]:
@@ -68,7 +72,7 @@ class HashCache:
         """Write what was learned, if the folder is there."""
         if self._has_new_stamps and self.store.parent.is_dir():
             with files.write_atomically(self.store) as temporary:
-                temporary.write_text(json.dumps(self._stamps))
+                temporary.write_text(json.dumps({"format_version": STAMPS_VERSION, "stamps": self._stamps}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +129,13 @@ def _read_job_record(job: PlannedJob) -> job_record.Record | str:
             records.append(job_record.read_record(job_record.sidecar_path(output)))
         except FileNotFoundError:
             return f"{output} has no provenance" if output.exists() else NOT_MADE_YET
+        except RecordVersionError as error:
+            return f"the record of {output} {error.problem}"
         except SidecarError:
             return f"the provenance of {output} was altered"
-    return records[0] if all(r == records[0] for r in records) else "its outputs are not of one job"
+    if any(record != records[0] for record in records):
+        return "its outputs are not of one job"
+    return engine_version.describe_engine_changes(records[0]) or records[0]
 
 
 def _folder_matches_index(folder: Mapping[str, str], hashes: HashCache) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from record_made import complete_record
 
 from medmim.provenance import job_record
 from medmim.provenance.audit import UNTRACKED_NAMES
@@ -299,12 +300,26 @@ def test_the_program_writes_both_and_tells_it_in_a_few_lines(tmp_path: Path, add
 def test_a_run_that_came_from_the_cache_alone(tmp_path: Path) -> None:
     times = {"start": at(0), "end": at(60)}
     for name, restored in (("a", {"restored": {"at": at(99), "host": "vm"}}), ("b", {})):
-        job_record.write_record(tmp_path / f"{name}.prov.json", {"program": name, **times, **restored})
+        job_record.write_record(tmp_path / f"{name}.prov.json", complete_record(**times, **restored))
+    job_record.write_record(tmp_path / "newer.prov.json", complete_record(format_version=2, restored={}))
     (tmp_path / "broken.prov.json").write_text("{}")
     said = call(tmp_path, "--parquet", f"{tmp_path}/c.parquet", "--html", f"{tmp_path}/c.html")
+    assert said.count("1 records are not counted; the first:") == 1 and "newer.prov.json: was written in format version 2" in said
     assert "from the cache: outputs of 1 jobs, which took 1 min to compute" in said
     assert "No program has run" in (tmp_path / "c.html").read_text()
     assert table_io.read_table(tmp_path / "c.parquet", "costs").num_rows == 0
+
+
+def test_lines_of_another_format_version_are_told_and_not_counted(
+    tmp_path: Path, add: Add, caplog: pytest.LogCaptureFixture
+) -> None:
+    add("a.x", format_version=2)
+    add("a.y", format_version=1)
+    add("a.z")
+    assert [row["job"] for row in table(tmp_path)] == ["y", "z"]
+    assert caplog.messages == [
+        f"{tmp_path}/logs/a.x.runs.jsonl: 1 lines of format version 2 are not counted: this checkout reads version 1"
+    ]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

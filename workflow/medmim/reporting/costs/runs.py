@@ -1,6 +1,8 @@
 """Every run of a program that left a line in a journal of a results folder."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common.slurm_client import parse_memory_size, parse_utc_time, run_slurm_client
-from medmim.provenance.resource_log import JOURNAL_SUFFIX
+from medmim.provenance.resource_log import JOURNAL_SUFFIX, JOURNAL_VERSION
+
+log = logging.getLogger("medmim")
 
 
 @dataclass
@@ -104,12 +108,24 @@ def read_runs(results: Path) -> list[ProgramRun]:
 def _read_journal(path: Path) -> Iterator[ProgramRun]:
     rule, _, job = path.name.removesuffix(JOURNAL_SUFFIX).partition(".")
     lines: dict[str, dict[str, dict[str, Any]]] = {"start": {}, "end": {}}
+    other_versions: Counter[str] = Counter()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
+            if (version := entry.get("format_version", 1)) != JOURNAL_VERSION:
+                other_versions[str(version)] += 1
+                continue
             lines[entry["event"]][entry["run"]] = entry
-        except (ValueError, KeyError, TypeError):  # torn
+        except (ValueError, KeyError, TypeError, AttributeError):  # torn
             continue
+    for version, count in other_versions.items():
+        log.warning(
+            "%s: %d lines of format version %s are not counted: this checkout reads version %d",
+            path,
+            count,
+            version,
+            JOURNAL_VERSION,
+        )
     for run, start in lines["start"].items():
         yield ProgramRun(rule, job, start, lines["end"].get(run, {}))
 

@@ -1,15 +1,17 @@
 """Sums of runs: a row a job, and totals."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from medmim.common.errors import SidecarError
+from medmim.common.errors import RecordVersionError, SidecarError
 from medmim.provenance import job_record
 from medmim.reporting.costs.advice import suggest_settings
 from medmim.reporting.costs.runs import ProgramRun, seconds_between
 
+log = logging.getLogger("medmim")
 CostRow = dict[str, Any]
 SUCCESSFUL_OUTCOMES = ("done", "restored")
 """Outcomes of attempts that left the outputs."""
@@ -110,11 +112,17 @@ def sum_jobs(name: str, table: Sequence[CostRow]) -> CostRow:
 def count_cached_jobs(results: Path) -> tuple[int, float]:
     """How many jobs' outputs came from the cache, and the seconds it took to compute them where that was done."""
     seconds_by_seal = {}
+    other_versions: list[RecordVersionError] = []
     for path in job_record.find_sidecars(results):
         try:
             record = job_record.read_record(path)
+        except RecordVersionError as error:
+            other_versions.append(error)
+            continue
         except (SidecarError, OSError):  # the audit's to tell
             continue
         if "restored" in record:
             seconds_by_seal[record["seal"]] = seconds_between(record["start"], record["end"]) or 0.0
+    if other_versions:
+        log.warning("%d records are not counted; the first: %s", len(other_versions), other_versions[0])
     return len(seconds_by_seal), sum(seconds_by_seal.values())
