@@ -24,6 +24,7 @@ def main() -> None:
     with Job(arguments, inputs=["model", "qa", "images"], outputs=outputs, modules=[FAMILY_MODULE]) as job:
         from medmim.models.families.base import Layout
         from medmim.tables import table_io
+        from medmim.tables.data_policy import combine_policies
         from medmim.tables.images import ImageStore
         from medmim.training.data import build_shards, pixel_table
 
@@ -38,8 +39,11 @@ def main() -> None:
                 f"{args.qa}: {len(rejected)} of {len(questions)} questions can't be laid out for {cfg['family']}, "
                 f"more than the share max_rejected {cfg['max_rejected']}; the first:\n{first}"
             )
-        table_io.write_table(job.out["samples"], "samples", rows)
-        images = pixel_table.write_pixels(job.out["pixels"], build_shards.render_pixels(rows, layout, store, args.threads))
+        shown_tables = store.find_tables({image for row in rows for image in row["image_ids"]})
+        policy = combine_policies([args.qa, *shown_tables])  # images that no sample shows put no terms on a training
+        with job.apply_output_policy(policy, "samples", "pixels"):
+            table_io.write_table(job.out["samples"], "samples", rows)
+            images = pixel_table.write_pixels(job.out["pixels"], build_shards.render_pixels(rows, layout, store, args.threads))
         table_io.write_table(job.out["rejected"], "rejected", rejected)
         tokens = sum(r["length"] for r in rows)
         job.set_summary(f"{len(rows)} samples, {images} images, {tokens:,} tokens, {len(rejected)} rejected")

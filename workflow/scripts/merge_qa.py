@@ -1,11 +1,13 @@
 """Merge the questions of all sources into the training set, the benchmark and the pretraining set.
 
 cfg: seed; train and benchmark, at most how many questions of each set; pretrain, how many for tiny base models (0: none).
-No patient and no image of the benchmark is in training. What is turned away is listed in --rejected.
+No patient and no image of the benchmark is in training. What is turned away is listed in --rejected. Each set of questions is
+under the data-use policies of the sources that have questions in it.
 """
 
 import gc
 import logging
+from collections import defaultdict
 from pathlib import Path
 
 from medmim.common.errors import UserError
@@ -26,10 +28,17 @@ def main() -> None:
     with Job(arguments, inputs=["qa", "images"], outputs=[*splits, "rejected"]) as job:
         from medmim.questions.split import EmptySetError, merge_questions
         from medmim.tables import table_io
+        from medmim.tables.data_policy import DataPolicy
 
         gc.disable()  # nothing made here refers back to itself
 
-        rows = [row for path in job.args.qa for row in table_io.read_table(path, "qa").to_pylist()]
+        rows = []
+        policies: defaultdict[str, DataPolicy] = defaultdict(DataPolicy)  # of each source
+        for path in job.args.qa:
+            table_rows = table_io.read_table(path, "qa").to_pylist()
+            for source in {row["source"] for row in table_rows}:
+                policies[source] |= DataPolicy.from_table(path)
+            rows += table_rows
         images = {
             i for path in job.args.images for i in table_io.read_table(path, "images", ["image_id"])["image_id"].to_pylist()
         }
@@ -38,7 +47,11 @@ def main() -> None:
         except EmptySetError as error:
             raise UserError(str(error)) from None
         for name in splits:
-            table_io.write_table(job.out[name], "qa", merged.splits[name])
+            policy = DataPolicy()
+            for source in {row["source"] for row in merged.splits[name]}:
+                policy |= policies[source]
+            with job.apply_output_policy(policy, name):
+                table_io.write_table(job.out[name], "qa", merged.splits[name])
         table_io.write_table(job.out["rejected"], "rejected", merged.rejected)
         for line in merged.short:
             log.warning("fewer than wanted: %s", line)

@@ -4,15 +4,19 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from qa_made import HELD_IN, SOURCES, make_source_tables
 
 from medmim.questions.row import Row
 from medmim.questions.split import EmptySetError, allocate_evenly, merge_questions, select_rows
 from medmim.questions.validation import check_row
+from medmim.sources import terms
 from medmim.tables import table_io
+from medmim.tables.data_policy import DataPolicy
 
 TRAIN = {"temporal": 200, "reasoning": 100, "comparison": 50, "coreference": 200, "composed": 90}
+MIMIC, ODIR = terms.source_policy("ms_cxr_t", True), terms.source_policy("odir", False)
 BENCHMARK = {"temporal": 30, "reasoning": 30, "comparison": 12, "coreference": 40, "rad": 30, "odir": 30}
 
 
@@ -170,6 +174,16 @@ def test_programs_from_tables_to_splits(
     before = {p: p.read_bytes() for p in tmp_path.glob("*.parquet")}
     program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
     assert {p: p.read_bytes() for p in before} == before
+
+    for source, policy in (("ms_cxr_t", MIMIC), ("odir", ODIR)):
+        path = tmp_path / f"{source}.qa.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **policy.to_metadata()}), path)
+    program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
+    policies = {"train": MIMIC, "benchmark": MIMIC | ODIR, "pretrain": DataPolicy(), "rejected": MIMIC | ODIR}
+    assert {name: DataPolicy.from_table(tmp_path / f"{name}.parquet") for name in policies} == policies
+    record = json.loads((tmp_path / "train.parquet.prov.json").read_text())["policies"]
+    assert {name: DataPolicy.from_record(fields) for name, fields in record.items()} == policies
 
     counts["benchmark"] = {"rad": 5}
     with pytest.raises(SystemExit):

@@ -90,6 +90,20 @@ def test_store_finds_images_by_id_and_by_release_path(table: tuple[Path, list[di
     assert [encode_png(np.asarray(i))[0] for i in store.read_images(two)] == two
 
 
+def test_store_tells_which_tables_answer_for_images(table: tuple[Path, list[dict[str, object]]], tmp_path: Path) -> None:
+    path, rows = table
+    other, same = tmp_path / "b.parquet", tmp_path / "c.parquet"
+    images.write_images(other, [row(99, 5, 5)])
+    images.write_images(same, rows[:2])
+    store = ImageStore([path, other, same])
+    mine, theirs = str(rows[0]["image_id"]), str(row(99, 5, 5)["image_id"])
+    assert store.find_tables([mine, f"release/{rows[1]['release_path']}"]) == [path]
+    assert store.find_tables([theirs, mine, theirs]) == [path, other]
+    assert store.find_tables([]) == []
+    with pytest.raises(LookupError, match="nowhere"):
+        store.find_tables(["nowhere"])
+
+
 def test_absent_image_is_named_with_its_tables(table: tuple[Path, list[dict[str, object]]]) -> None:
     store = ImageStore([table[0]])
     assert "release/cohort/0.png" not in store

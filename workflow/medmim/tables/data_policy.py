@@ -1,7 +1,8 @@
 """Rules of use, which travel with the data: the licences an artifact's content came under, and the sources whose owners forbid
 passing it on.
 
-A job's artifacts are under the rules of all that it read. They stand in every table's own metadata, `licence` and `credentialed`,
+An artifact is under the rules of all that its rows rest on: of all that its job read, unless the job says less of an output
+(Job.apply_output_policy). They stand in every table's own metadata, `licence` and `credentialed`,
 and are read from there, so that they are part of what an artifact's content is: whoever holds a file holds its rules.
 """
 

@@ -146,6 +146,10 @@ class ImageStore:
         """The image_id behind a reference, which is the hash of its pixels. Raises LookupError."""
         return str(self.read_row(reference)["image_id"]) if reference.startswith(RELEASE_PREFIX) else reference
 
+    def find_tables(self, references: Iterable[str]) -> list[Path]:
+        """Return the tables whose rows answer for the references, in order. Raises LookupError."""
+        return [self.paths[number] for number in sorted({self._locate_row(reference)[0] for reference in references})]
+
     def read_png(self, reference: str) -> bytes:
         """The image's PNG. Raises LookupError."""
         number, group, row = self._locate_row(reference)

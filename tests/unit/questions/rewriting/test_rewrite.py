@@ -458,7 +458,7 @@ def test_nothing_credentialed_goes_where_that_is_not_said_to_be_allowed(world: W
     if how == "table":
         world.run(server, cfg, generator={"credentialed": True})
         record = json.loads((world.folder / "written.parquet.prov.json").read_text())
-        assert record["writing"]["credentialed"] == ["ms_cxr_t"] == record["rules"]["credentialed"]
+        assert record["writing"]["credentialed"] == ["ms_cxr_t"] == record["policies"]["written"]["credentialed"]
         assert DataPolicy.from_table(world.folder / "writing.parquet").credentialed == {"ms_cxr_t"}
 
 

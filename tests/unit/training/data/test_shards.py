@@ -11,11 +11,12 @@ from transformers import AutoConfig, AutoTokenizer
 from medmim.common.files import hash_file, index_files
 from medmim.models.families.base import Layout
 from medmim.models.families.registry import FAMILIES
-from medmim.tables import images, table_io
+from medmim.tables import data_policy, images, table_io
+from medmim.tables.data_policy import DataPolicy
 from medmim.training.data import pixel_table
 from medmim.training.data.build_shards import build_samples
 from medmim.training.data.dataset import ShardDataset
-from small_models import make_questions, run_program, write_model, write_tables
+from small_models import make_image_rows, make_questions, run_program, write_model, write_tables
 
 TINY = {"image_size": 56, "vision_width": 96, "vision_layers": 3, "language_width": 128, "language_layers": 3, "heads": 4}
 
@@ -69,6 +70,34 @@ def test_build_shards(monkeypatch, world, tmp_path, family):
     other = next(f for f in FAMILIES if f != family).replace("-", "_")
     assert f"medmim.models.families.{family.replace('-', '_')}" in record["code"]["modules"]
     assert f"medmim.models.families.{other}" not in record["code"]["modules"]
+
+
+def test_shards_are_under_the_policies_of_what_they_hold(monkeypatch, world, tmp_path):
+    """Of the questions, and of the images tables whose images are shown; not of the model and of images that none shows."""
+    table = pq.read_table(world / "qa.parquet")
+    asked = tmp_path / "qa.parquet"
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"licence": b"Q"}), asked)
+    rows = table_io.read_table(world / "images.parquet", "images").to_pylist()
+    used = {i for ids in table["image_ids"].to_pylist() for i in ids}
+    unused = make_image_rows(9)[5:]
+    assert len(rows) == 5 and not used & {str(row["image_id"]) for row in unused}
+    for name, held, policy in (
+        ("a", rows[:2], DataPolicy(frozenset({"A"}))),
+        ("b", rows[2:], DataPolicy(frozenset({"B"}), frozenset({"embed"}))),
+        ("c", unused, DataPolicy(frozenset({"C"}), frozenset({"odir"}))),
+        ("d", rows, DataPolicy(frozenset({"D"}))),  # the same images again: the first table answers for them
+    ):
+        data_policy.set_current_policy(policy)
+        images.write_images(tmp_path / f"{name}.parquet", held)
+    data_policy.set_current_policy(DataPolicy())
+    places = {name: tmp_path / f"out/{name}.parquet" for name in ("samples", "pixels", "rejected")}
+    cfg = {"family": "mantis", "system": "", "max_length": 512, "max_rejected": 0.0}
+    tables = [tmp_path / f"{name}.parquet" for name in "abcd"]
+    model = world / "mantis/files.parquet"
+    run_program(monkeypatch, "build_shards.py", cfg=cfg, model=model, qa=asked, images=tables, **places)
+    shown = DataPolicy(frozenset("QAB"), frozenset({"embed"}))
+    assert DataPolicy.from_table(places["samples"]) == DataPolicy.from_table(places["pixels"]) == shown
+    assert DataPolicy.from_table(places["rejected"]) == DataPolicy(frozenset("QABCD"), frozenset({"embed", "odir"}))
 
 
 def test_what_can_not_be_trained_on_is_listed_with_its_reason(world):
