@@ -62,6 +62,12 @@ def parse_options(command: Sequence[str]) -> dict[str, list[str]]:
     return values_by_option
 
 
+def match_inputs(word: str, inputs: Iterable[str]) -> list[str]:
+    """Return the inputs that an argument stands for: the path itself, or those that a pattern matches, sorted."""
+    path = Path(word).as_posix()
+    return sorted(p for p in inputs if p == path or ("*" in word and fnmatch(p, path)))
+
+
 def job_key(
     program: str, command: Sequence[str], cfg: Any, code: str, inputs: Mapping[str, str], output_paths: Collection[str]
 ) -> str:
@@ -76,7 +82,7 @@ def job_key(
         path = Path(word).as_posix()
         if path in output_paths:
             return ["output", Path(path).name == files.INDEX_NAME]
-        if matched := sorted(p for p in inputs if p == path or ("*" in word and fnmatch(p, path))):
+        if matched := match_inputs(word, inputs):
             return ["input", *([Path(p).name, inputs[p]] for p in matched)]
         return "a path" if "/" in word else word
 

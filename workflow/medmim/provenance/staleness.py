@@ -18,7 +18,7 @@ from typing import Any
 from medmim.common import files
 from medmim.common.errors import RecordVersionError, SidecarError
 from medmim.provenance import code_digest, engine_version, job_record
-from medmim.provenance.cache import Cache, job_key, parse_options, result_arguments
+from medmim.provenance.cache import Cache, job_key, match_inputs, parse_options, result_arguments
 
 log = logging.getLogger("medmim")
 STAMPS_NAME = ".stamps.json"
@@ -250,7 +250,11 @@ def _find_in_cache(job: PlannedJob, hashes: Mapping[Path, str | None], cache: Ca
                 n: type(v)(option_values[n][0]) if n in option_values else v for n, v in cached_record["options"].items()
             },
             "inputs": {
-                n: [{"path": p, "bytes": Path(p).stat().st_size, "sha256": input_hashes[p]} for p in option_values.get(n, [])]
+                n: [
+                    {"path": p, "bytes": Path(p).stat().st_size, "sha256": input_hashes[p]}
+                    for word in option_values.get(n, [])
+                    for p in match_inputs(word, input_hashes)
+                ]
                 for n in cached_record["inputs"]
             },
         }
