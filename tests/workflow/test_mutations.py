@@ -28,6 +28,8 @@ RUN = Path("results/mini")
 BOARD = {"leaderboard *", "report *", "print_leaderboard *"}
 SCORED = {"score *", *BOARD}
 ASKED = {"predict *", *SCORED}
+HELD_OUT_ANEW = {"build_images */odir.*", "generate_qa qa/odir.*", "merge_qa *", "audit_release *", "build_shards *", *ASKED}
+"""What follows when a source of which no question is in training becomes another."""
 
 
 def tuned(model: str) -> set[str]:
@@ -292,7 +294,13 @@ MUTATIONS = [
         {"leaderboard *"},
         says="leaderboard: code: medmim.scoring.bootstrap",
     ),
-    Mutation("code of a module of all", append("workflow/medmim/tables/table_io.py", NEW), {"*"}, back={"index_files *"}),
+    Mutation(
+        "code of a module of all that read or write a table",
+        append("workflow/medmim/tables/table_io.py", NEW),
+        {"*"},
+        but={"make_phantoms *"},
+        back={"index_files *"},
+    ),
     Mutation(
         "code of one source's adapter", append("workflow/medmim/sources/embed/adapter.py", NEW), {"build_images images/embed.*"}
     ),
@@ -326,6 +334,40 @@ MUTATIONS = [
         "what a column of the leaderboard means",
         edit("workflow/medmim/schemas/leaderboard.py", '"items"', '"all items"'),
         BOARD,
+    ),
+    # the engine, and words
+    Mutation(
+        "a waiting time of the engine",
+        edit("workflow/medmim/common/slurm_client.py", "CLIENT_TIMEOUT_SECONDS = 10\n", "CLIENT_TIMEOUT_SECONDS = 11\n"),
+    ),
+    Mutation(
+        "a reworded error of the engine",
+        edit("workflow/medmim/provenance/job.py", "{path} does not exist", "{path} is not there"),
+    ),
+    Mutation(
+        "a new log line of the engine",
+        edit(
+            "workflow/medmim/provenance/job.py",
+            "            self._preflight(self.cfg)\n",
+            '            log.info("%s begins", self.program)\n            self._preflight(self.cfg)\n',
+        ),
+    ),
+    Mutation(
+        "reworded errors and log lines of stages, the training among them",
+        both(
+            edit("workflow/medmim/tables/table_io.py", "not a Parquet file: {error}", "no Parquet file ({error})"),
+            edit("workflow/medmim/training/finetune.py", "no training sample: see", "nothing to train on: see"),
+            edit("workflow/medmim/training/finetune.py", "which died or was cut off", "which is gone"),
+            edit("workflow/medmim/training/finetune.py", "resumes from %s", "goes on from %s"),
+            edit("workflow/scripts/merge_qa.py", "fewer than wanted: %s", "fewer questions than wanted: %s"),
+        ),
+    ),
+    Mutation(
+        "the engine's version",
+        edit("workflow/medmim/provenance/engine_version.py", "\nENGINE_VERSION = ", "\nENGINE_VERSION = 1000 + "),
+        {"*"},
+        back={"index_files *"},
+        says="tune med-mantis: engine version ",
     ),
     # config
     Mutation(
@@ -412,6 +454,14 @@ MUTATIONS = [
         {"index_files *", "build_images */odir.*", "generate_qa qa/odir.*", "build_shards *", "predict *", "report *"},
         back={"index_files *"},
     ),
+    # policies: a training bears those of what it was trained on
+    Mutation(
+        "a held-out source becomes credentialed",
+        config(("sources/odir/credentialed", True)),
+        {"index_files *", *HELD_OUT_ANEW},
+        back={"index_files *"},
+        says='index_source odir: config: rules.credentialed [] → ["odir"]',
+    ),
     # packages
     Mutation(
         "the version of matplotlib",
@@ -450,6 +500,11 @@ MUTATIONS = [
         "a result edited by hand", edited("scores/mantis.parquet", in_place=True), {"score */mantis.parquet"}, says="was altered"
     ),
     Mutation("a sidecar edited by hand", edited("scores/mantis.parquet.prov.json", in_place=True), says="provenance of"),
+    Mutation(
+        "a held-out source that was the user's is drawn: the last of these, as its files stay",
+        config(("sources/odir", {"origin": "phantom", "patients": 8})),
+        {"make_phantoms raw/odir/*", *HELD_OUT_ANEW},
+    ),
     Mutation("a change made and undone", both(config(("seed", 9)), config(("seed", 7)))),
 ]
 
