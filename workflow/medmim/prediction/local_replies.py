@@ -19,7 +19,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor
 
 from medmim.common.errors import UserError
 from medmim.models.families.base import IGNORE_INDEX
-from medmim.models.prompting import Prompt, Prompter
+from medmim.models.families.prompter import Prompt, Prompter
 from medmim.prediction.reply_store import ReplyStore
 from medmim.questions.conditions import PresentedQuestion
 from medmim.questions.prompt import option_lines, prompt_text
