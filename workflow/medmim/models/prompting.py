@@ -24,7 +24,7 @@ class LayoutPrompter(Prompter):
     processor = ""
 
     def __init__(self, layout: Layout, find_image: Callable[[str], Image.Image]) -> None:
-        """`image` finds the image of a reference."""
+        """`find_image` finds the image of a reference."""
         self.layout, self.tokenizer = layout, layout.tokenizer
         self.stop_ids, self.pad_id = layout.stop_ids, layout.pad_id
         self._load_pixels: Callable[[str], np.ndarray] = lru_cache(max(1, PIXEL_CACHE_BYTES // (3 * layout.image_size**2)))(
