@@ -85,7 +85,7 @@ def test_mantis_tokens_and_labels_by_hand(layouts):
     assert labels == [-100] * len(prompt) + ids[len(prompt) :]
     assert layout.count_tokens(ids) == len(ids) - 2 + 2 * 15
     assert layout.encode_sample(QUESTION)[0] == ids[: len(prompt)]
-    assert layout.tokenizer.convert_ids_to_tokens(list(layout.stops)) == ["<|eot_id|>", "<|end_of_text|>"]
+    assert layout.tokenizer.convert_ids_to_tokens(list(layout.stop_ids)) == ["<|eot_id|>", "<|end_of_text|>"]
 
 
 def test_llava_med_tokens_and_labels_by_hand(layouts):
@@ -99,7 +99,7 @@ def test_llava_med_tokens_and_labels_by_hand(layouts):
     assert labels == [-100] * len(prompt) + ids[len(prompt) :]
     assert layout.count_tokens(ids) == len(ids) - 2 + 2 * 16
     assert layout.encode_sample(QUESTION)[0] == ids[: len(prompt)]
-    assert layout.tokenizer.convert_ids_to_tokens(list(layout.stops)) == ["</s>"]
+    assert layout.tokenizer.convert_ids_to_tokens(list(layout.stop_ids)) == ["</s>"]
 
 
 @pytest.mark.parametrize("name", registry.FAMILIES)
