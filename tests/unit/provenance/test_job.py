@@ -24,6 +24,7 @@ from medmim.tables import table_io
 PROGRAM = """
 from pathlib import Path
 from medmim.common.errors import UserError
+from medmim.common.processes import JobProcesses
 from medmim.provenance.job import Job, build_parser
 from medmim.provenance.outputs import Attempt
 from medmim.tables import table_io as tables

@@ -121,7 +121,9 @@ def _open_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[byte
 def select_members(
     archive_members: Iterator[Member], get_destination: Callable[[str], str | None]
 ) -> Iterator[tuple[str, IO[bytes]]]:
-    """Place and content of those members that `want` gives a place. Raises Damaged, and UserError for what is refused."""
+    """Place and content of those members that `get_destination` gives a place. Raises Damaged, and UserError for what is
+    refused.
+    """
     seen_destinations = set()
     for name, open_member in archive_members:
         if (destination := get_destination(name)) is None:

@@ -30,7 +30,7 @@ STAGE = "images"
 class Picture:
     """An image to be read. `file` is below the source's folder ('<tar>!<member>' in an archive) and unique.
 
-    Columns as in the images table, except that patient and study lack the '<source>/' prefix. `read` turns the
+    Columns as in the images table, except that patient and study lack the '<source>/' prefix. `read_pixels` turns the
     file's bytes into uint8 pixels, H x W or H x W x 3, or raises with the reason; it must pickle.
     `item` is what a rejection names where a table's row, not the file, is to be mended.
     """
@@ -67,7 +67,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Something turned away. `broken` counts towards max_rejected; a duplicate of an accepted image does not.
+    """Something turned away. `is_broken` counts towards max_rejected; a duplicate of an accepted image does not.
 
     `patient` is whose it is, where that is known.
     """
@@ -90,7 +90,7 @@ class SourceContents:
     def add_facts(
         self, picture: Picture, table: str, row: int, facts: Mapping[str, str], other_picture: Picture | None = None
     ) -> None:
-        """Add facts of a picture, value by name, from one row of a table; of a pair of pictures, the other as `pair`."""
+        """Add facts of a picture, value by name, from one row of a table; of a pair of pictures, the other as `other_picture`."""
         other_file = other_picture.file if other_picture else ""
         for name, value in facts.items():
             self.facts.append(
@@ -143,7 +143,7 @@ def render_picture(root: Path, picture: Picture, size: int) -> RenderedImage | s
 
 
 def render_image(read_bytes: Callable[[], bytes], read_pixels: PixelReader, size: int) -> RenderedImage | str:
-    """`render` for bytes that `load` gives."""
+    """`render_picture` for bytes that `read_bytes` gives."""
     try:
         data = read_bytes()
         pixels = read_pixels(data)
@@ -161,7 +161,7 @@ def render_image(read_bytes: Callable[[], bytes], read_pixels: PixelReader, size
 
 @dataclass
 class TableBuilder:
-    """Turns a plan into rows: first iterate `images`, then take `findings` and `rejected`.
+    """Turns a plan into rows: first iterate `iter_image_rows`, then take `list_finding_rows` and `rejected`.
 
     The same pixels in two files make one image, that of the first file in sorted order: the second is listed as
     rejected, not as broken, and what is stated of it alone is dropped.
@@ -266,7 +266,7 @@ class TableBuilder:
         ]
 
     def check_rejected_share(self, max_share: float) -> None:
-        """Stop where more than the share `limit` of all that was looked at is broken. Raises UserError."""
+        """Stop where more than the share `max_share` of all that was looked at is broken. Raises UserError."""
         broken = [r for r in self.rejected if r.is_broken]
         total = len(self.image_ids) + len(broken)
         if not self.image_ids or len(broken) > max_share * total:

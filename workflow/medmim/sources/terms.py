@@ -16,7 +16,7 @@ class Provider:
     model_terms: str
     """What it means for a model that was trained on the data."""
     is_verified: bool
-    """Whether `models` was written from the owner's own text, or is passed on from others."""
+    """Whether `model_terms` was written from the owner's own text, or is passed on from others."""
     access: str
     """open, account, or application: whom the owner gives it to."""
     credentialed: bool = False
