@@ -280,7 +280,7 @@ MUTATIONS = [
         "a comment, docstrings, the layout of code, the README and an environment that is not used",
         both(
             append("workflow/medmim/provenance/job.py", "\n# a comment\n"),
-            edit("workflow/medmim/training/finetune.py", '    """The base with just', '    """Now: the base with just'),
+            edit("workflow/medmim/training/finetune.py", '"""Fine-tuning of', '"""The fine-tuning of'),
             edit("workflow/medmim/config/training.py", '"""Rank of the adapters."""', '"""Rank."""'),
             edit("workflow/medmim/tables/table_io.py", "\n\n\ndef", "\n\n\n\n\ndef"),
             append("README.md", "More.\n"),
@@ -460,7 +460,6 @@ MUTATIONS = [
         config(("sources/odir/credentialed", True)),
         {"index_files *", *HELD_OUT_ANEW},
         back={"index_files *"},
-        says='index_source odir: config: rules.credentialed [] → ["odir"]',
     ),
     # packages
     Mutation(
@@ -502,8 +501,9 @@ MUTATIONS = [
     Mutation("a sidecar edited by hand", edited("scores/mantis.parquet.prov.json", in_place=True), says="provenance of"),
     Mutation(
         "a held-out source that was the user's is drawn: the last of these, as its files stay",
-        config(("sources/odir", {"origin": "phantom", "patients": 8})),
+        both(delete("sources"), config(("sources/odir", {"origin": "phantom", "patients": 8}))),
         {"make_phantoms raw/odir/*", *HELD_OUT_ANEW},
+        back={"index_files *"},
     ),
     Mutation("a change made and undone", both(config(("seed", 9)), config(("seed", 7)))),
 ]
