@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from medmim.config.run_config import load_config
+from medmim.config.source_plugins import SOURCES
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
 
@@ -65,7 +66,8 @@ def build_cfg(source: str) -> dict[str, object]:
     """The part of the config that generate_qa of a source gets."""
     own = {"composed_images": RUN.qa.composed_images} if source == "pmc" else {}
     keys = ("benchmark_fraction", "open_fraction", "option_order", "wordings")
-    return {"seed": RUN.seed, **{key: getattr(RUN.qa, key) for key in keys}, **own, "pretrain": False}
+    options = {key: getattr(RUN.qa, key) for key in keys}
+    return {"seed": RUN.seed, "sets": SOURCES[source].list_sets(), **options, **own, "pretrain": False}
 
 
 def measure_run(folder: Path, share: float) -> tuple[float, ProcessMonitor]:

@@ -12,7 +12,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from medmim.common.errors import UserError
-from medmim.config.download import SERVERS
+from medmim.config import source_plugins
 from medmim.config.run_config import ConfigError
 from medmim.config.run_config import parse_config
 from medmim.config.training import SIZES

@@ -16,7 +16,7 @@ log = logging.getLogger("medmim")
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    arguments.add_argument("--source", required=True, help="name of the source")
+    arguments.add_argument("--source", required=True, help="name of the source, a folder of medmim/sources")
     arguments.add_argument("--qa", type=Path, required=True, help="qa table of the source (read)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table of the source (read)")
     arguments.add_argument("--replies", type=Path, required=True, help="file that keeps every reply, for this and later runs")

@@ -19,6 +19,7 @@ from PIL import Image
 from score_made import make_prediction, make_question
 
 from medmim.common import files
+from medmim.config.source_plugins import SOURCES
 from medmim.export.croissant import APACHE_URL
 from medmim.questions.prompt import prompt_text, strip_placeholders
 from medmim.scoring.score_replies import score_predictions
@@ -30,6 +31,7 @@ from runs import ROOT
 PROGRAM = ROOT / "workflow/scripts/export_questions.py"
 CFG = {
     "run": "made",
+    "providers": {name: source.describe_terms() for name, source in SOURCES.items()},
     "synthetic": ["lumiere", "vqa_rad", "medframeqa", "embed"],
     "credentialed": [],
     "allowed": False,

@@ -68,7 +68,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / "own").mkdir()
             shutil.copy(folder / tables["findings"], folder / OUTSIDE)
             tables["findings"] = OUTSIDE
-        cfg = json.dumps({"seed": 1, "benchmark_fraction": 0.5, "open_fraction": 0.5})
+        sets = {"benchmark": [{"vqa_rad": "rad"}.get(source, source)]}
+        cfg = json.dumps({"seed": 1, "sets": sets, "benchmark_fraction": 0.5, "open_fraction": 0.5})
         call(code, folder, "generate_qa.py", cfg=cfg, source=source, qa=f"r/qa/{source}.parquet", **tables)
     return folder
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from qa_made import HELD_IN, SOURCES, make_source_tables
 
+from medmim.config import source_plugins
 from medmim.questions.row import Row
 from medmim.questions.split import EmptySetError, allocate_evenly, merge_questions, select_rows
 from medmim.questions.validation import check_row
@@ -157,7 +158,8 @@ def test_programs_from_tables_to_splits(
         paths = write(tmp_path, source)
         qa.append(tmp_path / f"{source}.qa.parquet")
         options = [o for name, path in paths.items() for o in (f"--{name}", path)]
-        program("generate_qa.py", monkeypatch, "--source", source, *options, "--qa", qa[-1], "--cfg", json.dumps(cfg))
+        own = json.dumps(cfg | {"sets": source_plugins.SOURCES[source].list_sets()})
+        program("generate_qa.py", monkeypatch, "--source", source, *options, "--qa", qa[-1], "--cfg", own)
     made_splits = [x for s in ("train", "benchmark", "pretrain", "rejected") for x in (f"--{s}", tmp_path / f"{s}.parquet")]
     images = [tmp_path / f"{s}.images.parquet" for s in ("ms_cxr_t", "odir")]
     counts = {"seed": 3, "train": {"comparison": 20}, "benchmark": {"comparison": 500, "odir": 20}, "pretrain": 0}

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from medmim.config.run_config import CREDENTIALED_SOURCES
 from medmim.provenance.job import Job, build_parser
 from medmim.sources import terms
 from medmim.tables import data_policy, table_io
@@ -60,7 +59,3 @@ def test_the_users_folders_and_phantoms_are_marked_from_the_start(tmp_path: Path
     run("index_files.py", {"rules": MIMIC.to_record()}, "--root", tmp_path / "data", "--index", index)
     run("make_phantoms.py", {"patients": 1, "seed": 1}, "--source", "odir", "--raw", raw)
     assert (DataPolicy.from_table(index), DataPolicy.from_table(raw)) == (MIMIC, data_policy.SYNTHETIC_POLICY)
-
-
-def test_owners_and_config_agree_on_what_is_credentialed() -> None:
-    assert {name for name, owner in terms.PROVIDERS.items() if owner.credentialed} == set(CREDENTIALED_SOURCES)

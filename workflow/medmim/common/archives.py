@@ -14,9 +14,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
+from medmim.common import files
 from medmim.common.errors import UserError
 
 CHUNK_BYTES = 1 << 20
@@ -42,14 +43,6 @@ def translate_archive_errors() -> Iterator[None]:
         yield
     except ARCHIVE_ERRORS as error:
         raise DamagedArchiveError(f"can't be extracted as zip or tar: {error}") from None
-
-
-def check_member_path(name: str) -> PurePosixPath:
-    """A member's path, if it stays in the folder that it is extracted to. Raises UserError."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not name.isprintable():
-        raise UserError(f"member {name!r} would be written outside its folder")
-    return path
 
 
 class _CountingStream(io.RawIOBase):
@@ -126,7 +119,8 @@ def select_members(
     for name, open_member in archive_members:
         if (destination := get_destination(name)) is None:
             continue
-        check_member_path(name)
+        if not files.is_inside_folder(name):
+            raise UserError(f"member {name!r} would be written outside its folder")
         with translate_archive_errors():
             content = open_member() if open_member else None
         if content is None:

@@ -2,25 +2,37 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, WithJsonSchema, create_model, model_validator
 
+from medmim.common.errors import UserError
+from medmim.config import source_plugins
 from medmim.config.base import Fraction, Positive, Section
 from medmim.config.conditions import CONDITIONS, Condition
 from medmim.config.download import Download
 from medmim.config.endpoint import Endpoint
 from medmim.config.question_writer import Writer
+from medmim.config.source_plugins import HELD_OUT_SETS, SOURCES
 from medmim.config.training import TinyBase, Tuning
 
-SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
-Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
-ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
-CREDENTIALED_SOURCES: tuple[SourceName, ...] = ("embed", "ms_cxr_t")
-"""Sources that their owners give under an agreement not to pass them on."""
 HeldOutName = Literal["medframeqa", "medxpertqa"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+CREDENTIALED_SOURCES = [name for name, source in SOURCES.items() if source.credentialed]
+"""Sources that their owners give under an agreement not to pass them on."""
+
+
+def _check_source_name(name: str) -> str:
+    try:
+        source_plugins.find_source(name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+SourceName = Annotated[str, AfterValidator(_check_source_name), WithJsonSchema({"enum": list(SOURCES), "type": "string"})]
+"""Name of a folder of medmim/sources."""
 
 
 class SourceConfig(Section):
@@ -39,10 +51,13 @@ class SourceConfig(Section):
     """Share of files or rows that may be broken before the stage stops."""
     max_missing: Fraction = 0.01
     """Share of the files of a downloaded source that the owner may no longer have before the stage stops."""
-    credentialed: bool | None = None
-    """Whether its images and texts may only go where it is said that they may: to endpoints with credentialed: true, and into
-    exports with export.credentialed: true. By default true of embed and ms_cxr_t unless phantom, as their owners' agreements
-    forbid passing them on: these can't be set to false. Else false."""
+    credentialed: bool | None = Field(
+        default=None,
+        description="Whether its images and texts may only go where it is said that they may: to endpoints with credentialed: "
+        "true, and into exports with export.credentialed: true. By default true of "
+        f"{' and '.join(CREDENTIALED_SOURCES)} unless phantom, as their owners' agreements forbid passing them on: these can't "
+        "be set to false. Else false.",
+    )
 
     @model_validator(mode="after")
     def _check_complete(self) -> "SourceConfig":
@@ -79,7 +94,7 @@ class ReleaseConfig(Section):
         return self
 
 
-class QuestionCounts(Section):
+class HeldInCounts(Section):
     """At most how many questions of a kind; what the findings do not yield is reported, not padded."""
 
     temporal: int = 0
@@ -92,10 +107,23 @@ class QuestionCounts(Section):
     """Co-reference."""
     composed: int = 0
     """Composed of single-image questions; training only."""
-    rad: int = 0
-    """Held-out, VQA-RAD; benchmark only."""
-    odir: int = 0
-    """Held-out, ODIR-5K; benchmark only."""
+
+    def select_wanted(self) -> dict[str, int]:
+        """The counts above 0: a set that nobody asks for, as that of a source which is added later, changes nothing."""
+        return {name: count for name, count in self.model_dump().items() if count}
+
+
+def _held_out_fields() -> dict[str, Any]:
+    """Fields for the held-out sets of all sources."""
+    if taken := [name for name in HELD_OUT_SETS if name in HeldInCounts.model_fields]:
+        raise UserError(f"held-out set {taken[0]} of source {source_plugins.list_suppliers(taken[0])[0]}: it is a set trained on")
+    return {name: (int, Field(0, description=held_out.meaning)) for name, held_out in HELD_OUT_SETS.items()}
+
+
+if TYPE_CHECKING:
+    QuestionCounts = HeldInCounts
+else:
+    QuestionCounts = create_model("QuestionCounts", __base__=HeldInCounts, __doc__=HeldInCounts.__doc__, **_held_out_fields())
 
 
 class QAConfig(Section):
@@ -262,8 +290,7 @@ class Config(Section):
     """Folder of all runs."""
     seed: int = 2025
     """Seed of everything drawn by chance."""
-    sources: dict[SourceName, SourceConfig]
-    """The sources to use, by name: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir."""
+    sources: dict[SourceName, SourceConfig] = Field(description=f"The sources to use, by name: {', '.join(SOURCES)}.")
     download: Download = Download()
     """Where sources of origin download come from."""
     images: ImagesConfig = ImagesConfig()
@@ -289,12 +316,9 @@ class Config(Section):
     def _check_consistent(self) -> "Config":
         if not self.sources:
             raise ValueError("sources: name at least one")
-        for source_name in CREDENTIALED_SOURCES:
-            if (
-                source_name in self.sources
-                and self.sources[source_name].origin != "phantom"
-                and self.sources[source_name].credentialed is False
-            ):
+        for source_name, source in self.sources.items():
+            self._check_source_parts(source_name, source.origin)
+            if source_name in CREDENTIALED_SOURCES and source.origin != "phantom" and source.credentialed is False:
                 raise ValueError(
                     f"sources.{source_name}.credentialed: its owner's agreement forbids passing it on, which no setting "
                     "here changes; "
@@ -318,10 +342,32 @@ class Config(Section):
             raise ValueError("qa.pretrain: tiny base models need pretraining questions")
         return self
 
+    def _check_source_parts(self, name: str, origin: str) -> None:
+        """Raise ValueError where a source lacks a module that this run needs of it."""
+        folder, parts = source_plugins.SOURCES_FOLDER / name, source_plugins.list_parts(name)
+        if origin in ("phantom", "download") and origin not in parts:
+            others = [o for o in ("phantom", "download") if o in parts]
+            raise ValueError(
+                f"sources.{name}.origin: {name} can't be of origin {origin}, as {folder} has no {origin}.py: "
+                f"set it to {' or '.join(['local', *others])}, or add that module"
+            )
+        for part in ("adapter", "questions") if self.qa.origin == "generated" else ("adapter",):
+            if part not in parts:
+                raise ValueError(f"sources.{name}: {folder} has no {part}.py; docs/extending.md tells what it must offer")
+
     @property
     def run_folder(self) -> str:
         """Folder of the run's artifacts."""
         return f"{self.results}/{self.run}"
+
+    @property
+    def held_out_labels(self) -> list[list[str]]:
+        """Name and label of the sources' held-out sets that may be in the benchmark, in the order of the tables.
+
+        Part of the cfg of each program that reads source_plugins.HELD_OUT_SETS, as no code digest covers a source.yaml.
+        """
+        names = self.sources if self.qa.origin == "generated" else SOURCES
+        return [[s, told.label] for name in SOURCES if name in names for s, told in SOURCES[name].held_out.items()]
 
     @property
     def credentialed_sources(self) -> list[SourceName]:

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medmim.export.questions import QuestionRow, Questions, find_set_group
-from medmim.sources.terms import PROVIDERS
 
 if TYPE_CHECKING:
     from medmim.export.datasheet import Datasheet
 
 OTHER_SOURCES = {"medframeqa": "MedFrameQA, SuhaoYu1020/MedFrameQA", "medxpertqa": "MedXpertQA MM, TsinghuaC3I/MedXpertQA"}
-"""Sources beside the six, by name."""
+"""Sources beside those of this pipeline, by name."""
 
 
 def describe_owner(questions: Questions, source: str) -> str:
     """Whose a source is."""
     if source in questions.synthetic:
         return "phantoms, synthetic"
-    return PROVIDERS[source].name if source in PROVIDERS else OTHER_SOURCES.get(source, source)
+    providers = questions.providers
+    return providers[source].title if source in providers else OTHER_SOURCES.get(source, source)
 
 
 def build_licence_header(questions: Questions) -> dict[str, str]:

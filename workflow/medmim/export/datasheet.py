@@ -11,7 +11,6 @@ from medmim.benchmarks.quality.faults import FAULTS, SetAudit, audit_files
 from medmim.export import card
 from medmim.export.questions import SPLIT_NAMES, QuestionRow, Questions
 from medmim.questions.prompt import strip_placeholders
-from medmim.sources.terms import PROVIDERS
 from medmim.tables.data_policy import UNSTATED_LICENCE
 
 LEAK_FAULTS = FAULTS[:3]
@@ -104,7 +103,7 @@ class Datasheet:
 
 
 def _describe_source(questions: Questions, name: str) -> dict[str, Any]:
-    is_synthetic, owner = name in questions.synthetic, PROVIDERS.get(name)
+    is_synthetic, owner = name in questions.synthetic, questions.providers.get(name)
     return {
         "name": name,
         "questions": questions.sources[name],

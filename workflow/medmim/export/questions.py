@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from medmim.common.errors import UserError
+from medmim.config.source_plugins import SOURCES, Terms
 from medmim.questions.sets import HELD_IN, HELD_OUT, SETS
-from medmim.sources.terms import PROVIDERS
 from medmim.tables import table_io
 from medmim.tables.data_policy import SYNTHETIC_POLICY, UNSTATED_LICENCE, DataPolicy, combine_policies
 from medmim.tables.images import RELEASE_PREFIX, ImageStore
@@ -25,9 +25,11 @@ def find_set_group(set_: str) -> str:
     return "held_in" if set_ in HELD_IN else "held_out" if set_ in HELD_OUT else "further"
 
 
-def _find_licences(images: Sequence[Path], synthetic: Collection[str]) -> dict[str, frozenset[str]]:
+def _find_licences(
+    images: Sequence[Path], synthetic: Collection[str], providers: Mapping[str, Terms]
+) -> dict[str, frozenset[str]]:
     """Names of the licences of each source: those that its images table is under, else its owner's."""
-    licences_by_owner = {name: frozenset({owner.licence}) for name, owner in PROVIDERS.items()} | dict.fromkeys(
+    licences_by_owner = {name: frozenset({owner.licence}) for name, owner in providers.items()} | dict.fromkeys(
         synthetic, SYNTHETIC_POLICY.licences
     )
     licences_by_table: dict[str, frozenset[str]] = {}
@@ -60,6 +62,8 @@ class Questions:
     """Questions of each source, or that show an image of it."""
     licences: Mapping[str, frozenset[str]]
     """Names of each source's licences."""
+    providers: Mapping[str, Terms]
+    """Terms of the sources of this pipeline, by name."""
 
     @classmethod
     def from_tables(
@@ -72,9 +76,10 @@ class Questions:
         credentialed: Collection[str],
         allowed: bool,
         with_images: bool = True,
+        providers: Mapping[str, Terms] = SOURCES,
     ) -> "Questions":
         """`credentialed`: sources that may not be passed on, besides those that the tables say; with `allowed` they are
-        exported all the same.
+        exported all the same. `providers`: terms of the sources, by name.
 
         Raises UserError where they are not allowed, there is no question, or an image to be shown is in no table; TableError.
         """
@@ -104,7 +109,7 @@ class Questions:
                 " exported. Leave these sources out of the config; or set export.credentialed: true, for people who may have them"
             )
         order = [*SETS["benchmark"], *SETS["train"]]
-        terms = _find_licences(images, synthetic)
+        terms = _find_licences(images, synthetic, providers)
         licences = {s: terms.get(s, frozenset({UNSTATED_LICENCE})) for s in sorted(sources)}
         names = sorted({row["set"] for row in rows}, key=lambda s: (order.index(s) if s in order else len(order), s))
         return cls(
@@ -119,6 +124,7 @@ class Questions:
             rules=DataPolicy.from_table(qa) | DataPolicy(frozenset().union(*licences.values()), frozenset(forbidden_counts)),
             sources=sources,
             licences=licences,
+            providers=providers,
         )
 
     @property

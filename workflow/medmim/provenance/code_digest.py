@@ -1,8 +1,9 @@
 """Digest of the code behind a rule: its program, the project modules it imports, the locked versions they use.
 
-Code is digested as parsed, without docstrings, so comments and layout change nothing. The other files of a package that
-is imported (a page's template) count by their bytes; of the tables' schemas (medmim.schemas), those that are named in calls of
-medmim.tables.table_io. A job proves after its work that nothing else of the project was imported.
+Code is digested as parsed, without docstrings, so comments and layout change nothing. The other files of a package that is
+imported (a page's template) count by their bytes, but for a source's source.yaml, whose facts reach programs in their cfg; of
+the tables' schemas (medmim.schemas), those that are named in calls of medmim.tables.table_io. A job proves after its work that
+nothing else of the project was imported.
 
 What was found in a file is kept beside its bytecode, for the same content: parsing all took a quarter of a start of Snakemake.
 """
@@ -26,6 +27,9 @@ DISTRIBUTION_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "gdcm": "python-gdcm", 
 
 TABLE_FUNCTIONS = {"build_table", "read_frame", "read_table", "table_columns", "table_metadata", "table_schema", "write_table"}
 """Functions of medmim.tables.table_io that take a schema's name."""
+
+UNCOUNTED_FILES = {"source.yaml"}
+"""Files of packages that do not count: what of them a result depends on stands in the program's cfg."""
 
 OWN_SOURCE = Path(__file__).read_bytes()
 """What is kept of a file is what this module found in it."""
@@ -87,7 +91,8 @@ class Checkout:
             hashes_by_module[name], imports = self._parse_file(path)
             if path.name == "__init__.py":
                 for file in sorted(path.parent.iterdir()):
-                    if file.is_file() and file.suffix not in (".py", ".pyc") and not file.name.startswith("."):
+                    is_other = file.suffix not in (".py", ".pyc") and file.name not in UNCOUNTED_FILES
+                    if file.is_file() and is_other and not file.name.startswith("."):
                         name = file.relative_to(self.workflow).as_posix()
                         hashes_by_module[name] = hashlib.sha256(file.read_bytes()).hexdigest()
             for dotted in imports:

@@ -7,24 +7,13 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from typing import TypeVar
 
+from medmim.config.source_plugins import list_suppliers
 from medmim.questions.balance import allocate_evenly, select_fair
 from medmim.questions.row import Row
 from medmim.questions.sets import SETS
 from medmim.questions.validation import check_row
 
 STAGE = "merge_qa"
-SUPPLIERS = {
-    "temporal": ("embed", "lumiere"),
-    "reasoning": ("embed",),
-    "comparison": ("ms_cxr_t", "lumiere"),
-    "coreference": ("embed", "lumiere"),
-    "composed": ("pmc",),
-    "rad": ("vqa_rad",),
-    "odir": ("odir",),
-    "single": ("embed", "lumiere", "ms_cxr_t", "pmc"),
-    "text": ("embed", "lumiere", "ms_cxr_t"),
-}
-"""Sources whose questions make each set."""
 
 
 class EmptySetError(ValueError):
@@ -225,7 +214,7 @@ def merge_questions(
         for name, n in counts.items():
             pool = pools[split, name]
             if n and not pool:
-                sources = " or ".join(SUPPLIERS[name])
+                sources = " or ".join(list_suppliers(name))
                 empty_sets.append(f"{split}.{name}: {n} questions wanted, none found; source {sources} would supply them")
             taken = select_rows(pool, n, seed, even=split == "benchmark")
             if pool and len(taken) < n:

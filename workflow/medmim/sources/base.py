@@ -1,8 +1,8 @@
-"""Sources: what the owners publish becomes images and findings.
+"""What the owners publish becomes images and findings.
 
-Each adapter (medmim.sources.embed.adapter, ...) has one function, `plan(root) -> Plan`: it reads the tables of a folder in the
-owner's layout and says which pictures there are, how each is read, and what is stated of them. `build` reads the
-pictures and yields the rows. Where the folder came from (phantom, local, download) is not an adapter's business.
+A source's adapter (the Protocol Adapter) reads the tables of a folder in the owner's layout and says which pictures there are,
+how each is read, and what is stated of them. TableBuilder reads the pictures and yields the rows. Where the folder came from
+(phantom, local, download) is not an adapter's business. medmim.sources.contract says what else makes a source.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -124,6 +124,13 @@ class SourceContents:
         remaining_pictures = [p for p in self.pictures if p.file not in missing]
         skipped = Counter({"missing at the owner's": len(self.pictures) - len(remaining_pictures)})
         return SourceContents(remaining_pictures, self.facts, self.rejected, self.skipped + skipped)
+
+
+class Adapter(Protocol):
+    """What a source's adapter.py offers."""
+
+    def read_contents(self, root: Path) -> SourceContents:
+        """Read the tables of a folder in the owner's layout; no pixels. Raises UserError where it is not in that layout."""
 
 
 @dataclass(frozen=True)

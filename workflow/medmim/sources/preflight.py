@@ -4,7 +4,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from rich.table import Table
 
 from medmim.common.errors import UserError
 from medmim.config.download import Download
+from medmim.config.source_plugins import find_source
 from medmim.download.errors import AccessDeniedError, TransientError
 from medmim.download.ledger import Ledger
-from medmim.download.source_folder import make_completion_key
+from medmim.download.source_folder import SourceDownload, make_completion_key
 from medmim.download.transfer import RESERVED_DISK_BYTES
-from medmim.sources.terms import PROVIDERS
+from medmim.sources.contract import load_part
 
 TABLE_WIDTH = 150
 """Columns of the table where there is no terminal."""
@@ -48,35 +48,35 @@ def assess_phantom(name: str) -> Requirement:
 
 def assess_local(name: str, root: Path) -> Requirement:
     """A folder that the user has."""
-    owner = PROVIDERS[name]
-    requirement = Requirement(name, owner.licence, owner.access, "not asked for: your folder", folder=root)
+    source = find_source(name)
+    requirement = Requirement(name, source.licence, source.access, "not asked for: your folder", folder=root)
     if not root.is_dir() or not any(root.iterdir()):
-        requirement.gaps.append(f"{root} holds nothing: put {owner.name} there, or set origin: download")
+        requirement.gaps.append(f"{root} holds nothing: put {source.title} there, or set origin: download")
     return requirement
 
 
 def assess_download(name: str, root: Path, limit: int | None, settings: Download) -> Requirement:
     """A source to be fetched. Asks its server a little, with the user's credentials."""
-    owner = PROVIDERS[name]
-    requirement = Requirement(name, owner.licence, owner.access, folder=root)
+    source = find_source(name)
+    requirement = Requirement(name, source.licence, source.access, folder=root)
     ledger = Ledger(root)
     if ledger.is_done(make_completion_key(limit)):
         requirement.login_status, requirement.basis = "not asked for: all is there", "all is there"
         return requirement
-    module = import_module(f"medmim.sources.{name}.download")
+    download: SourceDownload = load_part(name, "download", SourceDownload)
     requirement.download_bytes, requirement.disk_bytes, requirement.basis = (
-        owner.published_bytes,
-        owner.published_bytes,
-        f"published: {owner.published}",
+        source.published_bytes,
+        source.published_bytes,
+        f"published: {source.published}",
     )
     try:
-        credentials_source = module.locate_credentials(settings)
+        credentials_source = download.locate_credentials(settings)
         if credentials_source == "":
             requirement.login_status = "missing"
-            requirement.gaps.append(f"no credentials found: {owner.how_to_apply}")
+            requirement.gaps.append(f"no credentials found: {source.how_to_apply}")
             return requirement
         requirement.login_status = f"{credentials_source}: not tried" if credentials_source else "none needed"
-        estimate = module.estimate_size(settings, limit)
+        estimate = download.estimate_size(settings, limit)
         requirement.login_status = f"{credentials_source}: accepted" if credentials_source else "none needed"
         if estimate.download_bytes is not None:
             requirement.download_bytes, requirement.disk_bytes = estimate.download_bytes, estimate.disk_bytes

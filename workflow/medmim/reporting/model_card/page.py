@@ -32,10 +32,10 @@ def select_scores(leaderboard: pd.DataFrame, model: str, base: str) -> list[dict
 def render_card(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: pd.DataFrame | None) -> str:
     """The card, Markdown with the hub's front matter.
 
-    cfg: {"model", "base", "hub", "family", "sources": {name: origin}, "seed", "tuning", "system"}. `hashes`: sha256 by name of
-    what it was trained on. Equal arguments give equal bytes.
+    cfg: {"model", "base", "hub", "family", "sources": {name: origin}, "providers": {name: terms}, "seed", "tuning",
+    "system"}. `hashes`: sha256 by name of what it was trained on. Equal arguments give equal bytes.
     """
-    binding_licences = licences.list_licences(cfg["sources"], cfg["hub"])
+    binding_licences = licences.list_licences(cfg["providers"], cfg["hub"])
     synthetic = "phantom" in cfg["sources"].values()
     scores = [] if leaderboard is None else select_scores(leaderboard, cfg["model"], cfg["base"])
     data = ModelCardData(

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from medmim.common.errors import TableError
+from medmim.config.source_plugins import HELD_OUT_SETS
 
 SET_LABELS = {
     "temporal": "Temporal",
@@ -18,8 +19,7 @@ SET_LABELS = {
     "coreference": "Co-reference",
     "composed": "Composed",
     "held_in": "Held-in",
-    "rad": "RAD",
-    "odir": "ODIR",
+    **{name: held_out.label for name, held_out in HELD_OUT_SETS.items()},
     "held_out": "Held-out",
 }
 """Names of the sets for people, in the order of the tables; a set that is not named here comes before the held-out sum."""

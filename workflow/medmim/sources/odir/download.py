@@ -7,19 +7,19 @@ md5 (X-Goog-Hash).
 from pathlib import PurePosixPath
 
 from medmim.config.download import Download
+from medmim.config.source_plugins import SOURCES
 from medmim.download import credentials
 from medmim.download.estimate import Estimate
 from medmim.download.http import HttpClient
 from medmim.download.source_folder import DownloadFolder
 from medmim.sources.odir import adapter
-from medmim.sources.terms import PROVIDERS
 
 DATASET_NAME = "andrewmvd/ocular-disease-recognition-odir5k"
 TABLE_FILE = "full_df.csv"
 
 
 def _make_client(settings: Download, parallel: int = 1) -> HttpClient:
-    return HttpClient(settings.kaggle, credentials.find_kaggle_login(settings.kaggle), PROVIDERS["odir"].how_to_apply, parallel)
+    return HttpClient(settings.kaggle, credentials.find_kaggle_login(settings.kaggle), SOURCES["odir"].how_to_apply, parallel)
 
 
 def _select_member(name: str) -> str | None:
