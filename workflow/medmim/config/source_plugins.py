@@ -158,7 +158,10 @@ def read_sources(folder: Path) -> dict[str, Source]:
         try:
             sources[name] = Source.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
         except ValidationError as error:
-            problems = [".".join(map(str, e["loc"])) + ": " + e["msg"].removeprefix("Value error, ") for e in error.errors()]
+            problems = [
+                ".".join(map(str, e["loc"])) + f": {'unknown key' if e['type'] == 'extra_forbidden' else e['msg']}"
+                for e in error.errors()
+            ]
             raise UserError(f"{path} is not a valid description of a source:\n  " + "\n  ".join(problems)) from None
         except yaml.YAMLError as error:
             raise UserError(f"{path} is not valid YAML: {error}") from None
