@@ -1,9 +1,8 @@
 """Fetch a source from its owner's server into a folder, and list and hash its files.
 
-cfg: download (settings.Download, the part of this source), limit (patients), max_missing (share of files that the owner may
+cfg: download (the section download, the part of this source), limit (patients), max_missing (share of files that the owner may
 no longer have), rules (of use, as medmim.tables.data_policy records them). What is in the folder is not fetched again, and
-what was cut
-off goes on. Credentials are those of the environment, ~/.netrc, AWS's own settings and kaggle.json.
+what was cut off goes on. Credentials are those of the environment, ~/.netrc, AWS's own settings and kaggle.json.
 """
 
 from pathlib import Path

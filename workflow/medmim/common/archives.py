@@ -38,7 +38,7 @@ class DamagedArchiveError(Exception):
 
 @contextmanager
 def translate_archive_errors() -> Iterator[None]:
-    """What libraries raise on reading a broken archive, as Damaged."""
+    """What libraries raise on reading a broken archive, as DamagedArchiveError."""
     try:
         yield
     except ARCHIVE_ERRORS as error:
@@ -76,7 +76,7 @@ class _BoundedStream:
 
 
 def iter_tar_members(read: Callable[[int], bytes]) -> Iterator[Member]:
-    """Members of a tar, compressed or not, as it comes: each is to be read before the next is asked for. Raises Damaged."""
+    """Members of a tar, compressed or not, as it comes: read each before asking for the next. Raises DamagedArchiveError."""
     source = _CountingStream(read)
     with translate_archive_errors():
         file = io.BufferedReader(source, CHUNK_BYTES)
@@ -90,7 +90,7 @@ def iter_tar_members(read: Callable[[int], bytes]) -> Iterator[Member]:
 
 
 def iter_members(archive_path: Path) -> Iterator[Member]:
-    """Members of a zip or tar file. Raises Damaged."""
+    """Members of a zip or tar file. Raises DamagedArchiveError."""
     with translate_archive_errors():
         if not zipfile.is_zipfile(archive_path):
             with archive_path.open("rb") as file:
@@ -114,7 +114,7 @@ def _open_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[byte
 def select_members(
     archive_members: Iterator[Member], get_destination: Callable[[str], str | None]
 ) -> Iterator[tuple[str, IO[bytes]]]:
-    """Place and content of those members that `want` gives a place. Raises Damaged, and UserError for what is refused."""
+    """Destination and content of the members that `get_destination` gives one. Raises DamagedArchiveError, UserError."""
     seen_destinations = set()
     for name, open_member in archive_members:
         if (destination := get_destination(name)) is None:
@@ -133,7 +133,7 @@ def select_members(
 
 
 def iter_chunks(content: IO[bytes]) -> Iterator[bytes]:
-    """The bytes of a member. Raises Damaged."""
+    """The bytes of a member. Raises DamagedArchiveError."""
     with translate_archive_errors():
         while chunk := content.read(CHUNK_BYTES):
             yield chunk

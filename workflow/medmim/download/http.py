@@ -80,7 +80,7 @@ class HttpClient:
     def _open_response(
         self, url: str, headers: dict[str, str], query: dict[str, Any] | None = None
     ) -> Iterator[requests.Response]:
-        """An answer that is good, or partial, or says that there is no more. Raises as `_judge`, and Passing, Unreachable."""
+        """An answer that is good, or partial, or says that there is no more. Raises as _check_status and _translate_errors."""
         with _translate_errors(url):
             response = self._session.get(url, headers=headers, params=query, stream=True, timeout=TIMEOUT_SECONDS)
         with response:

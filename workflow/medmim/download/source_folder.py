@@ -164,7 +164,7 @@ class DownloadFolder:
         self.ledger.add_file(path, sha256.hexdigest(), origin)
 
     def fetch_archive(self, remote: RemoteFile, get_destination: Callable[[str], str | None]) -> None:
-        """Fetch a zip or tar, take out the members that `want` gives a place, and delete it; at most once."""
+        """Fetch a zip or tar, take out the members that `get_destination` gives a place, and delete it; at most once."""
         if self.ledger.is_done(remote.origin, f"{remote.origin}!"):
             return
         path = f"{files.DOWNLOAD_FOLDER}/{remote.path}"
@@ -221,7 +221,7 @@ class DownloadFolder:
         self.ledger.mark_done(make_completion_key(limit))
 
     def check_missing_share(self, max_share: float) -> None:
-        """Raise UserError where more than the share `limit` of what was wanted is missing at the owner's."""
+        """Raise UserError where more than the share `max_share` of what was wanted is missing at the owner's."""
         if len(self.missing) > max_share * len(self.wanted_paths):
             examples = [f"\n  {path}: {why}" for path, why in sorted(self.missing.items())[:5]]
             remainder_note = f"\n  and {len(self.missing) - 5} more, all in {self.ledger.path}" if len(self.missing) > 5 else ""

@@ -197,8 +197,9 @@ def fetch_file(
 ) -> tuple[str, Checksum | None]:
     """Bring one file to its place below `root`; `tell` hears of bytes as they come, and of those to be fetched again as negative.
 
-    Returns its sha256 and the owner's checksum that it was found to have, if any. Raises Missing, Refused, Unreachable, and
-    Passing or UserError where all attempts are used up; what was fetched so far is kept for the next run.
+    Returns its sha256 and the owner's checksum that it was found to have, if any. Raises NotFoundError, AccessDeniedError,
+    UnreachableError, and TransientError or UserError where all attempts are used up; what was fetched so far is kept for the
+    next run.
     """
     partial_file = PartialFile(root, remote.path)
     fruitless_count = 0

@@ -39,6 +39,30 @@ def _find_licences(
     return licences_by_owner | {source: licences for source, licences in licences_by_table.items() if licences}
 
 
+def _select_image_rows(store: ImageStore, rows: Sequence[QuestionRow]) -> pd.DataFrame:
+    """Rows of the images tables that questions show, by reference: an image's id, or its path in the release."""
+    all_images = store.to_frame()
+    released = all_images[all_images["release_path"] != ""]
+    image_rows = pd.concat([all_images.set_index("image_id"), released.set_index(RELEASE_PREFIX + released["release_path"])])
+    image_rows = image_rows[~image_rows.index.duplicated()]  # of two tables, the first counts
+    shown_images = dict.fromkeys(i for row in rows for i in row["image_ids"])
+    return image_rows.loc[[i for i in shown_images if i in image_rows.index]]
+
+
+def _count_sources(rows: Sequence[QuestionRow], image_rows: pd.DataFrame) -> Counter[str]:
+    """Questions of each source, or that show an image of it."""
+    source = image_rows["source"].to_dict()
+    row_sources = [{row["source"], *(source[i] for i in row["image_ids"] if i in source)} for row in rows]
+    return Counter(s for source_names in row_sources for s in sorted(source_names))
+
+
+def _group_by_set(rows: Sequence[QuestionRow]) -> dict[str, list[QuestionRow]]:
+    """Questions by set: held-in sets first, then held-out ones, further ones last."""
+    order = [*SETS["benchmark"], *SETS["train"]]
+    names = sorted({row["set"] for row in rows}, key=lambda s: (order.index(s) if s in order else len(order), s))
+    return {name: [row for row in rows if row["set"] == name] for name in names}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Questions:
     """Questions by set, held-in sets first, in the order of the table; and where their images are."""
@@ -90,16 +114,8 @@ class Questions:
             raise UserError(
                 f"{qa}: question {missing_images[0][0]} shows {missing_images[0][1]}, which is in none of the images tables"
             )
-        all_images = store.to_frame()
-        released = all_images[all_images["release_path"] != ""]
-        image_rows = pd.concat([all_images.set_index("image_id"), released.set_index(RELEASE_PREFIX + released["release_path"])])
-        image_rows = image_rows[~image_rows.index.duplicated()]  # of two tables, the first counts
-        image_rows = image_rows.loc[
-            [i for i in dict.fromkeys(i for row in rows for i in row["image_ids"]) if i in image_rows.index]
-        ]
-        source = image_rows["source"].to_dict()
-        row_sources = [{row["source"], *(source[i] for i in row["image_ids"] if i in source)} for row in rows]
-        sources = Counter(s for source_names in row_sources for s in sorted(source_names))
+        image_rows = _select_image_rows(store, rows)
+        sources = _count_sources(rows, image_rows)
         forbidden = {*credentialed} | combine_policies([qa, *images]).credentialed
         forbidden_counts = Counter({s: count for s, count in sources.items() if s in forbidden})
         if forbidden_counts and not allowed:
@@ -108,14 +124,12 @@ class Questions:
                 f"of the {len(rows)} questions, some are of sources whose owners forbid to pass them on ({counts}): nothing is"
                 " exported. Leave these sources out of the config; or set export.credentialed: true, for people who may have them"
             )
-        order = [*SETS["benchmark"], *SETS["train"]]
         terms = _find_licences(images, synthetic, providers)
         licences = {s: terms.get(s, frozenset({UNSTATED_LICENCE})) for s in sorted(sources)}
-        names = sorted({row["set"] for row in rows}, key=lambda s: (order.index(s) if s in order else len(order), s))
         return cls(
             run=run,
             split=rows[0]["split"],
-            sets={name: [row for row in rows if row["set"] == name] for name in names},
+            sets=_group_by_set(rows),
             with_images=with_images,
             image_store=store,
             image_rows=image_rows,

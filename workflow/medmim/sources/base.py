@@ -30,7 +30,7 @@ STAGE = "images"
 class Picture:
     """An image to be read. `file` is below the source's folder ('<tar>!<member>' in an archive) and unique.
 
-    Columns as in the images table, except that patient and study lack the '<source>/' prefix. `read` turns the
+    Columns as in the images table, except that patient and study lack the '<source>/' prefix. `read_pixels` turns the
     file's bytes into uint8 pixels, H x W or H x W x 3, or raises with the reason; it must pickle.
     `item` is what a rejection names where a table's row, not the file, is to be mended.
     """
@@ -107,7 +107,7 @@ class SourceContents:
             )
 
     def limit_patients(self, limit: int | None) -> "SourceContents":
-        """The plan for `limit` patients, those with the least hashes: fewer are among more, whatever the order of the tables."""
+        """Contents of the `limit` patients with the least hashes: fewer are among more, whatever the order of the tables."""
         patients = sorted({p.patient for p in self.pictures}, key=lambda p: hashlib.sha256(f"limit|{p}".encode()).digest())
         if limit is None or len(patients) <= limit:
             return self
@@ -120,7 +120,7 @@ class SourceContents:
         )
 
     def drop_missing(self, missing: Collection[str]) -> "SourceContents":
-        """The plan without the pictures that their owner no longer has, by file."""
+        """Contents without the pictures that their owner no longer has, by file."""
         remaining_pictures = [p for p in self.pictures if p.file not in missing]
         skipped = Counter({"missing at the owner's": len(self.pictures) - len(remaining_pictures)})
         return SourceContents(remaining_pictures, self.facts, self.rejected, self.skipped + skipped)
@@ -150,7 +150,7 @@ def render_picture(root: Path, picture: Picture, size: int) -> RenderedImage | s
 
 
 def render_image(read_bytes: Callable[[], bytes], read_pixels: PixelReader, size: int) -> RenderedImage | str:
-    """`render` for bytes that `load` gives."""
+    """As render_picture, of the bytes that `read_bytes` returns."""
     try:
         data = read_bytes()
         pixels = read_pixels(data)
@@ -168,7 +168,7 @@ def render_image(read_bytes: Callable[[], bytes], read_pixels: PixelReader, size
 
 @dataclass
 class TableBuilder:
-    """Turns a plan into rows: first iterate `images`, then take `findings` and `rejected`.
+    """Turns contents into rows: first exhaust iter_image_rows, then call list_finding_rows and list_rejection_rows.
 
     The same pixels in two files make one image, that of the first file in sorted order: the second is listed as
     rejected, not as broken, and what is stated of it alone is dropped.
@@ -273,7 +273,7 @@ class TableBuilder:
         ]
 
     def check_rejected_share(self, max_share: float) -> None:
-        """Stop where more than the share `limit` of all that was looked at is broken. Raises UserError."""
+        """Raise UserError where more than the share `max_share` of all images and rows is broken."""
         broken = [r for r in self.rejected if r.is_broken]
         total = len(self.image_ids) + len(broken)
         if not self.image_ids or len(broken) > max_share * total:

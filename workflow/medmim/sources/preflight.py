@@ -99,42 +99,56 @@ def assess_download(name: str, root: Path, limit: int | None, settings: Download
 
 def assess_model(name: str, hub: str, revision: str | None) -> Requirement:
     """A model of the hub."""
-    from huggingface_hub import HfApi, get_token, try_to_load_from_cache
+    from huggingface_hub import get_token
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     token = get_token()
     requirement = Requirement(
         name, "its own", "hub", "token: not tried" if token else "no token", None, None, folder=Path(HF_HUB_CACHE)
     )
-    terms = f"accept its terms at https://huggingface.co/{hub} and set HF_TOKEN"
     try:
-        model_info = HfApi(token=token).model_info(hub, revision=revision, files_metadata=True, timeout=15)
-        weight_files = [f for f in model_info.siblings or [] if not f.rfilename.endswith((".bin", ".pth", ".gguf"))]
-        requirement.download_bytes = requirement.disk_bytes = sum(f.size or 0 for f in weight_files)
-        requirement.licence = str(getattr(model_info.card_data, "license", None) or "its own")
-        requirement.access = "hub, gated" if model_info.gated else "hub"
-        requirement.login_status, requirement.basis = "token: accepted" if token else "none needed", "as the hub states"
-        if model_info.gated:
-            HfApi(token=token).auth_check(hub)
-    except GatedRepoError:
+        _ask_hub(requirement, hub, revision, token)
+    except Exception as error:  # the hub's client lets through what its transport raises
+        _note_hub_error(requirement, hub, revision, error)
+    if requirement.gaps and "reachable" not in requirement.login_status:
+        requirement.login_status = "token: refused" if token else "missing"
+    return requirement
+
+
+def _ask_hub(requirement: Requirement, hub: str, revision: str | None, token: str | None) -> None:
+    """Fill in what the hub states of a model. Raises what its client does."""
+    from huggingface_hub import HfApi
+
+    model_info = HfApi(token=token).model_info(hub, revision=revision, files_metadata=True, timeout=15)
+    weight_files = [f for f in model_info.siblings or [] if not f.rfilename.endswith((".bin", ".pth", ".gguf"))]
+    requirement.download_bytes = requirement.disk_bytes = sum(f.size or 0 for f in weight_files)
+    requirement.licence = str(getattr(model_info.card_data, "license", None) or "its own")
+    requirement.access = "hub, gated" if model_info.gated else "hub"
+    requirement.login_status, requirement.basis = "token: accepted" if token else "none needed", "as the hub states"
+    if model_info.gated:
+        HfApi(token=token).auth_check(hub)
+
+
+def _note_hub_error(requirement: Requirement, hub: str, revision: str | None, error: Exception) -> None:
+    """Note as a gap why the hub did not give a model, unless its cache has it."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    terms = f"accept its terms at https://huggingface.co/{hub} and set HF_TOKEN"
+    if isinstance(error, GatedRepoError):
         requirement.gaps.append(f"{hub} is gated: {terms}")
-    except (RepositoryNotFoundError, RevisionNotFoundError):
+    elif isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
         requirement.gaps.append(f"the hub has no {hub}{f' at {revision}' if revision else ''} that you may see: {terms}")
-    except HfHubHTTPError as error:
+    elif isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         requirement.gaps.append(
             f"{hub} is not given to you: {terms}" if status in (401, 403) else f"{hub}: the hub says {status}"
         )
-    except Exception as error:  # the hub's client lets through what its transport raises
-        if not isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str):
-            requirement.login_status += " (not reachable)"
-            requirement.gaps.append(f"{hub}: the hub is not reachable from here ({type(error).__name__})")
-        else:
-            requirement.download_bytes, requirement.disk_bytes, requirement.basis = 0, 0, "is in the hub's cache"
-    if requirement.gaps and "reachable" not in requirement.login_status:
-        requirement.login_status = "token: refused" if token else "missing"
-    return requirement
+    elif isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str):
+        requirement.download_bytes, requirement.disk_bytes, requirement.basis = 0, 0, "is in the hub's cache"
+    else:
+        requirement.login_status += " (not reachable)"
+        requirement.gaps.append(f"{hub}: the hub is not reachable from here ({type(error).__name__})")
 
 
 def _find_existing_parent(path: Path) -> Path:

@@ -74,7 +74,7 @@ def locate_credentials(settings: Download) -> str:
 
 
 def estimate_size(settings: Download, limit: int | None) -> Estimate:
-    """From the sizes of the bucket's first thousand images. Raises Refused, Passing."""
+    """From the sizes of the bucket's first thousand images. Raises AccessDeniedError, TransientError."""
     bucket = _open_bucket(settings)
     sizes = bucket.sample_sizes("images/")
     mean_bytes = sum(sizes) / max(len(sizes), 1)

@@ -71,7 +71,7 @@ def locate_credentials(settings: Download) -> None:
 
 
 def estimate_size(settings: Download, limit: int | None) -> Estimate:
-    """As the API states. Raises Passing."""
+    """As the API states. Raises TransientError."""
     remotes_by_pattern = _list_remotes(HttpClient(settings.figshare), RetryPolicy(retries=1))
     size = sum(remote.size or 0 for remote in remotes_by_pattern.values())
     return Estimate(size, 2 * size, "as its server states")

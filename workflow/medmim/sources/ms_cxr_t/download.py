@@ -81,7 +81,7 @@ PAIR_COUNT = 1326
 
 
 def estimate_size(settings: Download, limit: int | None) -> Estimate:
-    """Nothing states the bytes, but this asks both projects whether they let the user in. Raises Refused, Passing."""
+    """Ask both projects whether they let the user in; none states the bytes. Raises AccessDeniedError, TransientError."""
     server = _make_client(settings)
     for project in (LABEL_PROJECT, IMAGE_PROJECT):
         server.get_size(f"{server.base}/{project}/{CHECKSUM_FILE}")

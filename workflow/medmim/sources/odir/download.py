@@ -42,7 +42,7 @@ def locate_credentials(settings: Download) -> str:
 
 
 def estimate_size(settings: Download, limit: int | None) -> Estimate:
-    """The archive's size, of which this fetches one byte to see that the token works. Raises Refused, Passing."""
+    """Ask for the archive's size and one byte of it, to try the token. Raises AccessDeniedError, TransientError."""
     server = _make_client(settings)
     size = server.get_size(f"{server.base}/datasets/download/{DATASET_NAME}")
     return Estimate(size, 2 * size if size else None, "as its server states" if size else "not stated")

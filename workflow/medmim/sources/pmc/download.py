@@ -145,7 +145,7 @@ def locate_credentials(settings: Download) -> None:
 
 
 def estimate_size(settings: Download, limit: int | None) -> Estimate:
-    """The lists as their server states, and what users report of the figures. Raises Passing."""
+    """The lists as their server states, and what users report of the figures. Raises TransientError."""
     list_server = HttpClient(settings.llava_med)
     size = sum(list_server.get_size(f"{list_server.base}/{place}") or 0 for place in LIST_PATHS.values())
     figures = SOURCES["pmc"].published_bytes or 0

@@ -80,6 +80,6 @@ def locate_credentials(settings: Download) -> None:
 
 
 def estimate_size(settings: Download, limit: int | None) -> Estimate:
-    """As the API states. Raises Passing."""
+    """As the API states. Raises TransientError."""
     size = sum(remote.size or 0 for remote in _OsfStorage(settings, RetryPolicy(retries=1)).list_remotes().values())
     return Estimate(size, size, "as its server states")
