@@ -25,6 +25,7 @@ lint: $(VENV)/installed
 	ruff format --check .
 	snakefmt --check Snakefile workflow/rules
 	mypy
+	PYTHONPATH=workflow lint-imports
 	snakemake --lint --configfile config/demo.yaml
 	snakemake --lint
 

@@ -210,15 +210,15 @@ def main() -> None:
                 print(f"{name}: not installed", file=sys.stderr)
                 continue
             loader = kind(Path(folder, name), samples)
-            opened = loader.open()
-            assert sum(sum_bytes(s) for s in loader.epoch(opened)) == expected_sum, (
+            opened = loader.open_dataset()
+            assert sum(sum_bytes(s) for s in loader.iterate_samples(opened)) == expected_sum, (
                 f"{name} gives other samples"
             )  # and warms the page cache
-            epoch = best_seconds(lambda loader=loader, opened=opened: [None for _ in loader.epoch(opened)])
+            epoch = best_seconds(lambda loader=loader, opened=opened: [None for _ in loader.iterate_samples(opened)])
             batched = best_seconds(
-                lambda loader=loader, opened=opened: [len(np.stack(images)) for _, images in loader.epoch(opened)]
+                lambda loader=loader, opened=opened: [len(np.stack(images)) for _, images in loader.iterate_samples(opened)]
             )
-            resume = best_seconds(lambda loader=loader: next(loader.epoch(loader.open(), count // 2)))
+            resume = best_seconds(lambda loader=loader: next(loader.iterate_samples(loader.open_dataset(), count // 2)))
             results[name] = {
                 "samples_per_second": count / epoch,
                 "batched_samples_per_second": count / batched,

@@ -15,8 +15,9 @@ from transformers import LlavaForConditionalGeneration
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from medmim.models import tiny
 from medmim.models.families import registry
+from medmim.models.families.prompter import Prompter
 from medmim.models.families.registry import FAMILIES
-from medmim.models.prompting import Prompter, load_prompter
+from medmim.models.prompting import load_prompter
 from medmim.models.weights import load_model
 from medmim.prediction.local_replies import PromptedQuestion, Reply, ask_batch, make_batches, prepare_questions
 from medmim.questions.conditions import apply_condition

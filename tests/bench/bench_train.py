@@ -38,9 +38,10 @@ from medmim.models.families.base import IGNORE_INDEX, Layout, Sample, count_imag
 from medmim.models.weights import DTYPES
 from medmim.tables import images, table_io
 from medmim.tables.images import ImageStore
+from medmim.training.adapters import make_trainable
 from medmim.training.data import build_shards, packing, pixel_table
 from medmim.training.data.dataset import ShardDataset
-from medmim.training.finetune import _BatchCollator, _BatchDataset, _MeteredTrainer, count_elements, make_trainable
+from medmim.training.finetune import _BatchCollator, _BatchDataset, _MeteredTrainer, count_elements
 from medmim.training.runtime.progress import cumulate_tokens
 from medmim.training.runtime.throughput import ThroughputMeter, format_measurements
 

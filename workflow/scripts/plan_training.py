@@ -13,9 +13,29 @@ cfg: {"models": the section models, "questions": the section qa.train, "folder":
 
 import json
 from pathlib import Path
+from typing import Any
 
 from medmim.common.errors import UserError
 from medmim.provenance.job import Job, build_parser
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The parts of a YAML configuration that this program uses, as --cfg has them."""
+    from medmim.config.run_config import ConfigError, load_config
+
+    try:
+        run = load_config(path)
+    except (ConfigError, OSError) as error:
+        raise UserError(str(error)) from None
+    return {"models": run.model_dump()["models"], "questions": run.qa.train.model_dump(), "folder": run.run_folder}
+
+
+def choose_models(models: dict[str, Any], names: list[str] | None) -> list[str]:
+    """The models asked for, by default all that have a recipe."""
+    with_recipe = [name for name, model in models.items() if model["base"]]
+    if unknown_models := [name for name in names or () if name not in with_recipe]:
+        raise UserError(f"no model {unknown_models[0]!r} with a recipe: there are {', '.join(with_recipe)}")
+    return names or with_recipe
 
 
 def main() -> None:
@@ -27,26 +47,15 @@ def main() -> None:
     arguments.add_argument("--json", type=Path, metavar="OUT", help="the figures (written)")
     with Job(arguments) as job:
         from medmim.common import files
-        from medmim.config.run_config import ConfigError, load_config
         from medmim.training.planning import memory, meta_model
         from medmim.training.planning.architecture import UnknownArchitectureError
         from medmim.training.planning.gpu_types import GPU_TYPES, find_gpu_type
 
-        cfg = job.cfg
-        if job.args.config:
-            try:
-                run = load_config(job.args.config)
-            except (ConfigError, OSError) as error:
-                raise UserError(str(error)) from None
-            cfg = {"models": run.model_dump()["models"], "questions": run.qa.train.model_dump(), "folder": run.run_folder}
+        cfg = read_config(job.args.config) if job.args.config else job.cfg
         if not cfg:
             raise UserError("--config names the configuration whose trainings are to be planned")
         models = cfg["models"]
-        model_names = job.args.models or [name for name, model in models.items() if model["base"]]
-        if unknown_models := [name for name in model_names if name not in models or not models[name]["base"]]:
-            raise UserError(
-                f"no model {unknown_models[0]!r} with a recipe: there are {', '.join(n for n in models if models[n]['base'])}"
-            )
+        model_names = choose_models(models, job.args.models)
         gpu = find_gpu_type(job.args.gpu)
         if gpu is None:
             raise UserError(f"--gpu {job.args.gpu}: not known; there are {', '.join(g.name for g in GPU_TYPES)}")

@@ -9,6 +9,7 @@ lines too, where asked plainly), system (message, may be empty), batch (question
 bf16), gpus (0: CPU, or 1), threads.
 """
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def check_gpus(cfg: dict[str, Any]) -> None:
     if cfg["gpus"] > 1:
         raise UserError(f"gpus: {cfg['gpus']}: one program predicts on one GPU; run models side by side")
     gpus.require_gpus(cfg["gpus"])
+
+
+def find_references(path: Path, questions: list[dict[str, Any]], images: Container[str]) -> list[str]:
+    """References of all images that the questions show, each once. Raises UserError for one that is in no table."""
+    question_by_image = {i: question["qa_id"] for question in questions for i in question["image_ids"]}
+    for reference, name in question_by_image.items():
+        if reference not in images:
+            raise UserError(f"{path}: question {name} shows {reference}, which is in none of the images tables")
+    return list(question_by_image)
 
 
 def main() -> None:
@@ -46,10 +56,7 @@ def main() -> None:
         target_device = prepare_device(cfg["gpus"], cfg["threads"])
         qa = table_io.read_table(args.qa, "qa", list(conditions.QUESTION_COLUMNS)).to_pylist()
         images = ImageStore(args.images)
-        question_by_image = {i: question["qa_id"] for question in qa for i in question["image_ids"]}
-        for reference, name in question_by_image.items():
-            if reference not in images:
-                raise UserError(f"{args.qa}: question {name} shows {reference}, which is in none of the images tables")
+        references = find_references(args.qa, qa, images)
         try:
             asker = load_prompter(cfg["family"], args.model.parent, images.read_image)
             asker.encode_letters(max((len(question["options"]) for question in qa), default=0))
@@ -57,7 +64,7 @@ def main() -> None:
             raise UserError(f"{args.model.parent}: {error}") from error
         job.extra_fields["processor"] = asker.processor
 
-        contents = {i: images.resolve_image_id(i) for i in question_by_image}
+        contents = {i: images.resolve_image_id(i) for i in references}
         weights = {name: [entry["sha256"] for entry in job.input_records[name]] for name in ("model", "adapter")}
         settings = {name: cfg[name] for name in ("family", "max_new_tokens", "precision", "gpus", "threads")}
         basis = [weights, settings, asker.processor, job.code.get("sha256")]
@@ -73,11 +80,7 @@ def main() -> None:
             for condition in conditions.CONDITIONS
             if condition in cfg["conditions"]
         }
-        batches = [
-            batch
-            for condition_questions in questions_by_condition.values()
-            for batch in local_replies.make_batches(condition_questions, cfg["batch"])
-        ]
+        batches = [b for asked in questions_by_condition.values() for b in local_replies.make_batches(asked, cfg["batch"])]
         with ReplyStore(args.replies) as reply_store:
             new_batches = [batch for batch in batches if local_replies.batch_key(batch) not in reply_store]
             if new_batches:

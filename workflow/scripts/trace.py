@@ -94,7 +94,6 @@ def build_cell_tree(cell_trace: dict[str, Any]) -> Tree:
 def build_question_tree(question_trace: dict[str, Any]) -> Tree:
     """The question with its findings, images, replies and shards."""
     question = question_trace["question"]
-    gold = question["answer_index"]
     root = Tree(Text(f"{question['qa_id']}, {', '.join(question_trace['splits'])}", "bold green"))
     root.add(
         join_parts(
@@ -106,15 +105,28 @@ def build_question_tree(question_trace: dict[str, Any]) -> Tree:
             f"made by {question['generator']}",
         )
     )
-    branch = root.add(Text(question["question"]))
+    add_question(root, question)
+    add_findings(root, question_trace["findings"])
+    add_images(root, question_trace["images"])
+    if "benchmark" in question_trace["splits"]:
+        add_replies(root, question_trace["replies"])
+    if question_trace["splits"] != ["benchmark"]:
+        add_shards(root, question_trace["shards"])
+    return root
+
+
+def add_question(root: Tree, question: dict[str, Any]) -> None:
+    branch, gold = root.add(Text(question["question"])), question["answer_index"]
     for number, option in enumerate(question["options"]):
         branch.add(Text(f"{LETTERS[number]}. {option}" + (" (gold)" if number == gold else ""), "bold" if number == gold else ""))
     if gold is None:
         branch.add(Text(f"gold: {question['answer']}", "bold"))
     branch.add(join_parts("patients: " + ", ".join(question["patient_ids"]), style="none"))
 
-    branch = root.add(join_parts(f"findings: {len(question_trace['findings'])}"))
-    for row in question_trace["findings"]:
+
+def add_findings(root: Tree, findings: list[dict[str, Any]]) -> None:
+    branch = root.add(join_parts(f"findings: {len(findings)}"))
+    for row in findings:
         if "name" not in row:
             branch.add(join_parts(row["finding_id"], "in no findings table", style="red"))
             continue
@@ -122,8 +134,11 @@ def build_question_tree(question_trace: dict[str, Any]) -> Tree:
         file = f"file {row['file_sha256'][:12]}" if row["file_sha256"] else "file not in the index"
         place = f"{row['origin_file']} row {row['origin_row']}"
         branch.add(join_parts(f"{row['name']} = {row['value']}", about, place, file))
-    branch = root.add(join_parts(f"images: {len(question_trace['images'])}"))
-    for row in question_trace["images"]:
+
+
+def add_images(root: Tree, images: list[dict[str, Any]]) -> None:
+    branch = root.add(join_parts(f"images: {len(images)}"))
+    for row in images:
         if "image_id" not in row:
             branch.add(join_parts(row["reference"], "in no images table", style="red"))
             continue
@@ -140,20 +155,23 @@ def build_question_tree(question_trace: dict[str, Any]) -> Tree:
             case _:
                 image_text.append(f"but {(row['index_sha256'] or 'absent')[:12]} in {row['index']}", "red")
         branch.add(image_text)
-    if "benchmark" in question_trace["splits"]:
-        branch = root.add(join_parts(f"replies: {len(question_trace['replies'])}"))
-        for row in question_trace["replies"]:
-            reply_label = f"{row['model']}, {row['condition']}" + (f" by {row['rotation']}" if row["rotation"] else "")
-            reply_branch = branch.add(join_parts(reply_label, row["failure"] or repr(row["reply"])))
-            for score in row["scores"]:
-                reading = [score["status"], f"read {score['read']}" if score["read"] else ""]
-                reply_branch.add(join_parts(f"{score['metric']} {score['value']:.3g}", *reading, style="none"))
-    if question_trace["splits"] != ["benchmark"]:
-        branch = root.add(join_parts(f"shards: {len(question_trace['shards'])}"))
-        for row in question_trace["shards"]:
-            models = f"trained {', '.join(row['models'])}" if row["models"] else "no model trained on it yet"
-            branch.add(join_parts(row["file"], f"row {row['row']}", f"{row['length']} tokens", models))
-    return root
+
+
+def add_replies(root: Tree, replies: list[dict[str, Any]]) -> None:
+    branch = root.add(join_parts(f"replies: {len(replies)}"))
+    for row in replies:
+        reply_label = f"{row['model']}, {row['condition']}" + (f" by {row['rotation']}" if row["rotation"] else "")
+        reply_branch = branch.add(join_parts(reply_label, row["failure"] or repr(row["reply"])))
+        for score in row["scores"]:
+            reading = [score["status"], f"read {score['read']}" if score["read"] else ""]
+            reply_branch.add(join_parts(f"{score['metric']} {score['value']:.3g}", *reading, style="none"))
+
+
+def add_shards(root: Tree, shards: list[dict[str, Any]]) -> None:
+    branch = root.add(join_parts(f"shards: {len(shards)}"))
+    for row in shards:
+        models = f"trained {', '.join(row['models'])}" if row["models"] else "no model trained on it yet"
+        branch.add(join_parts(row["file"], f"row {row['row']}", f"{row['length']} tokens", models))
 
 
 def main() -> None:

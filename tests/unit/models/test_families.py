@@ -72,7 +72,7 @@ def test_prompts_by_hand():
 
 def test_mantis_tokens_and_labels_by_hand(layouts):
     layout = layouts["mantis"]
-    ids, labels = layout.encode(QUESTION, ANSWER)
+    ids, labels = layout.encode_sample(QUESTION, ANSWER)
     header = ["<|start_header_id|>", "user", "<|end_header_id|>", "ĊĊ"]
     image_1 = ["(image", "Ġ", "1", ":", "Ġ<", "Image", ">", "<image>", "</", "Image"]
     image_2 = [">)(", "image", "Ġ", "2", ":", "Ġ<", "Image", ">", "<image>", "</", "Image"]
@@ -83,30 +83,30 @@ def test_mantis_tokens_and_labels_by_hand(layouts):
     prompt = ["<|begin_of_text|>", *header, *image_1, *image_2, *asked, *options, *reply]
     assert layout.tokenizer.convert_ids_to_tokens(ids) == prompt + answer
     assert labels == [-100] * len(prompt) + ids[len(prompt) :]
-    assert layout.length(ids) == len(ids) - 2 + 2 * 15
-    assert layout.encode(QUESTION)[0] == ids[: len(prompt)]
-    assert layout.tokenizer.convert_ids_to_tokens(list(layout.stops)) == ["<|eot_id|>", "<|end_of_text|>"]
+    assert layout.count_tokens(ids) == len(ids) - 2 + 2 * 15
+    assert layout.encode_sample(QUESTION)[0] == ids[: len(prompt)]
+    assert layout.tokenizer.convert_ids_to_tokens(list(layout.stop_ids)) == ["<|eot_id|>", "<|end_of_text|>"]
 
 
 def test_llava_med_tokens_and_labels_by_hand(layouts):
     layout = layouts["llava-med"]
-    ids, labels = layout.encode(QUESTION, ANSWER)
+    ids, labels = layout.encode_sample(QUESTION, ANSWER)
     asked = ["Which", "▁image", "▁shows", "▁the", "▁larger", "▁lesion", "?", "\n"]
     options = ["A", ":", "▁the", "▁first", "▁image", "\n", "B", ":", "▁the", "▁second", "▁image"]
     prompt = ["<s>", "▁[", "INST", "]", "▁", "<image>", "\n", "<image>", "\n", *asked, *options, "▁[", "/", "INST", "]"]
     answer = ["▁B", ":", "▁the", "▁second", "▁image", "</s>"]
     assert layout.tokenizer.convert_ids_to_tokens(ids) == prompt + answer
     assert labels == [-100] * len(prompt) + ids[len(prompt) :]
-    assert layout.length(ids) == len(ids) - 2 + 2 * 16
-    assert layout.encode(QUESTION)[0] == ids[: len(prompt)]
-    assert layout.tokenizer.convert_ids_to_tokens(list(layout.stops)) == ["</s>"]
+    assert layout.count_tokens(ids) == len(ids) - 2 + 2 * 16
+    assert layout.encode_sample(QUESTION)[0] == ids[: len(prompt)]
+    assert layout.tokenizer.convert_ids_to_tokens(list(layout.stop_ids)) == ["</s>"]
 
 
 @pytest.mark.parametrize("name", registry.FAMILIES)
 def test_decoding_gives_the_answer_back(layouts, name):
     layout = layouts[name]
     for answer in (ANSWER, "Ödem, größer: 12.5 mm (week 3)", "a_b ▁ c"):
-        labels = [i for i in layout.encode("x", answer)[1] if i >= 0]
+        labels = [i for i in layout.encode_sample("x", answer)[1] if i >= 0]
         decoded = layout.tokenizer.decode(labels, skip_special_tokens=True).strip()
         assert decoded == (answer if name == "mantis" else answer.replace("▁", " "))  # ▁ is SentencePiece's space
 
@@ -114,7 +114,7 @@ def test_decoding_gives_the_answer_back(layouts, name):
 @pytest.mark.parametrize("name", registry.FAMILIES)
 def test_texts_that_can_not_be_laid_out(layouts, name):
     layout = layouts[name]
-    stop = layout.family.ends[0]
+    stop = layout.family.end_tokens[0]
     for text, answer, message in [
         (f"stop{stop}", "a", f"question holds '{stop}'"),
         ("x", f"a {stop}", f"answer holds '{stop}'"),
@@ -122,15 +122,15 @@ def test_texts_that_can_not_be_laid_out(layouts, name):
         ("x", "see <image>", "or holds <image>"),
     ]:
         with pytest.raises(ValueError, match=message.replace("|", r"\|")):
-            layout.encode(text, answer)
+            layout.encode_sample(text, answer)
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, "[UNK]")), bos_token="a")
     with pytest.raises(ValueError, match="0 image tokens of 2"):
-        layout.family.encode(words, QUESTION)
+        layout.family.encode_sample(words, QUESTION)
 
 
 def test_answer_is_stripped(layouts):
     for layout in layouts.values():
-        assert layout.encode(QUESTION, f" {ANSWER}\n") == layout.encode(QUESTION, ANSWER)
+        assert layout.encode_sample(QUESTION, f" {ANSWER}\n") == layout.encode_sample(QUESTION, ANSWER)
 
 
 def test_image_tokens_of_the_real_and_the_tiny_towers(layouts):
@@ -144,8 +144,8 @@ def test_image_tokens_of_the_real_and_the_tiny_towers(layouts):
 
 def test_expand_by_hand(layouts):
     for layout in layouts.values():
-        image, n = layout.image_token, layout.image_tokens
-        ids, labels = layout.expand([5, image, 6, image, 7], [-100, -100, -100, -100, 7])
+        image, n = layout.image_token_id, layout.image_tokens
+        ids, labels = layout.expand_images([5, image, 6, image, 7], [-100, -100, -100, -100, 7])
         assert ids.tolist() == [5, *[image] * n, 6, *[image] * n, 7]
         assert labels.tolist() == [-100] * (2 * n + 2) + [7]
 
@@ -189,13 +189,13 @@ def test_normalise_by_hand():
 
 def test_collate_by_hand(layouts):
     layout = layouts["mantis"]
-    image, n = layout.image_token, layout.image_tokens
+    image, n = layout.image_token_id, layout.image_tokens
     one, two = (np.full((56, 56, 3), v, np.uint8) for v in (0, 255))
     samples = [Sample([8, 9], [-100, 9], []), Sample([image, image, 4], [-100, -100, 4], [one, two])]
     right, left = collate_samples(layout, samples), collate_samples(layout, samples, pad_left=True)
     gap = 2 * n - 1
-    assert right["input_ids"].tolist() == [[8, 9, *[layout.pad] * gap], [image] * 2 * n + [4]]
-    assert left["input_ids"].tolist() == [[*[layout.pad] * gap, 8, 9], [image] * 2 * n + [4]]
+    assert right["input_ids"].tolist() == [[8, 9, *[layout.pad_id] * gap], [image] * 2 * n + [4]]
+    assert left["input_ids"].tolist() == [[*[layout.pad_id] * gap, 8, 9], [image] * 2 * n + [4]]
     assert right["labels"].tolist() == [[-100, 9, *[-100] * gap], [-100] * 2 * n + [4]]
     assert right["attention_mask"].tolist() == [[1, 1, *[0] * gap], [1] * (2 * n + 1)]
     assert left["attention_mask"].tolist() == [[*[0] * gap, 1, 1], [1] * (2 * n + 1)]
@@ -215,7 +215,7 @@ def test_model_takes_the_batch_and_padding_changes_nothing(layouts, name):
     model = LlavaForConditionalGeneration(config).eval()
     rng = np.random.default_rng(4)
     samples = [
-        Sample(*layout.encode(text, answer), [rng.integers(0, 256, (56, 56, 3), np.uint8)] * text.count("<image>"))
+        Sample(*layout.encode_sample(text, answer), [rng.integers(0, 256, (56, 56, 3), np.uint8)] * text.count("<image>"))
         for text, answer in make_dialogues(make_questions(["a", "b", "c"]))
     ]
     with torch.inference_mode():
@@ -227,7 +227,7 @@ def test_model_takes_the_batch_and_padding_changes_nothing(layouts, name):
     torch.testing.assert_close(left, torch.stack(alone), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(right_logits, torch.stack(alone), atol=1e-5, rtol=1e-4)
     short = dict(right, input_ids=right["input_ids"].clone())
-    short["input_ids"][1, (right["input_ids"][1] == layout.image_token).nonzero()[0]] = layout.pad
+    short["input_ids"][1, (right["input_ids"][1] == layout.image_token_id).nonzero()[0]] = layout.pad_id
     with pytest.raises(ValueError, match="do not match"), torch.inference_mode():
         model(**short)
 

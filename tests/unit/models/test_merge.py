@@ -17,7 +17,7 @@ from medmim.models.collate import Sample, collate_samples
 from medmim.models.families import registry
 from medmim.models.families.base import Layout
 from medmim.tables import table_io
-from medmim.training.finetune import make_trainable
+from medmim.training.adapters import make_trainable
 from small_models import run_program, write_model
 
 FAMILIES = ["llava-med", "mantis"]

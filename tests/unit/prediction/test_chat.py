@@ -73,7 +73,7 @@ def test_all_is_what_plain_passes_over_prompt_and_reply_say(world, kind):
 
     @torch.inference_mode()
     def logprobs(text, images):
-        shown = {"images": [[by._image(i).convert("RGB") for i in images]]} if images else {}
+        shown = {"images": [[by._find_image(i).convert("RGB") for i in images]]} if images else {}
         inputs = by._processor(text=[text], **shown, add_special_tokens=False, return_tensors="pt")
         return inputs["input_ids"][0], model(**inputs).logits[0].log_softmax(-1)
 

@@ -172,10 +172,10 @@ def test_blind_shows_no_image(world, family):
 def test_keys_tell_all_that_a_reply_depends_on(world):
     by, given = laid_out(world, "mantis")
     rows = list(all_asked(table_io.read_table(world / "qa.parquet", "qa").to_pylist(), "plain"))[2:3]
-    same = {"system": "", "lines": True, "images": {i: i for i in rows[0].image_ids}, "basis": []}
+    same = {"system": "", "wants_lines": True, "images": {i: i for i in rows[0].image_ids}, "basis": []}
     others = {
         "system": "Be brief.",
-        "lines": False,
+        "wants_lines": False,
         "images": dict.fromkeys(rows[0].image_ids, "other pixels"),
         "basis": ["bf16"],
     }

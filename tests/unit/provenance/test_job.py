@@ -24,12 +24,12 @@ from medmim.tables import table_io
 PROGRAM = """
 from pathlib import Path
 from medmim.common.errors import UserError
-from medmim.common.processes import Processes
-from medmim.provenance.job import Job, parser
+from medmim.common.processes import JobProcesses
+from medmim.provenance.job import Job, build_parser
 from medmim.provenance.outputs import Attempt
 from medmim.tables import table_io as tables
 
-arguments = parser("test")
+arguments = build_parser("test")
 arguments.add_argument("--read", type=Path, nargs="*", default=[])
 arguments.add_argument("--table", type=Path)
 arguments.add_argument("--folder", type=Path)
@@ -448,7 +448,7 @@ def call(checkout: Path, program: str, *more: str) -> subprocess.CompletedProces
 def test_code_that_the_digest_does_not_cover_is_refused(checkout: Path) -> None:
     done = call(checkout, "hidden.py")
     assert done.returncode == 1
-    assert "hidden.py imported medmim.config.base, which its code digest does not cover" in done.stderr
+    assert "hidden.py imported medmim.config, medmim.config.base, which its code digest does not cover" in done.stderr
     assert not (checkout / "to").exists() and not (checkout / "cache").exists()
 
 

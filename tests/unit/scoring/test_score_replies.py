@@ -31,9 +31,9 @@ ROTATED = [
 ]
 
 
-def table(*predictions: list[dict[str, Any]], qa: list[dict[str, Any]] = QA, **wanted: Any) -> list[dict[str, Any]]:
+def table(*predictions: list[dict[str, Any]], qa: list[dict[str, Any]] = QA, **conditions: Any) -> list[dict[str, Any]]:
     made = score_predictions(
-        table_io.build_table("qa", qa), [table_io.build_table("predictions", p) for p in predictions], **wanted
+        table_io.build_table("qa", qa), [table_io.build_table("predictions", p) for p in predictions], **conditions
     )
     rows: list[dict[str, Any]] = made.to_pylist()
     assert table_io.build_table("answers", rows).equals(made)
@@ -164,8 +164,10 @@ def test_models_without_likelihoods_have_no_such_metric() -> None:
 
 def test_a_condition_that_is_wanted_must_be_there() -> None:
     with pytest.raises(table_io.TableError, match=r"m, blind: no prediction for question q1 \(3 missing\)"):
-        table(GOOD, wanted=["plain", "blind"])
-    assert table(GOOD, wanted=["plain", "reordered"]) == table(GOOD)  # one image a question: there is nothing to reorder
+        table(GOOD, required_conditions=["plain", "blind"])
+    assert table(GOOD, required_conditions=["plain", "reordered"]) == table(
+        GOOD
+    )  # one image a question: there is nothing to reorder
 
 
 def test_conditions_and_order_of_files_and_rows() -> None:

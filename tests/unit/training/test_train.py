@@ -28,8 +28,9 @@ from medmim.models import weights
 from medmim.models.families.base import Layout
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
+from medmim.training.adapters import PROJECTOR, make_trainable
 from medmim.training.data.order import order_mixed_groups, order_samples, permute_epoch
-from medmim.training.finetune import PROJECTOR, make_trainable, total_steps
+from medmim.training.finetune import total_steps
 from medmim.training.runtime import checkpoints, preemption
 from medmim.training.runtime.process_group import ProcessGroup, torchrun_env_from_srun
 from medmim.training.runtime.throughput import ThroughputMeter, format_measurements

@@ -102,7 +102,7 @@ def _is_own_file(path: Path) -> bool:
 
 
 def index_files(root: Path, known_sha256: Callable[[Path], str | None] = lambda path: None) -> list[dict[str, object]]:
-    """Rows of the `files` table for every file under `root`; those whose sha256 `known` has need not be read.
+    """Rows of the `files` table for every file under `root`; those whose sha256 `known_sha256` has need not be read.
 
     Raises FileNotFoundError where the folder is absent, ValueError where it holds no file.
     """

@@ -4,7 +4,7 @@ from medmim.common.errors import UserError
 
 
 class TransientError(Exception):
-    """A fault that may be over when one tries again. `wait`: seconds that the server asks for."""
+    """A fault that may be over when one tries again. `retry_after`: seconds that the server asks for."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)

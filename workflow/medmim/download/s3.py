@@ -122,7 +122,7 @@ class S3Bucket:
     def make_remote(
         self, path: str, size: int | None = None, destination: str | None = None, checksum: Checksum | None = None
     ) -> RemoteFile:
-        """An object, for `place` below a source's folder; by default that is its own path."""
+        """An object, for `destination` below a source's folder; by default that is its own path."""
         return RemoteFile(destination or path, self._format_url(path), partial(self.open_object, path), size, checksum)
 
 

@@ -67,14 +67,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how long to try; not at all once `over` is set."""
+    """How often and how long to try; not at all once `stop_event` is set."""
 
     retries: int = 8
     pause: float = 1.0
     stop_event: threading.Event = field(default_factory=threading.Event)
 
     def make_retrying(self, count_fruitless: Callable[[], int]) -> Retrying:
-        """Attempts until one raises nothing, or `fruitless` of them in a row are too many."""
+        """Attempts until one raises nothing, or `count_fruitless` of them in a row are too many."""
 
         def compute_wait(state: RetryCallState) -> float:
             fault = state.outcome.exception() if state.outcome else None
@@ -99,7 +99,7 @@ class RetryPolicy:
         )
 
     def call(self, request: Callable[[], T]) -> T:
-        """What `ask` gives, tried again while its faults are passing ones. Raises the last of these."""
+        """What `request` gives, tried again while its faults are passing ones. Raises the last of these."""
         count = 0
 
         def call_once() -> T:
@@ -195,7 +195,8 @@ def require_disk_space(folder: Path, needed_bytes: int) -> None:
 def fetch_file(
     root: Path, remote: RemoteFile, retry_policy: RetryPolicy, on_bytes: Callable[[int], None] = lambda count: None
 ) -> tuple[str, Checksum | None]:
-    """Bring one file to its place below `root`; `tell` hears of bytes as they come, and of those to be fetched again as negative.
+    """Bring one file to its place below `root`; `on_bytes` hears of bytes as they come, and of those to be fetched again as
+    negative.
 
     Returns its sha256 and the owner's checksum that it was found to have, if any. Raises NotFoundError, AccessDeniedError,
     UnreachableError, and TransientError or UserError where all attempts are used up; what was fetched so far is kept for the

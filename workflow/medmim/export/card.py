@@ -34,7 +34,7 @@ def _count_patients(rows: list[QuestionRow]) -> int:
 
 
 def render_card(questions: Questions, usage: str, sheet: "Datasheet | None" = None) -> str:
-    """Markdown; `use` says how this tool is called, `sheet` is the datasheet that the card ends with."""
+    """Markdown; `usage` says how this tool is called, `sheet` is the datasheet that the card ends with."""
     rows = questions.rows
     synthetic_sources = [name for name in questions.licences if name in questions.synthetic]
     synthetic_label = (

@@ -39,28 +39,35 @@ def _find_licences(
     return licences_by_owner | {source: licences for source, licences in licences_by_table.items() if licences}
 
 
-def _select_image_rows(store: ImageStore, rows: Sequence[QuestionRow]) -> pd.DataFrame:
-    """Rows of the images tables that questions show, by reference: an image's id, or its path in the release."""
+def _check_images_present(qa: Path, rows: Sequence[QuestionRow], store: ImageStore) -> None:
+    for row in rows:
+        for reference in row["image_ids"]:
+            if reference not in store:
+                raise UserError(f"{qa}: question {row['qa_id']} shows {reference}, which is in none of the images tables")
+
+
+def _check_none_forbidden(forbidden_counts: Mapping[str, int], question_count: int) -> None:
+    if forbidden_counts:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(forbidden_counts.items()))
+        raise UserError(
+            f"of the {question_count} questions, some are of sources whose owners forbid to pass them on ({counts}): nothing is"
+            " exported. Leave these sources out of the config; or set export.credentialed: true, for people who may have them"
+        )
+
+
+def _find_image_rows(store: ImageStore, rows: Sequence[QuestionRow]) -> pd.DataFrame:
+    """Rows of the images that questions show, by reference: an image_id or a path of the release."""
     all_images = store.to_frame()
     released = all_images[all_images["release_path"] != ""]
     image_rows = pd.concat([all_images.set_index("image_id"), released.set_index(RELEASE_PREFIX + released["release_path"])])
     image_rows = image_rows[~image_rows.index.duplicated()]  # of two tables, the first counts
-    shown_images = dict.fromkeys(i for row in rows for i in row["image_ids"])
-    return image_rows.loc[[i for i in shown_images if i in image_rows.index]]
+    return image_rows.loc[[i for i in dict.fromkeys(i for row in rows for i in row["image_ids"]) if i in image_rows.index]]
 
 
-def _count_sources(rows: Sequence[QuestionRow], image_rows: pd.DataFrame) -> Counter[str]:
-    """Questions of each source, or that show an image of it."""
-    source = image_rows["source"].to_dict()
-    row_sources = [{row["source"], *(source[i] for i in row["image_ids"] if i in source)} for row in rows]
-    return Counter(s for source_names in row_sources for s in sorted(source_names))
-
-
-def _group_by_set(rows: Sequence[QuestionRow]) -> dict[str, list[QuestionRow]]:
-    """Questions by set: held-in sets first, then held-out ones, further ones last."""
+def _order_sets(names: Collection[str]) -> list[str]:
+    """Held-in sets first, then held-out ones, then any other by name."""
     order = [*SETS["benchmark"], *SETS["train"]]
-    names = sorted({row["set"] for row in rows}, key=lambda s: (order.index(s) if s in order else len(order), s))
-    return {name: [row for row in rows if row["set"] == name] for name in names}
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,26 +117,23 @@ class Questions:
         store, rows = ImageStore(images), table_io.read_table(qa, "qa").to_pylist()
         if not rows:
             raise UserError(f"{qa}: no questions")
-        if with_images and (missing_images := [(row["qa_id"], i) for row in rows for i in row["image_ids"] if i not in store]):
-            raise UserError(
-                f"{qa}: question {missing_images[0][0]} shows {missing_images[0][1]}, which is in none of the images tables"
-            )
-        image_rows = _select_image_rows(store, rows)
-        sources = _count_sources(rows, image_rows)
+        if with_images:
+            _check_images_present(qa, rows, store)
+        image_rows = _find_image_rows(store, rows)
+        source = image_rows["source"].to_dict()
+        row_sources = [{row["source"], *(source[i] for i in row["image_ids"] if i in source)} for row in rows]
+        sources = Counter(s for source_names in row_sources for s in sorted(source_names))
         forbidden = {*credentialed} | combine_policies([qa, *images]).credentialed
         forbidden_counts = Counter({s: count for s, count in sources.items() if s in forbidden})
-        if forbidden_counts and not allowed:
-            counts = ", ".join(f"{name} {count}" for name, count in sorted(forbidden_counts.items()))
-            raise UserError(
-                f"of the {len(rows)} questions, some are of sources whose owners forbid to pass them on ({counts}): nothing is"
-                " exported. Leave these sources out of the config; or set export.credentialed: true, for people who may have them"
-            )
+        if not allowed:
+            _check_none_forbidden(forbidden_counts, len(rows))
         terms = _find_licences(images, synthetic, providers)
         licences = {s: terms.get(s, frozenset({UNSTATED_LICENCE})) for s in sorted(sources)}
+        names = _order_sets({row["set"] for row in rows})
         return cls(
             run=run,
             split=rows[0]["split"],
-            sets=_group_by_set(rows),
+            sets={name: [row for row in rows if row["set"] == name] for name in names},
             with_images=with_images,
             image_store=store,
             image_rows=image_rows,

@@ -28,7 +28,7 @@ def attend_inside_samples(
 ) -> tuple[torch.Tensor, None]:
     """As transformers calls its attention functions: 1 x heads x T x width each, to 1 x T x heads x width.
 
-    `sample_lengths` are those of `medmim.models.collate.pack`; their sum is T.
+    `sample_lengths` are those of `collate.pack_samples`; their sum is T.
     """
     sample_states = zip(*(states.split(list(sample_lengths), 2) for states in (query, key, value)), strict=True)
     return torch.cat(

@@ -38,11 +38,11 @@ def collate_samples(layout: Layout, samples: Sequence[Sample], *, pad_left: bool
 
 
 def pack_samples(layout: Layout, samples: Sequence[Sample]) -> dict[str, Any]:
-    """The samples one after another, T tokens in all after expansion, for a model with `attention.keep_inside_samples`.
+    """The samples one after another, T tokens in all after expansion, for a model with `attention.enable_packed_attention`.
 
     input_ids, labels, position_ids: int64, 1 x T; positions are counted from 0 in each sample.
     sample_lengths: the tokens of each sample, a list.
-    pixel_values: as from `collate`.
+    pixel_values: as from `collate_samples`.
     """
     rows = [layout.expand_images(s.input_ids, s.labels) for s in samples]
     lengths = [len(ids) for ids, _ in rows]

@@ -68,7 +68,7 @@ class QuestionRequest:
         return f"question {self.item.qa_id} ({self.condition})"
 
     def build_body(self, read_png: Callable[[str], bytes]) -> dict[str, Any]:
-        """The request's JSON. `png`: bytes of an image by its name in the question."""
+        """The request's JSON. `read_png`: bytes of an image by its name in the question."""
         text = prompt_text(self.item.question, self.item.options)
         return {
             **self.parameters,
@@ -136,7 +136,8 @@ def check_credentialed(
 ) -> dict[str, dict[str, int]]:
     """How many questions and images of each credentialed source go to the endpoint.
 
-    `of_question`: source by qa_id; `of_image`: sources by the images' names. Raises UserError where there are any and the
+    `source_of_question`: source by qa_id; `sources_of_image`: sources by the images' names. Raises UserError where there are
+    any and the
     endpoint's config does not say that they may be sent there.
     """
     questions: dict[str, set[str]] = {}

@@ -19,7 +19,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor
 
 from medmim.common.errors import UserError
 from medmim.models.families.base import IGNORE_INDEX
-from medmim.models.prompting import Prompt, Prompter
+from medmim.models.families.prompter import Prompt, Prompter
 from medmim.prediction.reply_store import ReplyStore
 from medmim.questions.conditions import PresentedQuestion
 from medmim.questions.prompt import option_lines, prompt_text
@@ -141,7 +141,7 @@ def load_replies(batches: Iterable[Sequence[PromptedQuestion]], store: ReplyStor
 def ask_batch(model: Any, prompter: Prompter, batch: Sequence[PromptedQuestion], *, max_new_tokens: int) -> list[Reply]:
     """Greedy replies of a model to one batch, in its order.
 
-    The model stays on its device; it is one of `weights.load`, which has no generation settings of its own. A prompt that
+    The model stays on its device; it is one of `weights.load_model`, which has no generation settings of its own. A prompt that
     leaves no room for the reply in the model's positions is not asked: its reply says so.
     """
     lines = [[prompter.encode_reply(text) for text in option_lines(q.item.options)] if q.wants_lines else [] for q in batch]

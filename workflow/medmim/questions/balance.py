@@ -44,7 +44,7 @@ def find_cap(counts: Sequence[int], share: float) -> int:
 
 
 def select_fair(golds: Sequence[Hashable], choice_count: int) -> list[bool]:
-    """Which items to keep, the first ones of each gold, so that none of `ways` possible golds is right too often.
+    """Which items to keep, the first ones of each gold, so that none of `choice_count` possible golds is right too often.
 
     Too often: more than 1 / ways, by more than chance alone would make it among so many.
     """

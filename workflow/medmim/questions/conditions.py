@@ -103,4 +103,4 @@ def apply_condition(questions: Iterable[Mapping[str, Any]], condition: Condition
 
 
 QUESTION_COLUMNS = ("qa_id", "set", "task", "question", "options", "image_ids", "patient_ids")
-"""Columns of the qa table that `asked` reads."""
+"""Columns of the qa table that `apply_condition` reads."""

@@ -1,6 +1,6 @@
 """Templates and the one place where facts become questions: wording, options, their order, balance.
 
-A source module states facts (`Fact`): these images, this gold, these plausible alternatives. `ask` turns facts into
+A source module states facts (`Fact`): these images, this gold, these plausible alternatives. `rows_from_facts` turns facts into
 rows of the qa table. Every draw comes from a generator seeded by (seed, content of the fact), so a fact keeps its
 wording, distractors and order as data are added; balancing then changes as few of them as it can.
 """
@@ -39,8 +39,9 @@ class Template:
     `styles` map a class to its option text (a class without one is its own text); one style is used per question.
     An open answer is one of `open_answers`, where {gold} is the gold's option text. Without `open_wordings` there is
     no open form; `open_task` names the open form's task where the release names it apart. `further` wordings follow the
-    first FEW. `form` tells templates of one task apart: each is balanced by itself. `thin`: facts with an answer of their
-    own are the open counterpart of closed ones, and only the open share of them is kept. `enough`: facts beyond which no
+    first FEW. `form` tells templates of one task apart: each is balanced by itself. `is_open_counterpart`: facts with an
+    answer of their
+    own are the open counterpart of closed ones, and only the open share of them is kept. `max_facts`: facts beyond which no
     more are taken of a split, and none is asked twice.
     """
 
@@ -69,7 +70,7 @@ class Template:
 class Fact:
     """Something a question can be asked about: its images in order, the gold class and the classes to choose from.
 
-    `which`: the question asks for images[0] among all; its place, and with it the gold, is set by `ask`.
+    `asks_for_image`: the question asks for images[0] among all; its place, and with it the gold, is set by `rows_from_facts`.
     `states`: what each image shows, in words, for text-only questions; empty where it can't be told per image.
     `answer`: an open answer stated by the source; such a fact has no closed form.
     """

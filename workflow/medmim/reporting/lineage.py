@@ -64,7 +64,7 @@ class RunFolder:
         return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob(pattern))
 
     def read_table(self, name: str, columns: list[str] | None = None, filters: list[Any] | None = None) -> pa.Table:
-        """Columns of a table, only those rows that fit `where`. UserError where it is absent or another table."""
+        """Columns of a table, only those rows that fit `filters`. UserError where it is absent or another table."""
         path = self.folder / name
         try:
             return pq.read_table(path, columns=columns, filters=filters, memory_map=True)
@@ -74,7 +74,7 @@ class RunFolder:
             raise UserError(f"{path}: not the table it should be: {error}") from error
 
     def read_rows(self, name: str, columns: list[str] | None = None, filters: list[Any] | None = None) -> list[Row]:
-        """`table` as rows."""
+        """`read_table` as rows."""
         rows: list[Row] = self.read_table(name, columns, filters).to_pylist()
         return rows
 
@@ -92,7 +92,7 @@ class RunFolder:
 
 
 def _check_known(field: str, value: str, allowed_values: Iterable[str]) -> None:
-    """UserError with the nearest right names where `given` is not one."""
+    """UserError with the nearest right names where `value` is not one."""
     allowed_values = sorted(allowed_values)
     if value not in allowed_values:
         close_matches = difflib.get_close_matches(value, allowed_values, n=3, cutoff=0.5)

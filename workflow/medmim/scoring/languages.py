@@ -1,7 +1,7 @@
 """Answer phrases of other languages in English words, which the grammar of medmim.scoring.reply_parser then reads.
 
 Only the words around an answer are replaced ("die richtige Antwort lautet B", "答案是B", "la respuesta correcta es la B"), none
-that could be an option's text; what is negated stays so. Texts come and go as `extract.normalise` leaves them.
+that could be an option's text; what is negated stays so. Texts come and go as `reply_parser.normalise_text` leaves them.
 """
 
 import re

@@ -237,10 +237,9 @@ def score_predictions(qa: pa.Table, predictions: Iterable[pa.Table], required_co
 
     A question that the model could not be asked (predictions' `failure`) is wrong. Metrics of likelihoods are left out of a
     condition in which no closed question has any. circular_accuracy needs the conditions plain and rotated.
-    wanted: conditions that must be there. Raises TableError where the predictions are of several models, where those of a
-    condition are not one for each thing it asks (`medmim.questions.conditions`), or where some of its questions have
-    likelihoods and
-    others none.
+    required_conditions: those that must be there. Raises TableError where the predictions are of several models, where those
+    of a condition are not one for each thing it asks (`medmim.questions.conditions`), or where some of its questions have
+    likelihoods and others none.
     """
     benchmark = _Benchmark(qa)
     table = pa.concat_tables([*predictions, table_io.table_schema("predictions").empty_table()]).combine_chunks()

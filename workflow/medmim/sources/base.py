@@ -67,7 +67,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Something turned away. `broken` counts towards max_rejected; a duplicate of an accepted image does not.
+    """Something turned away. `is_broken` counts towards max_rejected; a duplicate of an accepted image does not.
 
     `patient` is whose it is, where that is known.
     """
@@ -90,7 +90,7 @@ class SourceContents:
     def add_facts(
         self, picture: Picture, table: str, row: int, facts: Mapping[str, str], other_picture: Picture | None = None
     ) -> None:
-        """Add facts of a picture, value by name, from one row of a table; of a pair of pictures, the other as `pair`."""
+        """Add facts of a picture, value by name, from one row of a table; of a pair of pictures, the other as `other_picture`."""
         other_file = other_picture.file if other_picture else ""
         for name, value in facts.items():
             self.facts.append(

@@ -27,7 +27,9 @@ TABLE_WIDTH = 150
 
 @dataclass
 class Requirement:
-    """What a source or model needs. `fetch` and `disk` in bytes, None where nobody knows; `how` says how they are known."""
+    """What a source or model needs. `download_bytes` and `disk_bytes` in bytes, None where nobody knows; `basis` says how
+    they are known.
+    """
 
     name: str
     licence: str = ""

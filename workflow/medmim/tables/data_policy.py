@@ -36,7 +36,7 @@ class DataPolicy:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Iterable[str]]) -> "DataPolicy":
-        """From a record as `record` gives it; of an empty one, none."""
+        """From a record as `to_record` gives it; of an empty one, none."""
         return cls(*(frozenset(record.get(key, ())) for key in (LICENCE_KEY, CREDENTIALED_KEY)))
 
     @classmethod

@@ -1,6 +1,7 @@
 """Images as the pipeline keeps them: 8-bit grey or RGB pixels, losslessly as PNG, named by their content.
 
-`encode` and `decode` go between pixels and PNG, `downscale` bounds the longest side, `write` and `ImageStore` are the
+`encode_png` and `decode_png` go between pixels and PNG, `downscale_pixels` bounds the longest side, `write_images` and
+`ImageStore` are the
 two ends of the images table.
 """
 
@@ -59,7 +60,7 @@ def encode_png(pixels: np.ndarray) -> tuple[str, bytes]:
 
 
 def decode_png(png: bytes) -> Image.Image:
-    """The image of `encode`'s PNG, mode L or RGB, loaded."""
+    """The image of `encode_png`'s PNG, mode L or RGB, loaded."""
     image: Image.Image = Image.open(io.BytesIO(png), formats=["PNG"])
     image.load()
     return image

@@ -115,5 +115,5 @@ def read_table(path: Path | str, name: str, columns: list[str] | None = None) ->
 
 
 def read_frame(path: Path | str, name: str, columns: list[str] | None = None) -> "pd.DataFrame":
-    """`read` as a pandas frame."""
+    """`read_table` as a pandas frame."""
     return read_table(path, name, columns).to_pandas()

@@ -11,13 +11,12 @@ import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import nn
 from torch.utils.data import Dataset, get_worker_info
 from transformers import LlavaForConditionalGeneration, Trainer, TrainingArguments
@@ -26,9 +25,9 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback, Trai
 from medmim.common import files
 from medmim.common.errors import RunInterruptedError, UserError
 from medmim.config.training import Tuning
-from medmim.models.attention import enable_packed_attention
 from medmim.models.collate import Sample, collate_samples, pack_samples, restrict_loss_to_labels
 from medmim.models.families.base import Layout
+from medmim.training.adapters import PROJECTOR, make_trainable, unwrap_llava
 from medmim.training.data import order, packing
 from medmim.training.runtime import checkpoints
 from medmim.training.runtime.preemption import StopRequest
@@ -37,9 +36,6 @@ from medmim.training.runtime.progress import ProgressReporter, build_loss_row, c
 from medmim.training.runtime.throughput import TensorBoardLog, ThroughputMeter, format_measurements
 
 log = logging.getLogger("medmim")
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-"""LoRA's modules. A list of names would also match the vision tower's attention."""
-PROJECTOR = "multi_modal_projector"
 BETA1 = 0.9
 
 
@@ -127,65 +123,6 @@ def build_trainer_arguments(tuning: Tuning, seed: int, steps: int, folder: Path)
 
 DECAY_SHARE = 0.3
 """Share of the steps in which the schedule warmup_stable_decay falls to zero."""
-
-
-def make_trainable(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.Module:
-    """The base with just those weights to be trained that are to be; `name` of the base is written into an adapter.
-
-    Raises AssertionError where anything else would be trained.
-    """
-    # peft and checkpointing want gradients of the embeddings, for the older way of checkpointing, and take the vision tower's for
-    # such too: the whole tower would keep its activations and be gone back through for weights that are frozen.
-    base.enable_input_require_grads = lambda: None
-    model: Any = _freeze_vision_tower(base) if tuning.method == "full" else _add_lora(base, tuning, name)
-    if not tuning.zero_stage:  # DeepSpeed keeps copies of its own in float32
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()  # updates of 1e-5 vanish in bfloat16
-    check_trained_weights(model, tuning.method)
-    if tuning.packing:
-        enable_packed_attention(base)
-    return model
-
-
-def _freeze_vision_tower(base: LlavaForConditionalGeneration) -> nn.Module:
-    base.model.vision_tower.requires_grad_(False)
-    return base
-
-
-def _add_lora(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.Module:
-    config = LoraConfig(
-        r=tuning.lora_rank,
-        lora_alpha=tuning.lora_alpha,
-        lora_dropout=tuning.lora_dropout,
-        target_modules=LORA_TARGETS,
-        modules_to_save=[PROJECTOR],
-        task_type="CAUSAL_LM",
-    )
-    model = get_peft_model(base, config, autocast_adapter_dtype=not tuning.zero_stage)
-    model.peft_config["default"].base_model_name_or_path = name  # peft took the path it was loaded from: no path in an artifact
-    # Embeddings are not trained; left to itself peft would ask the hub whether the base's vocabulary was another.
-    model.save_pretrained = partial(model.save_pretrained, save_embedding_layers=False)
-    return model
-
-
-def check_trained_weights(model: nn.Module, method: str) -> None:
-    """AssertionError unless the projector is trained with all its weights and, of the rest, just LoRA in the language model, or
-    all but the vision tower.
-    """
-    parameters = dict(model.named_parameters())
-    trained = {name for name, p in parameters.items() if p.requires_grad}
-    tower = {name for name in parameters if "vision_tower" in name}
-    assert tower and not trained & tower, "the vision tower would be trained"
-    if method == "full":
-        assert trained == parameters.keys() - tower, (
-            f"frozen beside the vision tower: {sorted(parameters.keys() - tower - trained)}"
-        )
-        return
-    lora = {name for name in trained if "lora_" in name}
-    projector = {name for name in parameters if PROJECTOR in name and "modules_to_save" in name}
-    assert lora and all("language_model" in name for name in lora), "LoRA stands outside the language model"
-    assert projector and projector == trained - lora, f"besides LoRA the projector is trained, not {sorted(trained - lora)}"
 
 
 class _HistoryCallback(TrainerCallback):
@@ -293,12 +230,6 @@ class _MeteredTrainer(Trainer):
             hook.remove()
 
 
-def unwrap_llava(model: nn.Module) -> LlavaForConditionalGeneration:
-    """The model itself where there is an adapter around it."""
-    llava: LlavaForConditionalGeneration = model.get_base_model() if isinstance(model, PeftModel) else model
-    return llava
-
-
 class _BatchDataset(Dataset[list[Sample]]):
     """The batches of a plan."""
 
@@ -353,11 +284,11 @@ def tune_model(
     is_superseded: Callable[[], bool],
     board: TensorBoardLog,
 ) -> TuningResult:
-    """Train. `load` gives the base called `name`; `dataset[i]` is a Sample, `lengths` their tokens after expansion.
+    """Train. `load_base` gives the base called `name`; `dataset[i]` is a Sample, `lengths` their tokens after expansion.
 
     Checkpoints go to a folder of this run below `folder`, which must hold those of this very work only: the newest whole one
     there is gone on from. Raises Interrupted where `stop` was asked for, UserError where there is nothing to learn from, the
-    training diverges, or `superseded` says that another run of this work took over.
+    training diverges, or `is_superseded` says that another run of this work took over.
     """
     if not len(dataset):
         raise UserError("no training sample: see the shards' list of rejected questions")

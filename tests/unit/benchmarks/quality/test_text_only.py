@@ -64,7 +64,7 @@ def test_texts_alone_tell_no_more_than_a_constant_answer(made: dict[str, dict[st
 def worded(entry: Entry, index: int) -> Entry:
     """Begun in a way that tells the gold's place, in two of three questions."""
     assert entry.gold is not None
-    return replace(entry, asked=f"{('Now', 'Well', 'So')[entry.gold % 3]}: {entry.question_text}") if index % 3 else entry
+    return replace(entry, question_text=f"{('Now', 'Well', 'So')[entry.gold % 3]}: {entry.question_text}") if index % 3 else entry
 
 
 def longer(entry: Entry, index: int) -> Entry:
@@ -108,9 +108,9 @@ def test_constant_answers(made: dict[str, dict[str, list[Entry]]]) -> None:
 
 def test_statistics_of_sets(made: dict[str, dict[str, list[Entry]]], tmp_path: Path) -> None:
     pair = select_usable(made["benchmark"]["comparison"])[:2]
-    first = replace(pair[0], asked="One two one?", options=("a", "b b"), gold=1, answer="b b", images=("i", "j"))
-    second = replace(pair[1], asked="One two one?", options=("a", "b", "c"), gold=0, answer="a", images=("i", "j", "k"))
-    third = replace(first, asked="Say it.", closed=False, options=(), gold=None, letter="", answer="It is so.")
+    first = replace(pair[0], question_text="One two one?", options=("a", "b b"), gold=1, answer="b b", images=("i", "j"))
+    second = replace(pair[1], question_text="One two one?", options=("a", "b", "c"), gold=0, answer="a", images=("i", "j", "k"))
+    third = replace(first, question_text="Say it.", closed=False, options=(), gold=None, letter="", answer="It is so.")
     rows = compute_statistics(
         "ours", "benchmark", {"comparison": [first, second, third]}, {"comparison": TextOnlyScores(2, 0.5, None, 0.0)}
     )

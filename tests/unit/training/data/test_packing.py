@@ -18,9 +18,10 @@ from medmim.models import weights
 from medmim.models.collate import collate_samples, pack_samples, restrict_loss_to_labels
 from medmim.models.families.base import Layout, Sample
 from medmim.tables.images import ImageStore
+from medmim.training.adapters import make_trainable
 from medmim.training.data.build_shards import build_samples
 from medmim.training.data.packing import find_fullest_subset, pack_batches, pack_epoch
-from medmim.training.finetune import _BatchCollator, _BatchDataset, make_trainable, plan_batches
+from medmim.training.finetune import _BatchCollator, _BatchDataset, plan_batches
 from small_models import write_model, write_tables
 
 FAMILIES = ["llava-med", "mantis"]

@@ -19,7 +19,7 @@ from medmim.config.run_config import load_config
 from medmim.config.training import Tuning
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
-from medmim.training.finetune import make_trainable
+from medmim.training.adapters import make_trainable
 from medmim.training.planning import architecture, memory, meta_model
 from medmim.training.planning.architecture import REFERENCE_CONFIGS, Architecture, UnknownArchitectureError
 from medmim.training.planning.gpu_types import find_gpu_type

@@ -2,7 +2,7 @@
 
 Each adapter (medmim.benchmarks.external.medframeqa, ...) has one function, `cases(root)`: it reads a folder in its authors'
 layout and yields
-what each question states, its images yet unread, or why it can't be used. `Import` reads the images and gives the rows.
+what each question states, its images yet unread, or why it can't be used. `HeldoutImporter` reads the images and gives the rows.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ def make_slug(text: str) -> str:
 
 @dataclass
 class HeldoutImporter:
-    """Turns cases into rows: first iterate `images`, then take `rows` and `rejections`.
+    """Turns cases into rows: first iterate `iter_image_rows`, then take `rows` and `rejection_rows`.
 
     The same pixels in two questions are one image, of the patient of the first; the second question then has both patients, as
     what is said of one is not independent of the other. A question with a broken image is turned away whole.

@@ -30,8 +30,8 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One question as the audit sees it, released or ours. `letters` are those of its options as written; `asked` is its text
-    without placeholders and options."""
+    """One question as the audit sees it, released or ours. `letters` are those of its options as written; `question_text`
+    is its text without placeholders and options."""
 
     file: str
     place: str

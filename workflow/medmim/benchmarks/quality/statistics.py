@@ -53,7 +53,7 @@ def _set_statistics(entries: Sequence[Entry], text_scores: TextOnlyScores | None
 def compute_statistics(
     origin: str, split: str, sets: Mapping[str, Sequence[Entry]], text_scores: Mapping[str, TextOnlyScores] | None = None
 ) -> list[Row]:
-    """Rows of the statistics table of one origin's sets; `told`: what their texts tell, by the same names."""
+    """Rows of the statistics table of one origin's sets; `text_scores`: what their texts tell, by the same names."""
     return [
         {
             "origin": origin,

@@ -191,7 +191,7 @@ def parse_records(data: bytes, name: str) -> list[Record]:
 
 
 def read_records(path: Path, name: str | None = None) -> list[Record]:
-    """Records of a release file; see `parse`. Messages and records call it `name`, by default the file's own."""
+    """Records of a release file; see `parse_records`. Messages and records call it `name`, by default the file's own."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -1,8 +1,8 @@
 """What a model family is: how a question becomes token ids and an image becomes pixels. No torch here.
 
 A prompt text is `medmim.questions.prompt.prompt_text`: one `<image>` per image in front, the question, the options. A family
-writes it in its own words (`Family.prompt`) and one tokenizer call makes ids of it, one image token per image.
-`Layout.expand` repeats each image token as often as the model's vision tower gives features.
+writes it in its own words (`Family.format_prompt`) and one tokenizer call makes ids of it, one image token per image.
+`Layout.expand_images` repeats each image token as often as the model's vision tower gives features.
 """
 
 import re
@@ -163,11 +163,11 @@ class Layout:
         )
 
     def encode_sample(self, text: str, answer: str | None = None, system: str = "") -> tuple[list[int], list[int]]:
-        """`Family.encode` with this tokenizer."""
+        """`Family.encode_sample` with this tokenizer."""
         return self.family.encode_sample(self.tokenizer, text, answer, system)
 
     def preprocess_image(self, image: Image.Image) -> np.ndarray:
-        """`Family.pixels` at this model's size: uint8, image_size x image_size x 3."""
+        """`Family.preprocess_image` at this model's size: uint8, image_size x image_size x 3."""
         return self.family.preprocess_image(image, self.image_size)
 
     def count_tokens(self, ids: Sequence[int]) -> int:

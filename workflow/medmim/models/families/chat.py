@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoProcessor, GenerationConfig
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
-from medmim.models.prompting import Prompt, Prompter
+from medmim.models.families.prompter import Prompt, Prompter
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
 ASSUMED_IMAGE_TOKENS = 512

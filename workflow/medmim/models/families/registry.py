@@ -9,10 +9,10 @@
     chat        any other model, by its own processor, to predict only
 
 A family is named as in the config ("llava-med"); its module is imported by name, so that a change to one family's layout
-is no change to the other's code digest: a rule plans with `module(family)`, a program's Job gets `MODULE`.
+is no change to the other's code digest: a rule plans with `family_module(family)`, a program's Job gets `FAMILY_MODULE`.
 
 Another model of a family is an entry under `models` in the config: family, and hub or path. Another family to be trained is a
-module of its name here with a `FAMILY`, a `layout.Family`: its name into FAMILIES and into `config.Model.family`, and a tokenizer
+module of its name here with a `FAMILY`, a `base.Family`: its name into FAMILIES and into `config.Model.family`, and a tokenizer
 for it into `tiny` where the demo shall have it. A model that transformers can load with a processor and chat template needs
 no module: it is of family chat.
 """
@@ -38,7 +38,7 @@ def family_module(family: str) -> str:
 
 
 def get_family(name: str) -> "Family":
-    """The `layout.Family` of that name. Raises ValueError for an unknown one, and for chat, which has no layout of its own."""
+    """The `base.Family` of that name. Raises ValueError for an unknown one, and for chat, which has no layout of its own."""
     if name == "chat":
         raise ValueError("family chat lays out its prompts by the model's own processor: it can predict, not be trained here")
     instance: Family = import_module(family_module(name)).FAMILY

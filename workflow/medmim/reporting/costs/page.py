@@ -46,7 +46,7 @@ def format_percent(value: float | None) -> str:
 
 
 def render_costs(table: Sequence[CostRow], advice: Sequence[str], cache_savings: tuple[int, float]) -> str:
-    """The page. `cached`: jobs whose outputs came from the cache, and seconds saved by that."""
+    """The page. `cache_savings`: jobs whose outputs came from the cache, and seconds saved by that."""
     env = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     env.filters |= {"duration": format_duration, "hours": format_hours, "memory": format_memory, "share": format_percent}
     return env.from_string(TEMPLATE.read_text(encoding="utf-8")).render(

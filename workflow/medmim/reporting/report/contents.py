@@ -139,7 +139,7 @@ def choose_questions(
 
     First one that the most tuned models gained over their bases, then one that the most tuned models miss, then an open
     one, then others, each from a task not seen yet where there is one. Among equals the lowest qa_id, a hash, decides.
-    `right` maps a model to its plain accuracy by qa_id.
+    `accuracies` maps a model to its plain accuracy by qa_id.
     """
     rows = benchmark.sort_values("qa_id").drop_duplicates("qa_id").set_index("qa_id")
     gained, missed = pd.Series(0, rows.index), pd.Series(0, rows.index)

@@ -31,7 +31,7 @@ def _sample_bezier(a: Point, b: Point, c: Point) -> list[Point]:
 
 
 def _draw_vessels(rng: np.random.Generator, disc: Point, nasal_sign: float, thickness: float) -> Array:
-    """Arcades from the disc around the macula and branches away from it; `out` is the sign of the nasal side."""
+    """Arcades from the disc around the macula and branches away from it; `nasal_sign` is the sign of the nasal side."""
     paths = []
     for up in (-1, 1):
         reach = rng.uniform(0.55, 0.75)

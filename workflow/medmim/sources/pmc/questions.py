@@ -109,7 +109,7 @@ def _iter_composed_facts(patients: list[Patient], most: int) -> Iterator[Fact]:
 
 
 def _iter_new_first(all_turns: list[Turn], shown_keys: set[str]) -> Iterator[Turn]:
-    """Every turn once, those last that were `shown` in the meantime: where there are many, few are shown twice."""
+    """Every turn once, those last that were `shown_keys` in the meantime: where there are many, few are shown twice."""
     repeats = []
     for turn in sorted(all_turns, key=lambda t: hash_position(t.key)):
         if turn.key in shown_keys:

@@ -50,7 +50,7 @@ def read_axial_slice(data: bytes, height: float) -> np.ndarray:
     """uint8 pixels of the axial slice nearest to `height` (mm, scanner coordinates), anterior up, patient's right on the left.
 
     Windowed to percentiles 0.5-99.5 of the volume's values above its background; pixels are made square.
-    Raises ValueError where the volume does not reach that height, and as `volume`.
+    Raises ValueError where the volume does not reach that height, and as `read_volume`.
     """
     values, affine = read_volume(data)
     slice_heights = compute_slice_heights(values.shape, affine)
@@ -74,7 +74,7 @@ def find_enhancing_slice(data: bytes) -> tuple[int, float]:
     Deep is what is further from the head's outline in its slice than a sixth of the head's width, beneath scalp and
     skull; bright is the brightest 2 % of it. In a contrast-enhanced T1 volume an enhancing tumour is most of that, and
     the median lies in its middle, solid or ring-shaped.
-    Raises ValueError as `volume`, and where the head is nowhere that deep.
+    Raises ValueError as `read_volume`, and where the head is nowhere that deep.
     """
     values, affine = read_volume(data)
     low, high = compute_robust_range(values)

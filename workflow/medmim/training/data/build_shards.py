@@ -71,7 +71,7 @@ def _render_images(layout: Layout, store: ImageStore, images: Sequence[str]) -> 
 
 
 def _init_worker(layout: Layout, store: ImageStore) -> None:
-    """In each process: what `_render` works with."""
+    """In each process: what `_render_group` works with."""
     global _worker_state
     _worker_state = layout, store
 

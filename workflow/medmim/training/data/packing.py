@@ -45,7 +45,7 @@ def pack_epoch(lengths: np.ndarray, seed: int, epoch: int, budget: int) -> list[
 
 
 def find_fullest_subset(lengths: Sequence[int], capacity: int) -> list[int]:
-    """Places, falling, of a subset whose sum is the largest that is not more than `room`."""
+    """Places, falling, of a subset whose sum is the largest that is not more than `capacity`."""
     mask = (1 << (capacity + 1)) - 1
     sums = [1]  # bit n of sums[k]: some of the first k lengths add up to n
     for length in lengths:

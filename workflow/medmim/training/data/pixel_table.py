@@ -61,7 +61,7 @@ def _split_row_groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mappin
 class PixelTable:
     """Images of a pixels table by row or image_id, uint8, height x width x 3, read-only views of the file.
 
-    Raises TableError where the file is not laid out as `write` does it.
+    Raises TableError where the file is not laid out as `write_pixels` does it.
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -465,7 +465,7 @@ def format_plan(plan: TrainingPlan, name: str, source: str, gpu: GpuType, utilis
 
 
 def format_gpu_hours(models: Mapping[str, Any], folder: Path, questions: Mapping[str, int], gpu: GpuType) -> list[str]:
-    """GPU hours of each of a run's trainings that has GPUs, and their sum, in lines; arguments as of `of_run`."""
+    """GPU hours of each of a run's trainings that has GPUs, and their sum, in lines; arguments as of `plan_run_training`."""
     lines, total, unknown_models = [], 0.0, []
     for name in (n for n, model in models.items() if model["base"] and model["tuning"]["gpus"]):
         try:

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from medmim.config.training import Tuning
-from medmim.training.finetune import make_trainable
+from medmim.training.adapters import make_trainable
 
 
 def build_empty_model(config: Mapping[str, Any]) -> LlavaForConditionalGeneration:

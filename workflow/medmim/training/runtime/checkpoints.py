@@ -58,7 +58,7 @@ def find_newest(folder: Path) -> Path | None:
 
 
 def prune_checkpoints(folder: Path, own_checkpoint: Path, steps: int) -> None:
-    """Delete what other runs left, up to the steps of `own`, this run's whole checkpoint."""
+    """Delete what other runs left, up to the steps of `own_checkpoint`, this run's whole checkpoint."""
     for other_steps, path in _list_checkpoints(folder):
         if other_steps <= steps and path.parent != own_checkpoint.parent:
             shutil.rmtree(path, ignore_errors=True)
@@ -76,7 +76,7 @@ def _any_process(condition: bool, args: TrainingArguments) -> bool:
 class CheckpointCallback(TrainerCallback):
     """Ends a training between two steps where any of its processes was told to, and marks each checkpoint once it is whole.
 
-    `superseded` tells whether another run of the same work took over: then nothing more is written.
+    `is_superseded` tells whether another run of the same work took over: then nothing more is written.
     """
 
     def __init__(self, stop: StopRequest, is_superseded: Callable[[], bool]) -> None:

@@ -61,7 +61,7 @@ def _run_scontrol(*arguments: str) -> str:
 
 
 def requeue_job(made_progress: bool) -> None:
-    """Ask SLURM to queue this job again; nothing outside SLURM. `moved`: a step was done in this run.
+    """Ask SLURM to queue this job again; nothing outside SLURM. `made_progress`: a step was done in this run.
 
     A job that ends by itself while its node is taken back is not queued again by SLURM. One that SLURM is ending already is
     left alone: it was cancelled, or its time is over, or it is queued again. So is one that did nothing in its time: it would

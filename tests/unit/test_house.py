@@ -1,0 +1,41 @@
+"""What the layers contract of `make lint` can't say: what packages hold, what plug-ins import, how things are named."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).parents[2] / "workflow/medmim"
+MODULES = sorted(LIBRARY.rglob("*.py"))
+SOURCES = sorted(path.parent for path in LIBRARY.glob("sources/*/adapter.py"))
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def test_an_init_is_a_docstring() -> None:
+    for path in MODULES:
+        if path.name == "__init__.py":
+            body = parse(path).body
+            assert len(body) == 1 and ast.get_docstring(parse(path)), f"{path} holds code"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_a_source_imports_no_other(source: Path) -> None:
+    others = {f"medmim.sources.{other.name}" for other in SOURCES if other != source}
+    for path in source.glob("*.py"):
+        imported = {node.module or "" for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom)}
+        assert not {name for name in imported if any(f"{name}.".startswith(f"{other}.") for other in others)}, path
+
+
+def test_a_function_is_a_verb_and_a_noun() -> None:
+    """One word does where a class supplies the noun, and only there; of all functions that is a small part."""
+    names = [
+        node.name.strip("_")
+        for path in MODULES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__")
+    ]
+    one_word = [name for name in names if "_" not in name]
+    assert len(one_word) < 0.1 * len(names), sorted(one_word)
