@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import yaml
 
-from medmim.common.errors import UserError
 from medmim.config import source_plugins
 from medmim.config.download import Download
 from medmim.config.run_config import ConfigError, QuestionCounts, parse_config
@@ -72,18 +71,18 @@ def test_sources_stand_in_their_order_and_then_by_name(tmp_path: Path) -> None:
 def test_wrong_facts_are_refused_with_their_place(tmp_path: Path, facts: dict[str, Any], message: str) -> None:
     write_source(tmp_path, "owner", order=1, held_out={"rad": HELD_OUT}, servers={"osf": SERVER})
     write_source(tmp_path, "toy", **facts)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(ConfigError) as error:
         read_sources(tmp_path)
     assert message in str(error.value) and "toy" in str(error.value)
 
 
 def test_a_folder_that_is_no_package_and_a_file_that_is_no_yaml_are_refused(tmp_path: Path) -> None:
     write_source(tmp_path / "a", "my-source")
-    with pytest.raises(UserError, match="name it with letters"):
+    with pytest.raises(ConfigError, match="name it with letters"):
         read_sources(tmp_path / "a")
     write_source(tmp_path / "b", "toy")
     (tmp_path / "b/toy/source.yaml").write_text("title: [")
-    with pytest.raises(UserError, match=r"source\.yaml is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"source\.yaml is not valid YAML"):
         read_sources(tmp_path / "b")
 
 

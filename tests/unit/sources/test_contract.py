@@ -1,5 +1,6 @@
 """A source's modules offer what the stages call; what one lacks is named, and adding a source computes nothing anew."""
 
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,3 +83,10 @@ def test_neither_a_further_source_nor_a_fact_of_one_changes_the_code_of_others(t
         "build_images.py",
         "fetch_source.py",
     }
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_source_imports_no_other_source(source: str) -> None:
+    for path in (WORKFLOW / "medmim/sources" / source).glob("*.py"):
+        named = set(re.findall(r"medmim\.sources\.(\w+)|medmim\.sources import (\w+)", path.read_text()))
+        assert not {name for names in named for name in names} & SOURCES.keys() - {source}, path

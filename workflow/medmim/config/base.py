@@ -8,6 +8,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
 
+class ConfigError(ValueError):
+    """A configuration, or a description of a source, that can't be used; the message says where and what to do."""
+
+
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused, each field documented."""
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, WithJsonSchema, create_model, model_validator
 
-from medmim.common.errors import UserError
 from medmim.config import source_plugins
-from medmim.config.base import Fraction, Positive, Section
+from medmim.config.base import ConfigError, Fraction, Positive, Section
 from medmim.config.conditions import CONDITIONS, Condition
 from medmim.config.download import Download
 from medmim.config.endpoint import Endpoint
@@ -24,10 +23,7 @@ CREDENTIALED_SOURCES = [name for name, source in SOURCES.items() if source.crede
 
 
 def _check_source_name(name: str) -> str:
-    try:
-        source_plugins.find_source(name)
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    source_plugins.find_source(name)
     return name
 
 
@@ -116,7 +112,9 @@ class HeldInCounts(Section):
 def _held_out_fields() -> dict[str, Any]:
     """Fields for the held-out sets of all sources."""
     if taken := [name for name in HELD_OUT_SETS if name in HeldInCounts.model_fields]:
-        raise UserError(f"held-out set {taken[0]} of source {source_plugins.list_suppliers(taken[0])[0]}: it is a set trained on")
+        raise ConfigError(
+            f"held-out set {taken[0]} of source {source_plugins.list_suppliers(taken[0])[0]}: it is a set trained on"
+        )
     return {name: (int, Field(0, description=held_out.meaning)) for name, held_out in HELD_OUT_SETS.items()}
 
 
@@ -378,10 +376,6 @@ class Config(Section):
             if source.credentialed
             or (source.credentialed is None and source.origin != "phantom" and name in CREDENTIALED_SOURCES)
         ]
-
-
-class ConfigError(ValueError):
-    """A configuration that can't be used; the message says where and what to do."""
 
 
 def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:

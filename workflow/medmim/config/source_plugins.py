@@ -13,8 +13,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from medmim.common.errors import UserError
-from medmim.config.base import Positive, Section
+from medmim.config.base import ConfigError, Positive, Section
 
 SOURCES_FOLDER = Path(__file__).parents[1] / "sources"
 DESCRIPTOR_NAME = "source.yaml"
@@ -149,12 +148,12 @@ class Source(Terms):
 
 
 def read_sources(folder: Path) -> dict[str, Source]:
-    """Read every source.yaml one folder below `folder`; sources by name, in their order. Raises UserError."""
+    """Read every source.yaml one folder below `folder`; sources by name, in their order. Raises ConfigError."""
     sources = {}
     for path in sorted(folder.glob(f"*/{DESCRIPTOR_NAME}")):
         name = path.parent.name
         if not name.isidentifier():
-            raise UserError(f"{path.parent}: a source's folder is a Python package: name it with letters, digits and _")
+            raise ConfigError(f"{path.parent}: a source's folder is a Python package: name it with letters, digits and _")
         try:
             sources[name] = Source.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
         except ValidationError as error:
@@ -162,30 +161,30 @@ def read_sources(folder: Path) -> dict[str, Source]:
                 ".".join(map(str, e["loc"])) + f": {'unknown key' if e['type'] == 'extra_forbidden' else e['msg']}"
                 for e in error.errors()
             ]
-            raise UserError(f"{path} is not a valid description of a source:\n  " + "\n  ".join(problems)) from None
+            raise ConfigError(f"{path} is not a valid description of a source:\n  " + "\n  ".join(problems)) from None
         except yaml.YAMLError as error:
-            raise UserError(f"{path} is not valid YAML: {error}") from None
+            raise ConfigError(f"{path} is not valid YAML: {error}") from None
     sources = {name: sources[name] for name in sorted(sources, key=lambda n: (sources[n].order, n))}
     _check_owners(sources)
     return sources
 
 
 def _check_owners(sources: Mapping[str, Source]) -> None:
-    """Raise UserError where two sources claim one server's name or one held-out set."""
+    """Raise ConfigError where two sources claim one server's name or one held-out set."""
     server_owners: dict[str, str] = {}
     set_owners: dict[str, str] = {}
     for name, source in sources.items():
         for kind, owners, claimed in (("server", server_owners, source.servers), ("held-out set", set_owners, source.held_out)):
             for item in claimed:
                 if owners.setdefault(item, name) != name:
-                    raise UserError(
+                    raise ConfigError(
                         f"source {name}: the {kind} {item} belongs to source {owners[item]}: give it another name in "
                         f"{SOURCES_FOLDER / name / DESCRIPTOR_NAME}"
                     )
     for name, source in sources.items():
         for set_ in (s for names in source.sets.model_dump().values() for s in names):
             if set_ in set_owners:
-                raise UserError(
+                raise ConfigError(
                     f"source {name}: sets names {set_}, the held-out set of source {set_owners[set_]}, which it alone fills: "
                     f"leave it out of {SOURCES_FOLDER / name / DESCRIPTOR_NAME}, or declare a set of its own under held_out"
                 )
@@ -198,11 +197,11 @@ HELD_OUT_SETS = {name: held_out for source in SOURCES.values() for name, held_ou
 
 
 def find_source(name: str) -> Source:
-    """The source of this name. Raises UserError with the nearest name where there is none."""
+    """The source of this name. Raises ConfigError with the nearest name where there is none."""
     if name not in SOURCES:
         close_matches = difflib.get_close_matches(name, SOURCES, 1)
         hint = f"did you mean {close_matches[0]!r}?" if close_matches else f"there are {', '.join(SOURCES)}"
-        raise UserError(f"no source {name!r}; {hint}")
+        raise ConfigError(f"no source {name!r}; {hint}")
     return SOURCES[name]
 
 
