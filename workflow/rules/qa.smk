@@ -92,7 +92,7 @@ if RUN.qa.origin == "generated":
             params:
                 cfg=cfg(writer=RUN.qa.writer, seed=RUN.seed, parts=len(SOURCES), credentialed=RUN.credentialed_sources),
                 code=code_sha256("write_qa.py"),
-                replies=lambda w: f"{RUN.results}/.replies/write_qa/{w.source}.sqlite",  # of all runs, as they were paid for
+                replies=lambda w: f"{RUN.results}/.replies/write_qa/{w.source}",  # of all runs, as they were paid for
             shell:
                 program("write_qa.py") + "--source {wildcards.source} --qa {input.qa} --findings {input.findings}"
                 " --replies {params.replies:q} --written {output.written} --writing {output.writing}"

@@ -22,8 +22,8 @@ from forked import Program
 from medmim.common.errors import UserError
 from medmim.config.endpoint import Endpoint
 from medmim.endpoints import client as service
+from medmim.endpoints.reply_store import ReplyStore
 from medmim.prediction import endpoint_replies
-from medmim.prediction.reply_store import ReplyStore
 from medmim.provenance.code_digest import WORKFLOW, code_digest
 from medmim.questions.row import question_row
 from medmim.tables import images, table_io
@@ -435,7 +435,7 @@ def test_the_program_leaves_predictions_their_provenance_and_no_key(world: World
     assert record["endpoint"]["sent"] == 24 and record["endpoint"]["tokens"]["total_tokens"] == 144
     assert record["endpoint"]["credentialed"] == {}
     modules = record["code"]["modules"]
-    assert {"medmim.endpoints.client", "medmim.prediction.endpoint_replies", "medmim.prediction.reply_store"} <= modules.keys()
+    assert {"medmim.endpoints.client", "medmim.prediction.endpoint_replies", "medmim.endpoints.reply_store"} <= modules.keys()
     assert {"openai", "aiolimiter", "tenacity"} <= record["code"]["packages"].keys()
     assert not {"torch", "transformers"} & record["code"]["packages"].keys()
 

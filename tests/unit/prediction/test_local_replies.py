@@ -19,13 +19,13 @@ from medmim.common import gpus
 from medmim.common.errors import UserError
 from medmim.common.files import INDEX_NAME, hash_file, index_files
 from medmim.config.conditions import CONDITIONS
+from medmim.endpoints.reply_store import ReplyStore
 from medmim.models.collate import Sample, collate_samples
 from medmim.models.families.base import Layout
 from medmim.models.families.registry import FAMILIES
 from medmim.models.prompting import load_prompter
 from medmim.models.weights import load_model
 from medmim.prediction.local_replies import ask_batch, batch_key, make_batches, prepare_questions
-from medmim.prediction.reply_store import ReplyStore
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.questions.conditions import apply_condition as all_asked
 from medmim.questions.prompt import option_lines, prompt_text
