@@ -5,29 +5,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, WithJsonSchema, create_model, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from medmim.config import source_plugins
-from medmim.config.base import ConfigError, Fraction, Positive, Section
+from medmim.config.base import ConfigError, Fraction, Positive, Section, make_name_check, make_name_schema
 from medmim.config.conditions import CONDITIONS, Condition
 from medmim.config.download import Download
 from medmim.config.endpoint import Endpoint
+from medmim.config.part_names import EXTERNAL_SETS, MODEL_FAMILIES, find_nearest
+from medmim.config.question_sets import QUESTION_SETS
 from medmim.config.question_writer import Writer
 from medmim.config.source_plugins import HELD_OUT_SETS, SOURCES
 from medmim.config.training import TinyBase, Tuning
 
-HeldOutName = Literal["medframeqa", "medxpertqa"]
+HeldOutName = Annotated[str, make_name_check("held-out set", EXTERNAL_SETS), make_name_schema(EXTERNAL_SETS)]
+"""Name of a module of medmim/benchmarks/external."""
+FAMILY_NAMES = (*MODEL_FAMILIES, "chat", "endpoint")
+FamilyName = Annotated[str, make_name_check("model family", FAMILY_NAMES), make_name_schema(FAMILY_NAMES)]
+"""Name of a module of medmim/models/families, or of those that need none."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 CREDENTIALED_SOURCES = [name for name, source in SOURCES.items() if source.credentialed]
 """Sources that their owners give under an agreement not to pass them on."""
-
-
-def _check_source_name(name: str) -> str:
-    source_plugins.find_source(name)
-    return name
-
-
-SourceName = Annotated[str, AfterValidator(_check_source_name), WithJsonSchema({"enum": list(SOURCES), "type": "string"})]
+SourceName = Annotated[str, make_name_check("source", list(SOURCES)), make_name_schema(list(SOURCES))]
 """Name of a folder of medmim/sources."""
 
 
@@ -90,38 +89,31 @@ class ReleaseConfig(Section):
         return self
 
 
-class HeldInCounts(Section):
-    """At most how many questions of a kind; what the findings do not yield is reported, not padded."""
-
-    temporal: int = 0
-    """Temporal understanding."""
-    reasoning: int = 0
-    """Reasoning."""
-    comparison: int = 0
-    """Comparison."""
-    coreference: int = 0
-    """Co-reference."""
-    composed: int = 0
-    """Composed of single-image questions; training only."""
-
+class _SomeCounts(Section):
     def select_wanted(self) -> dict[str, int]:
-        """The counts above 0: a set that nobody asks for, as that of a source which is added later, changes nothing."""
+        """Return the counts above 0: a set that nobody asks for, as that of a source which is added later, changes nothing."""
         return {name: count for name, count in self.model_dump().items() if count}
 
 
-def _held_out_fields() -> dict[str, Any]:
-    """Fields for the held-out sets of all sources."""
-    if taken := [name for name in HELD_OUT_SETS if name in HeldInCounts.model_fields]:
-        raise ConfigError(
-            f"held-out set {taken[0]} of source {source_plugins.list_suppliers(taken[0])[0]}: it is a set trained on"
-        )
-    return {name: (int, Field(0, description=held_out.meaning)) for name, held_out in HELD_OUT_SETS.items()}
+def _count_fields() -> dict[str, Any]:
+    """Fields for the sets that are trained on and for the held-out sets of all sources."""
+    meanings = {s.name: s.meaning for s in QUESTION_SETS}
+    if taken := [name for name in HELD_OUT_SETS if name in meanings]:
+        owner = source_plugins.list_suppliers(taken[0])[0]
+        raise ConfigError(f"held-out set {taken[0]} of source {owner}: it is a set trained on")
+    meanings |= {name: held_out.meaning for name, held_out in HELD_OUT_SETS.items()}
+    return {name: (int, Field(0, description=meaning)) for name, meaning in meanings.items()}
 
 
 if TYPE_CHECKING:
-    QuestionCounts = HeldInCounts
+    QuestionCounts = _SomeCounts
 else:
-    QuestionCounts = create_model("QuestionCounts", __base__=HeldInCounts, __doc__=HeldInCounts.__doc__, **_held_out_fields())
+    QuestionCounts = create_model(
+        "QuestionCounts",
+        __base__=_SomeCounts,
+        __doc__="At most how many questions of a kind; what the findings do not yield is reported, not padded.",
+        **_count_fields(),
+    )
 
 
 class QAConfig(Section):
@@ -190,7 +182,7 @@ class HeldOutConfig(Section):
 class ModelConfig(Section):
     """A model to be scored."""
 
-    family: Literal["llava-med", "mantis", "chat", "endpoint"]
+    family: FamilyName
     """Prompt layout and image preprocessing. chat: the model's own processor and chat template. endpoint: a service's."""
     base: Name | None = None
     """Name of the model this one is tuned from; unset for models taken as they are."""
@@ -295,8 +287,11 @@ class Config(Section):
     """Image normalisation."""
     qa: QAConfig = QAConfig()
     """Questions."""
-    heldout: dict[HeldOutName, HeldOutConfig] = Field(default={})
-    """Further held-out sets, by name: medframeqa, medxpertqa. They are asked and shown on their own, in no sum."""
+    heldout: dict[HeldOutName, HeldOutConfig] = Field(
+        default={},
+        description=f"Further held-out sets, by name: {', '.join(EXTERNAL_SETS)}. They are asked and shown on their own, in no "
+        "sum.",
+    )
     models: dict[Name, ModelConfig]
     """The models to score, by name."""
     prediction: PredictionConfig = PredictionConfig()
@@ -326,11 +321,7 @@ class Config(Section):
             if model.base is None:
                 continue
             if model.base not in self.models:
-                close_matches = difflib.get_close_matches(model.base, self.models, 1)
-                raise ValueError(
-                    f"models.{name}.base: no model {model.base!r}"
-                    + (f"; did you mean {close_matches[0]!r}?" if close_matches else "")
-                )
+                raise ValueError(f"models.{name}.base: no model {model.base!r}; {find_nearest(model.base, list(self.models))}")
             base = self.models[model.base]
             if base.base is not None:
                 raise ValueError(f"models.{name}.base: {model.base} is itself tuned")

@@ -4,7 +4,6 @@ No code digest covers a source.yaml. Where a result depends on what it states, t
 change computes again just what it concerns. docs/extending.md tells how to add a source.
 """
 
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from medmim.config.base import ConfigError, Positive, Section
+from medmim.config.part_names import find_nearest
 
 SOURCES_FOLDER = Path(__file__).parents[1] / "sources"
 DESCRIPTOR_NAME = "source.yaml"
@@ -199,8 +199,7 @@ HELD_OUT_SETS = {name: held_out for source in SOURCES.values() for name, held_ou
 def find_source(name: str) -> Source:
     """The source of this name. Raises ConfigError with the nearest name where there is none."""
     if name not in SOURCES:
-        close_matches = difflib.get_close_matches(name, SOURCES, 1)
-        hint = f"did you mean {close_matches[0]!r}?" if close_matches else f"there are {', '.join(SOURCES)}"
+        hint = find_nearest(name, list(SOURCES))
         raise ConfigError(f"no source {name!r}; {hint}")
     return SOURCES[name]
 
