@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 from score_made import make_prediction, make_question
 
+from medmim.benchmarks.external.base import load_external_set
 from medmim.common import files
 from medmim.config.source_plugins import SOURCES
 from medmim.export.croissant import APACHE_URL
@@ -31,7 +32,8 @@ from runs import ROOT
 PROGRAM = ROOT / "workflow/scripts/export_questions.py"
 CFG = {
     "run": "made",
-    "providers": {name: source.describe_terms() for name, source in SOURCES.items()},
+    "providers": {name: source.describe_terms() for name, source in SOURCES.items()}
+    | {"medframeqa": load_external_set("medframeqa").describe_terms()},
     "synthetic": ["lumiere", "vqa_rad", "medframeqa", "embed"],
     "credentialed": [],
     "allowed": False,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from medmim.common.errors import UserError
 from medmim.config.source_plugins import SOURCES, Terms
-from medmim.questions.sets import HELD_IN, HELD_OUT, SETS
+from medmim.questions.sets import SETS
 from medmim.tables import table_io
 from medmim.tables.data_policy import SYNTHETIC_POLICY, UNSTATED_LICENCE, DataPolicy, combine_policies
 from medmim.tables.images import RELEASE_PREFIX, ImageStore
@@ -18,11 +18,6 @@ from medmim.tables.images import RELEASE_PREFIX, ImageStore
 QuestionRow = dict[str, Any]
 SPLIT_NAMES = {"benchmark": "benchmark", "train": "instruction set"}
 """What questions are called, by their split."""
-
-
-def find_set_group(set_: str) -> str:
-    """The sum that a benchmark's set belongs to: held_in or held_out; further for one in neither."""
-    return "held_in" if set_ in HELD_IN else "held_out" if set_ in HELD_OUT else "further"
 
 
 def _find_licences(
@@ -169,3 +164,9 @@ class Questions:
     def format_licence(self, source: str) -> str:
         """Licences of a source, for people."""
         return "Apache-2.0" if source in self.synthetic else "; ".join(sorted(self.licences[source]))
+
+    def describe_owner(self, source: str) -> str:
+        """Say whose a source is."""
+        if source in self.synthetic:
+            return "phantoms, synthetic"
+        return self.providers[source].title if source in self.providers else source

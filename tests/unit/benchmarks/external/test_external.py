@@ -17,10 +17,13 @@ from PIL import Image
 from score_made import make_prediction, make_question
 
 import heldout_made as made
-from medmim.benchmarks.external.base import HeldoutImporter
+from medmim.benchmarks.external import medframeqa
+from medmim.benchmarks.external.base import HeldoutImporter, load_external_set
 from medmim.benchmarks.quality.faults import audit_files
 from medmim.common import files
 from medmim.common.errors import UserError
+from medmim.config.part_names import EXTERNAL_SETS
+from medmim.config.source_plugins import Terms
 from medmim.reporting.report.board import Leaderboard
 from medmim.scoring.leaderboard import build_leaderboard
 from medmim.scoring.score_replies import score_predictions
@@ -330,13 +333,14 @@ def test_a_set_is_fetched_at_its_commit_and_linked(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     index = tmp_path / "raw/files.parquet"
-    cfg = json.dumps({"hub": "SuhaoYu1020/MedFrameQA", "revision": COMMIT})
+    cfg = json.dumps({"hub": "SuhaoYu1020/MedFrameQA", "revision": COMMIT, "files": ["*.parquet"], "licence": "of the module"})
     code, said = program("fetch_heldout.py", "--index", index, "--cfg", cfg)
     if given != COMMIT:
         assert code == 1 and f"the hub gave commit {given}, not {COMMIT}" in said and not index.exists()
         return
     assert code == 0 and f"3 files of SuhaoYu1020/MedFrameQA at {COMMIT}" in said
     assert asked["repo_type"] == "dataset" and asked["revision"] == COMMIT
+    assert asked["allow_patterns"] == ["*.parquet", "README.md"]
     assert table_io.read_frame(index, "files").path.tolist() == [
         "README.md",
         "data/test-00000-of-00002.parquet",
@@ -411,3 +415,21 @@ def test_the_audit_counts_what_a_further_set_shares_with_training(tmp_path: Path
     assert (found["records"], found["patients"]) == (4, 2)
     assert found["shares_image_with_train"] == 1
     assert found["shares_patient_with_train"] == 2  # both questions of the first video
+
+
+def test_a_set_whose_card_states_no_licence_is_under_that_of_its_module(tmp_path: Path, program: Program) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/data").write_text("x")
+    index, cfg = tmp_path / "set.parquet", json.dumps({"card": True, "licence": "CC BY 4.0"})
+    assert program("index_files.py", "--root", tmp_path / "set", "--index", index, "--cfg", cfg)[0] == 0
+    assert DataPolicy.from_table(index).licences == {"CC BY 4.0"}
+
+
+def test_every_module_that_is_found_is_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert EXTERNAL_SETS == ("medframeqa", "medxpertqa")
+    for name in EXTERNAL_SETS:
+        external_set = load_external_set(name)
+        assert Terms(**external_set.describe_terms()).title == f"{external_set.label}, {external_set.repository}"
+    monkeypatch.setattr(medframeqa, "EXTERNAL_SET", "MedFrameQA")
+    with pytest.raises(UserError, match=r"medframeqa\.py: EXTERNAL_SET is no ExternalSet"):
+        load_external_set("medframeqa")
