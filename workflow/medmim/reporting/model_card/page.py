@@ -12,9 +12,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medmim.reporting.model_card import licences
+from medmim.scoring.items import METRIC_LABELS
 
 SHOWN_METRICS = ("accuracy", "token_f1")
-METRIC_LABELS = {"accuracy": "Accuracy", "token_f1": "Token F1"}
+SHOWN_LABELS = {name: METRIC_LABELS[name][0].upper() + METRIC_LABELS[name][1:] for name in SHOWN_METRICS}
 
 
 def select_scores(leaderboard: pd.DataFrame, model: str, base: str) -> list[dict[str, Any]]:
@@ -55,7 +56,7 @@ def render_card(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: 
                 dataset_config=row["set"],  # what the hub tells results apart by
                 dataset_split=row["kind"],
                 metric_type=row["metric"],
-                metric_name=METRIC_LABELS[row["metric"]],
+                metric_name=SHOWN_LABELS[row["metric"]],
                 metric_value=round(float(row["value"]), 4),
             )
             for row in scores
@@ -67,6 +68,6 @@ def render_card(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: 
     )  # Markdown, not HTML
     environment.filters["share"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
     body = environment.get_template("card.md.j2").render(
-        cfg=cfg, hashes=hashes, scores=scores, licences=binding_licences, synthetic=synthetic, names=METRIC_LABELS
+        cfg=cfg, hashes=hashes, scores=scores, licences=binding_licences, synthetic=synthetic, names=SHOWN_LABELS
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
