@@ -2,11 +2,11 @@
 
 import json
 import os
-import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, f"{workflow.basedir}/workflow")  # this checkout's library, whatever is installed
+WORKFLOW = Path(workflow.snakefile).parents[1]  # not workflow.basedir, which is another's where this is used as a module
+sys.path.insert(0, str(WORKFLOW))  # this checkout's library, whatever is installed
 
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
@@ -19,7 +19,9 @@ from medmim.config.training import SIZES
 from medmim.models.families.registry import FAMILIES, family_module
 from medmim.provenance import cache
 from medmim.provenance.code_digest import THIS_CHECKOUT, code_sha256
-from medmim.snakemake_hooks import rerun, slurm
+from medmim.snakemake_hooks import slurm
+from medmim.snakemake_hooks.patches import install_patches
+from medmim.snakemake_hooks.programs import Run, start_program
 from medmim.sources import terms
 from medmim.training.planning import architecture, memory
 
@@ -64,12 +66,10 @@ for rule, gpus in {
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
 CACHE = os.environ.get(cache.FOLDER_VARIABLE, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
-rerun.install_planner(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
+install_patches()
+THIS_RUN = Run(Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
 slurm.patch_executor(workflow, Path(R))
-ENVIRONMENT = {"PYTHONPATH": f"{workflow.basedir}/workflow", cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
-shell.prefix(
-    f"set -euo pipefail; export {' '.join(f'{name}={shlex.quote(str(value))}' for name, value in ENVIRONMENT.items())}; "
-)
+ENVIRONMENT = {"PYTHONPATH": WORKFLOW, cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
 
 
 wildcard_constraints:
@@ -85,10 +85,8 @@ def cfg(**values):
 
 
 def program(name, python=PYTHON):
-    """Start of a shell command that becomes a program of workflow/scripts: no shell stays between it and SLURM's signals."""
-    return (
-        f"exec {python} '{workflow.basedir}/workflow/scripts/{name}' --cfg {{params.cfg:q}} --code {{params.code}} --log {{log}} "
-    )
+    """First part of the shell command of a rule that starts a program of workflow/scripts."""
+    return start_program(WORKFLOW / "scripts" / name, python, ENVIRONMENT, THIS_RUN)
 
 
 def base_of(model):
@@ -174,4 +172,4 @@ def launcher(model):
 def tell_costs():
     """What the run cost, also of one that failed: SLURM's queue, time, memory, and which settings to change."""
     if TARGET == "all" and Path(R, "logs").is_dir():
-        shell(f"{PYTHON} '{workflow.basedir}/workflow/scripts/costs.py' --results '{R}'")
+        shell(f"{PYTHON} '{WORKFLOW}/scripts/costs.py' --results '{R}'")

@@ -5,6 +5,7 @@ rule plan:
     """Say what is missing before anything starts. It has no input and makes nothing; it asks the owners' servers a little."""
     log:
         f"{R}/logs/plan.log",
+    localrule: True
     conda:
         "../../envs/data.yaml"
     params:

@@ -1,7 +1,4 @@
-"""Snakemake and its SLURM executor, made to survive what clusters do.
-
-Snakemake (9.27.1) hangs for ever when SIGTERM finds it at its books, as scancel's may on a node: its handler waits for a lock
-that the thread which it interrupts holds. Here it waits for none.
+"""Snakemake's SLURM executor, made to survive what clusters do.
 
 The executor's plugin (2.8.0) loses jobs where it could know better, so this goes around some of its functions in the process
 that plans:
@@ -16,7 +13,6 @@ that plans:
 - what SLURM says of a failed group of jobs is shown; an account is named only where the profile names one.
 """
 
-import _thread
 import asyncio
 import hashlib
 import json
@@ -111,16 +107,10 @@ class JobStates:
 
 
 def patch_executor(workflow: Any, results: Path) -> None:
-    """Mend Snakemake's answer to SIGTERM and, in the process that plans, the executor of a workflow that runs on SLURM."""
+    """Mend, in the process that plans, the executor of a workflow that runs on SLURM."""
     import snakemake_executor_plugin_slurm as plugin
-    from snakemake.scheduling.job_scheduler import JobScheduler
     from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
-    def exit_gracefully(self: Any, *_: object) -> None:
-        self._user_kill = "graceful"
-        _thread.start_new_thread(self._open_jobs.release, ())  # it has a lock too, as has threading.Thread
-
-    JobScheduler.exit_gracefully = exit_gracefully
     if not workflow.is_main_process:
         return
     executor, name = plugin.Executor, run_name(results)
