@@ -4,7 +4,6 @@ generate_qa of the six sources, two at a time, then merge_qa, each as the workfl
 takes of half the findings: what is linear takes twice as long for twice as many. SHARE, 1 by default, scales the cohorts.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from medmim.tables import table_io
 ROOT = WORKFLOW.parent
 sys.path.insert(0, str(ROOT / "tests"))
 import bulk  # noqa: E402
+from config_files import config_file  # noqa: E402
 
 AT_ONCE = 2
 RUN = load_config(ROOT / "config/config.yaml")
@@ -28,7 +28,7 @@ SPLITS = ("train", "benchmark", "pretrain", "rejected")
 
 
 def build_command(program: str, cfg: dict[str, object], *options: object) -> list[str]:
-    return [sys.executable, str(WORKFLOW / "scripts" / program), "--cfg", json.dumps(cfg), *map(str, options)]
+    return [sys.executable, str(WORKFLOW / "scripts" / program), "--cfg", config_file(cfg), *map(str, options)]
 
 
 class ProcessMonitor:

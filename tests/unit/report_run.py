@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from config_files import config_file
 from medmim.common.files import file_record
 from medmim.tables import images, table_io
 
@@ -234,7 +235,7 @@ def describe_inputs(options: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def build_argv(options: dict[str, Any], report: Path, cfg: dict[str, Any]) -> list[str]:
     """Command line of report.py."""
-    words = ["--report", str(report), "--cfg", json.dumps(cfg)]
+    words = ["--report", str(report), "--cfg", config_file(cfg)]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
         if value is not None and values:

@@ -160,3 +160,17 @@ rule mine:
     assert run() == {"mine": 1}, "what the workflow itself has made is as fresh to a module"
     whole = call_snakemake(place.folder, "-n", "--configfile", place.folder / "config.yaml", snakefile=place.snakefile)
     assert run("-n", "medmim_all") == {f"medmim_{rule}": n for rule, n in count_jobs(whole.stdout).items()}
+
+
+def test_config_files_are_written_by_runs_alone(place: Workspace) -> None:
+    folder = place.folder / "results/mini/.config"
+    place.run()
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    assert [path.name.split(".")[0] for path in files] == ["make_phantoms"] * len(files)
+    shutil.rmtree(folder)
+    call_snakemake(place.folder, "--lint", "--configfile", place.folder / "config.yaml")
+    for arguments in ("-n", "--unlock", "--summary", "--touch"):
+        place.run(arguments)
+    assert not folder.exists()
+    assert place.run() == {}
+    assert [path.read_bytes() for path in folder.iterdir()] == [json.dumps({"patients": 8, "seed": 7}, indent=1).encode() + b"\n"]

@@ -1,6 +1,5 @@
 """What all rules share: the checked config, the run's folder, and how a program is called."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from medmim.provenance import cache
 from medmim.provenance.code_digest import THIS_CHECKOUT, code_sha256
 from medmim.snakemake_hooks import slurm
 from medmim.snakemake_hooks.patches import install_patches
-from medmim.snakemake_hooks.programs import Run, start_program
+from medmim.snakemake_hooks.programs import Run, register_config, start_program
 from medmim.sources import terms
 from medmim.training.planning import architecture, memory
 
@@ -79,9 +78,8 @@ wildcard_constraints:
 
 
 def cfg(**values):
-    """The part of the config one program uses: a single string, so that any change of a value is seen as one."""
-    plain = {k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in values.items()}
-    return json.dumps(plain, sort_keys=True)
+    """The part of the config that one program is given in a file; here the digest that stands for it."""
+    return register_config({k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in values.items()})
 
 
 def program(name, python=PYTHON):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from chat_server import Answer, ChatServer, make_completion, make_error_body, user_text
+from config_files import config_file
 from forked import Program
 from medmim.common.errors import UserError
 from medmim.config.endpoint import Endpoint
@@ -83,7 +84,7 @@ class World:
         """The program, as a rule starts it."""
         endpoint = {"url": server.url, "model": "served", "key_env": "PLANTED_KEY", **settings}
         return Program(
-            [WORKFLOW / "scripts/ask.py", "--cfg", json.dumps(CFG | {"endpoint": endpoint} | (cfg or {})),
+            [WORKFLOW / "scripts/ask.py", "--cfg", config_file(CFG | {"endpoint": endpoint} | (cfg or {})),
              "--code", code_digest("ask.py")["sha256"], "--log", "logs/ask.log", "--qa", "qa.parquet",
              "--images", *(t.name for t in self.tables), "--replies", "replies", "--predictions", "predictions.parquet"],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "PLANTED_KEY": SECRET, "OPENAI_LOG": "debug"},

@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 from score_made import make_prediction, make_question
 
+from config_files import config_file
 from medmim.common import files
 from medmim.export.croissant import APACHE_URL
 from medmim.questions.prompt import prompt_text, strip_placeholders
@@ -106,7 +107,7 @@ def export(tmp_path: Path, benchmark: dict[str, Path], monkeypatch: pytest.Monke
         index = tmp_path / to / name / "files.parquet"
         words = ["--format", name, "--qa", benchmark.get(qa, qa), "--images", *map(benchmark.get, tables), "--export", index]
         words += ["--against", *map(benchmark.get, against)]
-        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *map(str, words), "--cfg", json.dumps(CFG | cfg)])
+        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *map(str, words), "--cfg", config_file(CFG | cfg)])
         import_module("export_questions").main()
         return index.parent
 

@@ -15,6 +15,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GenerationConfig, LlavaForConditionalGeneration
 
+from config_files import config_file
 from medmim.common import gpus
 from medmim.common.errors import UserError
 from medmim.common.files import INDEX_NAME, hash_file, index_files
@@ -293,7 +294,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(monkeypatch, world, tmp_path,
     found = options(world, broken, **asked)
     words = [word for name, value in found.items() if name != "cfg" for word in (f"--{name}", *np.ravel(value))]
     job = subprocess.Popen(
-        [sys.executable, WORKFLOW / "scripts/predict.py", "--cfg", json.dumps(found["cfg"]), *map(str, words)],
+        [sys.executable, WORKFLOW / "scripts/predict.py", "--cfg", config_file(found["cfg"]), *map(str, words)],
         stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     while len(stored(broken)) < 5 and job.poll() is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from config_files import config_file
 from medmim.config.run_config import CREDENTIALED_SOURCES
 from medmim.provenance.job import Job, build_parser
 from medmim.sources import terms
@@ -31,7 +32,7 @@ def made(path: Path, held: DataPolicy, *read: Path) -> Path:
 
 
 def run(program: str, cfg: dict[str, Any], *arguments: str | Path) -> None:
-    call = [sys.executable, SCRIPTS / program, "--cfg", json.dumps(cfg), *arguments]
+    call = [sys.executable, SCRIPTS / program, "--cfg", config_file(cfg), *arguments]
     subprocess.run(call, check=True, capture_output=True)
 
 

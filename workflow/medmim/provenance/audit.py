@@ -48,6 +48,7 @@ UNTRACKED_NAMES = (
     "costs.html",
     "costs.parquet",
     ".stamps.json",
+    ".config",
     "ro-crate-metadata.json",
     "ro-crate",
 )

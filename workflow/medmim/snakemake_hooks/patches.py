@@ -14,8 +14,9 @@ from functools import cache
 from typing import Any
 
 from medmim.provenance import code_digest
+from medmim.provenance.config_file import write_config
 from medmim.provenance.staleness import NOT_MADE_YET, Decision, PlannedJob, decide_jobs, find_unpinned_models
-from medmim.snakemake_hooks.programs import ProgramCommand
+from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand
 
 
 @cache
@@ -54,7 +55,7 @@ def _patch_decision() -> None:
         if dag.workflow.is_main_process:
             if create_inventory:  # the DAG is whole for the first time
                 _mute_recorded_changes(dag.workflow.persistence)
-            _decide_own_jobs(dag, may_use_cache=create_inventory)
+            _decide_own_jobs(dag, is_first=create_inventory)
         await original_update(dag, create_inventory)
 
     async def output_mintime(job: Any) -> float | None:
@@ -83,13 +84,21 @@ def _mute_recorded_changes(persistence: Any) -> None:
         mute(name, ())
 
 
-def _decide_own_jobs(dag: Any, may_use_cache: bool) -> None:
-    """Force our stale jobs and take from the cache what it has of them; each job is decided once."""
+def _decide_own_jobs(dag: Any, is_first: bool) -> None:
+    """Force our stale jobs and take from the cache what it has of them; each job is decided once.
+
+    Args:
+        is_first: whether the DAG is whole for the first time; later come only jobs that a checkpoint has added.
+    """
     workflow = dag.workflow
-    runs = workflow.executor_plugin is not None and not workflow.touch
-    may_use_cache = may_use_cache and runs and not (dag.forcerules or dag.forcefiles)
-    take = may_use_cache and not workflow.dryrun and not workflow.persistence.locked
+    runs = workflow.executor_plugin is not None and not workflow.touch  # not so of --lint, --unlock and the like
+    writes = runs and not workflow.dryrun and not (is_first and workflow.persistence.locked)
+    may_use_cache = runs and is_first and not (dag.forcerules or dag.forcefiles)
+    take = may_use_cache and writes
     jobs = [job for level in dag.toposorted() for job in level]
+    if writes:
+        for job in filter(is_own_job, jobs):
+            write_config(job.rule.shellcmd.config_path(job.params.cfg), CONFIGS[job.params.cfg])
     decided: set[str] = dag.__dict__.setdefault("_medmim_decided", set())
     undecided = [job for job in jobs if job.output and is_own_job(job) and str(job.output[0]) not in decided]
     decided.update(str(job.output[0]) for job in undecided)
@@ -138,4 +147,5 @@ def _plan_job(job: Any) -> PlannedJob:
     code = code_digest.CODES_BY_SHA256[job.params.code]
     names = {name: getattr(job, name) for name in ("input", "output", "params", "wildcards", "log")}
     shell = format(str(job.rule.shellcmd), threads=1, **names)  # job.shellcmd wants ids, which come later
-    return PlannedJob.from_shell_command(f"{job.rule.name}{wildcards}", shell, code, job.input, job.output)
+    cfg = CONFIGS[job.params.cfg]
+    return PlannedJob.from_shell_command(f"{job.rule.name}{wildcards}", shell, cfg, code, job.input, job.output)

@@ -1,11 +1,24 @@
 """The programs of workflow/scripts as rules start them: how this workflow's own jobs are told from other people's rules."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medmim.provenance.cache import Cache
+from medmim.provenance.config_file import config_digest, config_path
+
+CONFIGS: dict[str, Any] = {}
+"""Parts of the config that rules have asked for in this process, by digest."""
+
+
+def register_config(cfg: Any) -> str:
+    """Remember a part of the config; its digest, which stands for it in a rule's params."""
+    digest = config_digest(cfg)
+    CONFIGS[digest] = json.loads(json.dumps(cfg))  # as a record will have it
+    return digest
 
 
 @dataclass(frozen=True)
@@ -22,16 +35,22 @@ class ProgramCommand(str):
     A rule whose command is one is this workflow's own, and its sidecars decide when it runs. Every other rule is Snakemake's.
     """
 
+    program: str
+    """Its file name."""
     run: Run
 
-    def __new__(cls, text: str, run: Run) -> "ProgramCommand":
-        """Command `text`, which belongs to a run."""
+    def __new__(cls, text: str, program: str, run: Run) -> "ProgramCommand":
+        """Command `text`, which starts a program for a run."""
         command = super().__new__(cls, text)
-        command.run = run
+        command.program, command.run = program, run
         return command
 
     def __add__(self, more: str) -> "ProgramCommand":
-        return ProgramCommand(f"{self!s}{more}", self.run)
+        return ProgramCommand(f"{self!s}{more}", self.program, self.run)
+
+    def config_path(self, digest: str) -> Path:
+        """Place of the part of the config that the program is given."""
+        return config_path(self.run.folder, self.program, digest)
 
 
 def start_program(program: Path, python: str, environment: Mapping[str, object], run: Run) -> ProgramCommand:
@@ -40,5 +59,6 @@ def start_program(program: Path, python: str, environment: Mapping[str, object],
     No shell stays between the program and SLURM's signals. The environment is the program's alone, not that of other rules.
     """
     variables = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in environment.items())
-    options = "--cfg {params.cfg:q} --code {params.code} --log {log} "
-    return ProgramCommand(f"{variables} exec {python} {shlex.quote(str(program))} {options}", run)
+    config = shlex.quote(str(config_path(run.folder, program.name, "DIGEST"))).replace("DIGEST", "{params.cfg}")
+    options = f"--cfg {config} --code {{params.code}} --log {{log}} "
+    return ProgramCommand(f"{variables} exec {python} {shlex.quote(str(program))} {options}", program.name, run)

@@ -1,7 +1,6 @@
 """Held-out sets of others: small folders in their layouts, with what may be wrong in them, become questions and images."""
 
 import io
-import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -17,6 +16,7 @@ from PIL import Image
 from score_made import make_prediction, make_question
 
 import heldout_made as made
+from config_files import config_file
 from medmim.benchmarks.external.base import HeldoutImporter
 from medmim.benchmarks.quality.faults import audit_files
 from medmim.common import files
@@ -259,9 +259,10 @@ def test_one_thread_or_several_give_the_same_bytes(tmp_path: Path, program: Prog
     root = made.write_medframeqa(tmp_path / "set", [made.make_video_question(n) for n in range(40)])
     raw = indexed(root, tmp_path / "raw.parquet")
     names = ("images", "qa", "rejected")
+    cfg = config_file({"size": 24})
     for threads in (1, 3):
         out = [word for name in names for word in (f"--{name}", tmp_path / str(threads) / f"{name}.parquet")]
-        words = ("--set", "medframeqa", "--root", root, "--raw", raw, "--threads", threads, "--cfg", '{"size": 24}', *out)
+        words = ("--set", "medframeqa", "--root", root, "--raw", raw, "--threads", threads, "--cfg", cfg, *out)
         code, said = program("import_heldout.py", *words)
         assert code == 0 and "medframeqa: 40 questions, 140 images, 0 rejected" in said
     for name in names:
@@ -294,7 +295,7 @@ def test_too_many_broken_questions_or_a_changed_file_stop_it(
         with (root / change).open("ab") as file:
             file.write(b"\n")
     out = [word for name in ("images", "qa", "rejected") for word in (f"--{name}", tmp_path / f"out/{name}.parquet")]
-    words = ("--set", "medxpertqa", "--root", root, "--raw", raw, *out, "--cfg", json.dumps({"size": 32} | cfg))
+    words = ("--set", "medxpertqa", "--root", root, "--raw", raw, *out, "--cfg", config_file({"size": 32} | cfg))
     code, said = program("import_heldout.py", *words)
     assert code == bool(expected) and expected in said
     assert len(list((tmp_path / "out").glob("*.parquet"))) == (0 if expected else 3)
@@ -330,7 +331,7 @@ def test_a_set_is_fetched_at_its_commit_and_linked(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     index = tmp_path / "raw/files.parquet"
-    cfg = json.dumps({"hub": "SuhaoYu1020/MedFrameQA", "revision": COMMIT})
+    cfg = config_file({"hub": "SuhaoYu1020/MedFrameQA", "revision": COMMIT})
     code, said = program("fetch_heldout.py", "--index", index, "--cfg", cfg)
     if given != COMMIT:
         assert code == 1 and f"the hub gave commit {given}, not {COMMIT}" in said and not index.exists()
@@ -342,7 +343,7 @@ def test_a_set_is_fetched_at_its_commit_and_linked(
         "data/test-00000-of-00002.parquet",
         "data/test-00001-of-00002.parquet",
     ]
-    words = ["--set", "medframeqa", "--root", index.parent, "--raw", index, "--cfg", json.dumps({"size": 64})]
+    words = ["--set", "medframeqa", "--root", index.parent, "--raw", index, "--cfg", config_file({"size": 64})]
     made_of = {name: tmp_path / f"{name}.parquet" for name in ("images", "qa", "rejected")}
     assert program("import_heldout.py", *words, *(w for name, path in made_of.items() for w in (f"--{name}", path)))[0] == 0
     assert len(table_io.read_table(made_of["qa"], "qa")) == 2
@@ -370,7 +371,7 @@ def test_a_set_in_a_folder_is_under_the_licence_of_its_card(
     if card is not None:
         (tmp_path / "set/README.md").write_text(card)
     index = tmp_path / "set.parquet"
-    code, said = program("index_files.py", "--root", tmp_path / "set", "--index", index, "--cfg", json.dumps({"card": True}))
+    code, said = program("index_files.py", "--root", tmp_path / "set", "--index", index, "--cfg", config_file({"card": True}))
     assert code == 0 and DataPolicy.from_table(index).licences == licences
     assert ("header can't be read" in said) == (card == "---\nlicense: {\n---\n")
 

@@ -16,6 +16,7 @@ import pytest
 from qa_made import make_source_tables
 
 from chat_server import Answer, BatchServer, ChatServer, make_completion, make_error_body
+from config_files import config_file
 from forked import Program
 from medmim.common import files
 from medmim.common.errors import UserError
@@ -94,7 +95,7 @@ class World:
         values["generator"] = {"key_env": "PLANTED_KEY", **values.get("generator", {})}
         told = {"writer": self.settings(server, **values), "seed": 5, "parts": 1, "credentialed": [], **(cfg or {})}
         return Program(
-            [WORKFLOW / "scripts/write_qa.py", "--cfg", json.dumps(told), "--code", code_digest("write_qa.py")["sha256"],
+            [WORKFLOW / "scripts/write_qa.py", "--cfg", config_file(told), "--code", code_digest("write_qa.py")["sha256"],
              "--log", "logs/write.log", "--source", "ms_cxr_t", "--qa", "qa.parquet", "--findings", "findings.parquet",
              "--replies", self.replies.relative_to(self.folder), "--written", "written.parquet", "--writing", "writing.parquet"],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "PLANTED_KEY": SECRET, "OPENAI_LOG": "debug"},
