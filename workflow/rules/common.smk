@@ -19,6 +19,7 @@ from medmim.models.families.registry import FAMILIES, family_module
 from medmim.provenance import cache
 from medmim.provenance.code_digest import THIS_CHECKOUT, code_sha256
 from medmim.snakemake_hooks import slurm
+from medmim.snakemake_hooks.messages import install_messages
 from medmim.snakemake_hooks.patches import install_patches
 from medmim.snakemake_hooks.programs import Run, register_config, start_program
 from medmim.sources import terms
@@ -28,7 +29,6 @@ if workflow.global_resources["_nodes"].value is not None:
     # A cluster: profiles/default's cores are this machine's, and would cap the threads of jobs on the cluster's nodes.
     workflow.global_resources["_cores"] = None
 
-TARGET = config.pop("target", "all")  # see the file audit
 try:
     RUN = parse_config(config, ", ".join(map(str, workflow.configfiles)))
 except ConfigError as error:
@@ -66,6 +66,7 @@ PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.depl
 CACHE = os.environ.get(cache.FOLDER_VARIABLE, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
 install_patches()
+MESSAGES = install_messages(workflow)
 THIS_RUN = Run(Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
 slurm.patch_executor(workflow, Path(R))
 ENVIRONMENT = {"PYTHONPATH": WORKFLOW, cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
@@ -169,5 +170,5 @@ def launcher(model):
 
 def tell_costs():
     """What the run cost, also of one that failed: SLURM's queue, time, memory, and which settings to change."""
-    if TARGET == "all" and Path(R, "logs").is_dir():
+    if MESSAGES.made_outputs and Path(R, "logs").is_dir():
         shell(f"{PYTHON} '{WORKFLOW}/scripts/costs.py' --results '{R}'")

@@ -10,6 +10,8 @@ from typing import Any
 from medmim.provenance.cache import Cache
 from medmim.provenance.config_file import config_digest, config_path
 
+PROGRAM_PATHS: set[str] = set()
+"""Programs that rules have asked for in this process, as their commands name them."""
 CONFIGS: dict[str, Any] = {}
 """Parts of the config that rules have asked for in this process, by digest."""
 
@@ -58,7 +60,9 @@ def start_program(program: Path, python: str, environment: Mapping[str, object],
 
     No shell stays between the program and SLURM's signals. The environment is the program's alone, not that of other rules.
     """
+    path = shlex.quote(str(program))
+    PROGRAM_PATHS.add(path)
     variables = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in environment.items())
     config = shlex.quote(str(config_path(run.folder, program.name, "DIGEST"))).replace("DIGEST", "{params.cfg}")
     options = f"--cfg {config} --code {{params.code}} --log {{log}} "
-    return ProgramCommand(f"{variables} exec {python} {shlex.quote(str(program))} {options}", program.name, run)
+    return ProgramCommand(f"{variables} exec {python} {path} {options}", program.name, run)
