@@ -32,10 +32,6 @@ CHECKOUT_PATHS = (
     "envs",
     "requirements.lock",
     "slurm",
-    "audit",
-    "crate",
-    "export",
-    "plan",
     "README.md",
     "CITATION.cff",
 )
