@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.20")  # see workflow/medmim/snakemake_hooks/versions.py
 
 if not workflow.overwrite_configfiles:  # --configfile replaces the paper's config; Snakemake would merge the two
 

@@ -6,6 +6,13 @@ from pathlib import Path
 
 WORKFLOW = Path(workflow.snakefile).parents[1]  # not workflow.basedir, which is another's where this is used as a module
 sys.path.insert(0, str(WORKFLOW))  # this checkout's library, whatever is installed
+if "medmim" in sys.modules and Path(sys.modules["medmim"].__file__).resolve().parents[1] != WORKFLOW.resolve():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "medmim"]:
+        del sys.modules[name]  # of an installed checkout, whose executor plugin has imported it
+
+from medmim.snakemake_hooks.versions import require_tested_versions
+
+require_tested_versions()  # before what follows imports packages of another version
 
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
@@ -18,10 +25,9 @@ from medmim.config.training import SIZES
 from medmim.models.families.registry import FAMILIES, family_module
 from medmim.provenance import cache
 from medmim.provenance.code_digest import THIS_CHECKOUT, code_sha256
-from medmim.snakemake_hooks import slurm
 from medmim.snakemake_hooks.messages import install_messages
 from medmim.snakemake_hooks.patches import install_patches
-from medmim.snakemake_hooks.programs import Run, register_config, start_program
+from medmim.snakemake_hooks.programs import register_config, register_run, start_program
 from medmim.sources import terms
 from medmim.training.planning import architecture, memory
 
@@ -67,8 +73,7 @@ CACHE = os.environ.get(cache.FOLDER_VARIABLE, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
 install_patches()
 MESSAGES = install_messages(workflow)
-THIS_RUN = Run(Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
-slurm.patch_executor(workflow, Path(R))
+THIS_RUN = register_run(Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
 ENVIRONMENT = {"PYTHONPATH": WORKFLOW, cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
 
 

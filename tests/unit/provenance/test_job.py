@@ -381,7 +381,7 @@ def test_what_is_changed_in_place_is_not_taken_for_another_run(job: Run) -> None
     with (job.folder / "one/t.txt").open("r+") as f:
         f.write("X")
     assert job("two")
-    assert (job.folder / "two/t.txt").read_text() == "1 a ['in']"
+    assert (job.folder / "two/t.txt").read_text() == "{'n': 1} a ['in']"
 
 
 def test_a_cache_that_fails_costs_no_result(job: Run) -> None:

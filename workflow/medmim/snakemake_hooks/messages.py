@@ -5,6 +5,7 @@ All of it is a filter on Snakemake's logger, before any handler: the same for it
 
 import atexit
 import logging
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -57,6 +58,11 @@ def _shorten_job_error(details: Any) -> None:
             details.input = [*details.input[:MAX_INPUTS], f"… and {len(details.input) - MAX_INPUTS} more"]
 
 
+def _absolute_paths(logs: list[str]) -> list[Path]:
+    """Paths that hold when Snakemake has left its working directory."""
+    return [Path(log).absolute() for log in logs]
+
+
 def _stamp(log: Path) -> tuple[int, int] | None:
     try:
         stat = log.stat()
@@ -105,11 +111,11 @@ class JobMessages(logging.Filter):
             case LogEvent.JOB_FINISHED:
                 self._forget_failures(details.job_id)
             case LogEvent.JOB_ERROR:
-                self.failures.append(Failure(frozenset({details.jobid}), list(map(Path, details.log)), details.rule_msg or ""))
+                self.failures.append(Failure(frozenset({details.jobid}), _absolute_paths(details.log), details.rule_msg or ""))
                 _shorten_job_error(details)
             case LogEvent.GROUP_ERROR:
                 jobs = frozenset(job["jobid"] for job in details.job_error_info)
-                logs = [Path(log) for job in details.job_error_info for log in job["log"]]
+                logs = [path for job in details.job_error_info for path in _absolute_paths(job["log"])]
                 self.failures.append(Failure(jobs, logs, getattr(record, "slurm_status", None) or str(record.msg)))
             case LogEvent.ERROR:
                 record.msg = FAILED_COMMAND.sub(self._shorten_failed_command, str(record.msg))
@@ -119,7 +125,7 @@ class JobMessages(logging.Filter):
         self._has_started = True
         self.made_outputs |= bool(details.output)
         self._forget_failures(details.jobid)
-        self._stamps |= {Path(log): _stamp(Path(log)) for log in details.log}
+        self._stamps |= {path: _stamp(path) for path in _absolute_paths(details.log)}
 
     def _forget_failures(self, job: int) -> None:
         self.failures = [failure for failure in self.failures if job not in failure.jobs]
@@ -142,7 +148,8 @@ class JobMessages(logging.Filter):
         errors: list[str] = []
         for failure in self.failures:
             if own_error := failure.read_own_error(self._stamps):
-                errors.append("{}:\n{}".format(*own_error))
+                log, error = own_error
+                errors.append(f"{os.path.relpath(log)}:\n{error}")
             elif failure.message:
                 errors.append(failure.message.splitlines()[0].partition("For further error details")[0])
         return errors

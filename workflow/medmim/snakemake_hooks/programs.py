@@ -31,6 +31,17 @@ class Run:
     cache: Cache | None
 
 
+RUNS: list[Run] = []
+"""Runs that the workflow of this process consists of: one, unless it is used as a module more than once."""
+
+
+def register_run(folder: Path, cache: Cache | None) -> Run:
+    """Remember a run, whose programs rules are about to start."""
+    run = Run(folder, cache)
+    RUNS.append(run)
+    return run
+
+
 class ProgramCommand(str):
     """Shell command that starts a program of workflow/scripts.
 

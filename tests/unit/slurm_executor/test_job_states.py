@@ -8,13 +8,14 @@ import pytest
 
 from medmim.common import slurm_client
 from medmim.provenance import job_record
-from medmim.snakemake_hooks import slurm
-from medmim.snakemake_hooks.slurm import JobStates, fingerprint_job, run_name
+from snakemake_executor_plugin_slurm_medmim import job_states
+from snakemake_executor_plugin_slurm_medmim.fingerprints import fingerprint_job, run_name
+from snakemake_executor_plugin_slurm_medmim.job_states import JobStates
 
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> JobStates:
-    monkeypatch.setattr(slurm, "query_accounting", lambda ids: [row for row in ACCOUNTED if row[0] in ids])
+    monkeypatch.setattr(job_states, "query_accounting", lambda ids: [row for row in ACCOUNTED if row[0] in ids])
     return JobStates(logging.getLogger("test"))
 
 
