@@ -4,13 +4,15 @@ snakemake --profile slurm                                       the paper's scal
 snakemake --profile profiles/local --configfile config/demo.yaml       the demo: synthetic, minutes on a laptop
 """
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.20")  # see workflow/medmim/snakemake_hooks/versions.py
 
 if not workflow.overwrite_configfiles:  # --configfile replaces the paper's config; Snakemake would merge the two
 
-    configfile: f"{workflow.basedir}/config/config.yaml"
+    configfile: Path(workflow.snakefile).parent / "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"
@@ -31,24 +33,13 @@ include: "workflow/rules/crate.smk"
 include: "workflow/rules/export.smk"
 
 
-localrules:
-    all,
-    plan,
-    audit,
-    crate,
-    export,
-    merge,
-
-
 rule all:
     """Everything: the leaderboard and the report."""
+    default_target: True
     input:
         f"{R}/leaderboard.parquet",
         f"{R}/report.html",
         f"{R}/tables/leaderboard.md",
-
-
-workflow.default_target = TARGET
 
 
 onsuccess:

@@ -32,10 +32,6 @@ CHECKOUT_PATHS = (
     "envs",
     "requirements.lock",
     "slurm",
-    "audit",
-    "crate",
-    "export",
-    "plan",
     "README.md",
     "CITATION.cff",
 )
@@ -63,19 +59,26 @@ def commit_checkout() -> Path:
 
 
 def start_snakemake(
-    folder: Path, *arguments: str | Path, output: int | IO[bytes] = subprocess.PIPE, **environment: str
+    folder: Path,
+    *arguments: str | Path,
+    output: int | IO[bytes] = subprocess.PIPE,
+    snakefile: Path | None = None,
+    **environment: str,
 ) -> "subprocess.Popen[str]":
-    """Snakemake on our Snakefile with `folder` as the working directory, in a process group of its own."""
+    """Snakemake on our Snakefile, or another, with `folder` as the working directory, in a process group of its own."""
+    snakefile = snakefile or commit_checkout() / "Snakefile"
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--snakefile", commit_checkout() / "Snakefile", "--directory", folder, *arguments],
+        [sys.executable, "-m", "snakemake", "--snakefile", snakefile, "--directory", folder, *arguments],
         cwd=commit_checkout(), env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, text=True, start_new_session=True,
         stdout=output, stderr=output,
     )  # fmt: skip
 
 
-def call_snakemake(folder: Path, *arguments: str | Path, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+def call_snakemake(
+    folder: Path, *arguments: str | Path, ok: bool = True, snakefile: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Snakemake until it ends, with what it said."""
-    run = start_snakemake(folder, *arguments, **environment)
+    run = start_snakemake(folder, *arguments, snakefile=snakefile, **environment)
     try:
         captured = run.communicate()
     except BaseException:  # the test is stopped, and so is what it started

@@ -1,12 +1,12 @@
 """Small questions, images and models for the tests of layouts, shards and predictions."""
 
-import json
 import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from config_files import config_file
 from medmim.common.files import INDEX_NAME, index_files
 from medmim.models import tiny
 from medmim.models.families import registry
@@ -87,7 +87,7 @@ def run_program(monkeypatch, program: str, **options: object) -> None:
     script = WORKFLOW / "scripts" / program
     argv = [str(script)]
     for name, value in options.items():
-        values = [json.dumps(value)] if name == "cfg" else [str(v) for v in (value if isinstance(value, list) else [value])]
-        argv += [f"--{name}", *values]
+        value = config_file(value) if isinstance(value, dict) else value
+        argv += [f"--{name}", *(str(v) for v in (value if isinstance(value, list) else [value]))]
     monkeypatch.setattr(sys, "argv", argv)
     runpy.run_path(str(script), run_name="__main__")

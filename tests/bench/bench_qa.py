@@ -4,7 +4,6 @@ generate_qa of the six sources, two at a time, then merge_qa, each as the workfl
 takes of half the findings: what is linear takes twice as long for twice as many. SHARE, 1 by default, scales the cohorts.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -15,12 +14,14 @@ from pathlib import Path
 import psutil
 
 from medmim.config.run_config import load_config
+from medmim.config.source_plugins import SOURCES
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
 
 ROOT = WORKFLOW.parent
 sys.path.insert(0, str(ROOT / "tests"))
 import bulk  # noqa: E402
+from config_files import config_file  # noqa: E402
 
 AT_ONCE = 2
 RUN = load_config(ROOT / "config/config.yaml")
@@ -28,7 +29,7 @@ SPLITS = ("train", "benchmark", "pretrain", "rejected")
 
 
 def build_command(program: str, cfg: dict[str, object], *options: object) -> list[str]:
-    return [sys.executable, str(WORKFLOW / "scripts" / program), "--cfg", json.dumps(cfg), *map(str, options)]
+    return [sys.executable, str(WORKFLOW / "scripts" / program), "--cfg", config_file(cfg), *map(str, options)]
 
 
 class ProcessMonitor:
@@ -65,7 +66,8 @@ def build_cfg(source: str) -> dict[str, object]:
     """The part of the config that generate_qa of a source gets."""
     own = {"composed_images": RUN.qa.composed_images} if source == "pmc" else {}
     keys = ("benchmark_fraction", "open_fraction", "option_order", "wordings")
-    return {"seed": RUN.seed, **{key: getattr(RUN.qa, key) for key in keys}, **own, "pretrain": False}
+    options = {key: getattr(RUN.qa, key) for key in keys}
+    return {"seed": RUN.seed, "sets": SOURCES[source].list_sets(), **options, **own, "pretrain": False}
 
 
 def measure_run(folder: Path, share: float) -> tuple[float, ProcessMonitor]:

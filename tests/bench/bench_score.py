@@ -3,7 +3,6 @@
 The programs are run as the workflow runs them, two jobs at a time, on made-up replies; then parts of them, beside scipy.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,9 @@ from medmim.questions.prompt import LETTERS
 from medmim.scoring import bootstrap
 from medmim.scoring.reply_parser import parse_reply
 from medmim.tables import table_io
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from config_files import config_file
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 # questions, share of open ones, patients and patients a question, of the release's benchmark (abilities: patients are a guess)
@@ -106,7 +108,7 @@ def run_program(name: str, cfg: dict[str, Any], *arguments: str | Path | Sequenc
     """Seconds that a program takes."""
     words = [str(w) for a in arguments for w in (a if isinstance(a, list | tuple) else [a])]
     env = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1"}
-    call = [sys.executable, str(SCRIPTS / name), "--cfg", json.dumps(cfg), *words]
+    call = [sys.executable, str(SCRIPTS / name), "--cfg", config_file(cfg), *words]
     return time_call(lambda: subprocess.run(call, env=env, check=True, capture_output=True))[0]
 
 

@@ -43,9 +43,9 @@ def test_jobs_that_squeue_has_forgotten_are_asked_of_sacct(cluster: Cluster, min
     assert hash_artifacts(folder) == hash_artifacts(mini)
 
 
-def test_sacct_as_the_status_command_of_a_site(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
+def test_a_job_that_is_cancelled_while_it_is_watched(cluster: Cluster, mini: Path, tmp_path: Path) -> None:
     folder = copy_run_without(mini, tmp_path, LOST[0])
-    run = SnakemakeRun(folder, f"{RUN_PATH}/{LOST[0]}", "--slurm-status-command", "sacct", "--retries", "1")
+    run = SnakemakeRun(folder, f"{RUN_PATH}/{LOST[0]}", "--retries", "1")
     cluster.halt_program("predict.py")
     run_client("scancel", *cluster.list_jobs())
     assert "SLURM status is: 'CANCELLED'" in run.wait_for_end()

@@ -4,7 +4,6 @@ A training that is to be disturbed is halted after its first checkpoint, as a lo
 need not be long, and each fault meets it in the middle.
 """
 
-import json
 import os
 import shlex
 import signal
@@ -16,6 +15,7 @@ import yaml
 from cluster import Cluster, process_status, run_client, wait_until
 from submit import RUN_PATH, SnakemakeRun, copy_run_without, find_unfinished
 
+from config_files import config_file
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
 from runs import MINI
@@ -39,7 +39,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "base").mkdir()
     model = write_model(folder / "base", "llava-med")
     words = [sys.executable, str(WORKFLOW / "scripts/build_shards.py"), "--model", str(model), "--qa", str(qa)]
-    words += ["--cfg", json.dumps({"family": "llava-med", "system": "", "max_length": 512, "max_rejected": 0})]
+    words += ["--cfg", config_file({"family": "llava-med", "system": "", "max_length": 512, "max_rejected": 0})]
     for part in ("samples", "pixels", "rejected"):
         words += [f"--{part}", str(folder / f"{part}.parquet")]
     run_client(*words, "--images", str(images), seconds=120)
@@ -49,7 +49,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(prepared: Path, out: Path, **tuning: object) -> list[str]:
     return [
         sys.executable, str(WORKFLOW / "scripts/tune.py"),
-        "--cfg", json.dumps({"family": "llava-med", "seed": 3, "tuning": TUNING | tuning}),
+        "--cfg", config_file({"family": "llava-med", "seed": 3, "tuning": TUNING | tuning}),
         "--model", str(prepared / "base/files.parquet"), "--samples", str(prepared / "samples.parquet"),
         "--pixels", str(prepared / "pixels.parquet"), "--tuned", str(out / "adapter/files.parquet"),
         "--loss", str(out / "loss.parquet"), "--checkpoints", str(out / "checkpoints"),

@@ -1,8 +1,11 @@
 """Small made-up images and findings tables of every source, with the findings' names that the adapters write."""
 
+from importlib import import_module
+
 import numpy as np
 import pandas as pd
 
+from medmim.config.source_plugins import SOURCES as SOURCES_HERE
 from medmim.questions.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
 from medmim.questions.generate import generate_questions
 from medmim.questions.row import Row
@@ -50,7 +53,9 @@ class SourceTables:
 
     def generate_questions(self, **cfg: object) -> list[Row]:
         truth = pd.DataFrame(self.truth, columns=["path", "name", "value"]) if self.truth else None
-        return generate_questions(self.source, **self.to_frames(), **{**DEFAULT_CFG, "truth": truth, **cfg})  # type: ignore[arg-type]
+        module = import_module(f"medmim.sources.{self.source}.questions")
+        options = {**DEFAULT_CFG, "sets": SOURCES_HERE[self.source].list_sets(), "truth": truth, **cfg}
+        return generate_questions(self.source, module, **self.to_frames(), **options)  # type: ignore[arg-type]
 
 
 def _fill_embed(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from config_files import config_file
 from medmim.common.files import file_record
 from medmim.tables import images, table_io
 
@@ -40,7 +41,10 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 ACCURACIES = {"mantis": 0.3, "med-mantis": 0.8, "llava-med": 0.25, "mim-llava-med": 0.7}
-CFG = {"title": "A made-up run", "examples": 3, "synthetic": True, "models": MODELS, "resamples": 1000}
+# As a program reads it: the file that holds it has its keys sorted.
+CFG: dict[str, Any] = json.loads(
+    json.dumps({"title": "A made-up run", "examples": 3, "synthetic": True, "models": MODELS, "resamples": 1000}, sort_keys=True)
+)
 
 
 def make_question(set_: str, number: int, kind: str, split: str) -> dict[str, Any]:
@@ -234,7 +238,7 @@ def describe_inputs(options: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def build_argv(options: dict[str, Any], report: Path, cfg: dict[str, Any]) -> list[str]:
     """Command line of report.py."""
-    words = ["--report", str(report), "--cfg", json.dumps(cfg)]
+    words = ["--report", str(report), "--cfg", config_file(cfg)]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
         if value is not None and values:

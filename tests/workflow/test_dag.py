@@ -38,10 +38,18 @@ def test_the_demo_plans_both_bases_and_both_tunings(snakemake, tmp_path: Path) -
     assert (planned["make_base"], planned["tune"], planned["predict"], planned["score"]) == (2, 2, 4, 4)
 
 
-@pytest.mark.parametrize("target", ["audit", "crate", "plan"])
-def test_a_target_may_follow_the_configfile(snakemake, tmp_path: Path, target: str) -> None:
-    planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml", target).stdout)
-    assert planned == {target: 1}
+@pytest.mark.parametrize("target", ["audit", "crate", "plan", "training_plan"])
+def test_a_target_without_outputs_runs_alone(snakemake, tmp_path: Path, target: str) -> None:
+    assert jobs(snakemake(tmp_path, target, "-n", "--configfile", ROOT / "config/demo.yaml").stdout) == {target: 1}
+
+
+@pytest.mark.parametrize(
+    ("target", "rules"),
+    [("merge", {"merge_model": 2, "model_card": 2}), ("export", {"export_benchmark": 3, "export_instructions": 1})],
+)
+def test_a_target_with_outputs_makes_them(snakemake, tmp_path: Path, target: str, rules: dict[str, int]) -> None:
+    planned = jobs(snakemake(tmp_path, target, "-n", "--configfile", ROOT / "config/demo.yaml").stdout)
+    assert planned.items() >= {target: 1, **rules}.items() and not {"all", "report"} & planned.keys()
 
 
 def test_the_plan_says_what_a_language_models_writing_costs_at_most(snakemake, tmp_path: Path) -> None:
@@ -52,12 +60,6 @@ def test_the_plan_says_what_a_language_models_writing_costs_at_most(snakemake, t
     (tmp_path / "written.yaml").write_text(yaml.safe_dump(values))
     done = snakemake(tmp_path, "plan", "--configfile", tmp_path / "written.yaml", "--cores", "1")
     assert "Language-model writing: at most 1,500,000 tokens and 2.50 USD" in done.stdout
-
-
-def test_the_export_target_may_follow_the_configfile(snakemake, tmp_path: Path) -> None:
-    planned = jobs(snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml", "export").stdout)
-    assert (planned["export"], planned["export_benchmark"], planned["export_instructions"]) == (1, 3, 1)
-    assert not {"all", "report", "predict"} & planned.keys()
 
 
 def test_further_held_out_sets_join_the_benchmark(snakemake, tmp_path: Path) -> None:

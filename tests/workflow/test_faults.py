@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from config_files import config_file
 from medmim.common import files
 from medmim.provenance import cache, job_record
 from runs import MINI, call_snakemake, commit_checkout, find_faults, hash_artifacts, start_snakemake
@@ -53,7 +54,7 @@ def jobs(folder: Path) -> dict[str, list[job_record.Record]]:
 def command(record: job_record.Record) -> list[str]:
     """What runs a job again by hand."""
     program = str(commit_checkout() / "workflow/scripts" / record["program"])
-    return [sys.executable, program, "--cfg", json.dumps(record["cfg"]), *record["command"]]
+    return [sys.executable, program, "--cfg", config_file(record["cfg"]), *record["command"]]
 
 
 def environment(store: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from config_files import config_file
 from medmim.provenance import job_record
 from runs import MINI, copy_checkout
 
@@ -71,7 +72,7 @@ class Workspace:
     def _phantom(self) -> None:
         program = self.base / "workflow/scripts/make_phantoms.py"
         index = self.data / "files.parquet"
-        call = [sys.executable, program, "--cfg", '{"patients": 8, "seed": 7}', "--source", "odir", "--raw", index]
+        call = [sys.executable, program, "--cfg", config_file({"patients": 8, "seed": 7}), "--source", "odir", "--raw", index]
         subprocess.run(call, check=True, env=self.environment(self.base))
         for path in self.data.glob("files.parquet*"):
             path.unlink()

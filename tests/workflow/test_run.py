@@ -74,12 +74,12 @@ def test_a_changed_byte_of_any_artifact_is_named(mini: Path, monkeypatch: pytest
 
 
 def test_the_audit_rule_fails_naming_the_file(snakemake, mini: Path) -> None:
-    snakemake(mini, "--configfile", MINI, "audit")
+    snakemake(mini, "audit", "--configfile", MINI)
     board = mini / RESULTS / "leaderboard.parquet"
     whole = board.read_bytes()
     try:
         board.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
-        done = snakemake(mini, "--configfile", MINI, "audit", ok=False)
+        done = snakemake(mini, "audit", "--configfile", MINI, ok=False)
         assert f"altered: {RESULTS}/leaderboard.parquet" in done.stderr
     finally:
         board.write_bytes(whole)

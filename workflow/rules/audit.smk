@@ -5,6 +5,7 @@ rule audit:
     """Hash every artifact and raw file again, follow every link and compare the code. It has no input and builds nothing."""
     log:
         f"{R}/logs/audit.log",
+    localrule: True
     conda:
         "../../envs/data.yaml"
     params:

@@ -1,25 +1,33 @@
 """What all rules share: the checked config, the run's folder, and how a program is called."""
 
-import json
 import os
-import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, f"{workflow.basedir}/workflow")  # this checkout's library, whatever is installed
+WORKFLOW = Path(workflow.snakefile).parents[1]  # not workflow.basedir, which is another's where this is used as a module
+sys.path.insert(0, str(WORKFLOW))  # this checkout's library, whatever is installed
+if "medmim" in sys.modules and Path(sys.modules["medmim"].__file__).resolve().parents[1] != WORKFLOW.resolve():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "medmim"]:
+        del sys.modules[name]  # of an installed checkout, whose executor plugin has imported it
+
+from medmim.snakemake_hooks.versions import require_tested_versions
+
+require_tested_versions()  # before what follows imports packages of another version
 
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from medmim.common.errors import UserError
-from medmim.config.download import SERVERS
+from medmim.config import source_plugins
 from medmim.config.run_config import ConfigError
 from medmim.config.run_config import parse_config
 from medmim.config.training import SIZES
 from medmim.models.families.registry import FAMILIES, family_module
 from medmim.provenance import cache
 from medmim.provenance.code_digest import THIS_CHECKOUT, code_sha256
-from medmim.snakemake_hooks import rerun, slurm
+from medmim.snakemake_hooks.messages import install_messages
+from medmim.snakemake_hooks.patches import install_patches
+from medmim.snakemake_hooks.programs import register_config, register_run, start_program
 from medmim.sources import terms
 from medmim.training.planning import architecture, memory
 
@@ -27,7 +35,6 @@ if workflow.global_resources["_nodes"].value is not None:
     # A cluster: profiles/default's cores are this machine's, and would cap the threads of jobs on the cluster's nodes.
     workflow.global_resources["_cores"] = None
 
-TARGET = config.pop("target", "all")  # see the file audit
 try:
     RUN = parse_config(config, ", ".join(map(str, workflow.configfiles)))
 except ConfigError as error:
@@ -64,12 +71,10 @@ for rule, gpus in {
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
 CACHE = os.environ.get(cache.FOLDER_VARIABLE, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
-rerun.install_planner(workflow, Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
-slurm.patch_executor(workflow, Path(R))
-ENVIRONMENT = {"PYTHONPATH": f"{workflow.basedir}/workflow", cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
-shell.prefix(
-    f"set -euo pipefail; export {' '.join(f'{name}={shlex.quote(str(value))}' for name, value in ENVIRONMENT.items())}; "
-)
+install_patches()
+MESSAGES = install_messages(workflow)
+THIS_RUN = register_run(Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
+ENVIRONMENT = {"PYTHONPATH": WORKFLOW, cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
 
 
 wildcard_constraints:
@@ -79,16 +84,13 @@ wildcard_constraints:
 
 
 def cfg(**values):
-    """The part of the config one program uses: a single string, so that any change of a value is seen as one."""
-    plain = {k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in values.items()}
-    return json.dumps(plain, sort_keys=True)
+    """The part of the config that one program is given in a file; here the digest that stands for it."""
+    return register_config({k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in values.items()})
 
 
 def program(name, python=PYTHON):
-    """Start of a shell command that becomes a program of workflow/scripts: no shell stays between it and SLURM's signals."""
-    return (
-        f"exec {python} '{workflow.basedir}/workflow/scripts/{name}' --cfg {{params.cfg:q}} --code {{params.code}} --log {{log}} "
-    )
+    """First part of the shell command of a rule that starts a program of workflow/scripts."""
+    return start_program(WORKFLOW / "scripts" / name, python, ENVIRONMENT, THIS_RUN)
 
 
 def base_of(model):
@@ -173,5 +175,5 @@ def launcher(model):
 
 def tell_costs():
     """What the run cost, also of one that failed: SLURM's queue, time, memory, and which settings to change."""
-    if TARGET == "all" and Path(R, "logs").is_dir():
-        shell(f"{PYTHON} '{workflow.basedir}/workflow/scripts/costs.py' --results '{R}'")
+    if MESSAGES.made_outputs and Path(R, "logs").is_dir():
+        shell(f"{PYTHON} '{WORKFLOW}/scripts/costs.py' --results '{R}'")

@@ -5,6 +5,7 @@ rule crate:
     """Describe what the run left behind for others' tools. It has no input, as it takes all from the sidecars."""
     log:
         f"{R}/logs/crate.log",
+    localrule: True
     conda:
         "../../envs/data.yaml"
     params:

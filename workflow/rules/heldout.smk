@@ -1,6 +1,10 @@
 """Further held-out sets: fetched or indexed, read into our tables, and joined to the benchmark."""
 
+EXTERNAL = {}
 if HELDOUT:
+    from medmim.benchmarks.external.base import load_external_set
+
+    EXTERNAL = {name: load_external_set(name) for name in HELDOUT}
 
     if LOCAL_SETS:
 
@@ -15,7 +19,7 @@ if HELDOUT:
             conda:
                 "../../envs/data.yaml"
             params:
-                cfg=cfg(card=True),
+                cfg=lambda w: cfg(card=True, licence=EXTERNAL[w.heldout].licence),
                 code=code_sha256("index_files.py"),
                 root=lambda w: RUN.heldout[w.heldout].path,
             shell:
@@ -35,7 +39,12 @@ if HELDOUT:
             conda:
                 "../../envs/gpu.yaml"
             params:
-                cfg=lambda w: cfg(hub=RUN.heldout[w.heldout].hub, revision=RUN.heldout[w.heldout].revision),
+                cfg=lambda w: cfg(
+                    hub=RUN.heldout[w.heldout].hub,
+                    revision=RUN.heldout[w.heldout].revision,
+                    files=EXTERNAL[w.heldout].files,
+                    licence=EXTERNAL[w.heldout].licence,
+                ),
                 code=code_sha256("fetch_heldout.py"),
             shell:
                 program("fetch_heldout.py") + "--index {output}"

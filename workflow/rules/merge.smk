@@ -26,6 +26,7 @@ if TUNED:
                 system=MODELS[base_of(w.model)].system,
                 seed=RUN.seed,
                 sources={name: source.origin for name, source in RUN.sources.items()},
+                providers={s: source_plugins.SOURCES[s].describe_terms() for s in SOURCES if s not in PHANTOMS},
                 tuning=MODELS[w.model].tuning,
             ),
             code=code_sha256("model_card.py"),

@@ -61,7 +61,12 @@ if RUN.qa.origin == "generated":
                 option_order=RUN.qa.option_order,
                 wordings=RUN.qa.wordings,
                 pretrain=bool(PRETRAIN),
-                **({"composed_images": RUN.qa.composed_images} if w.source == "pmc" else {}),
+                sets=source_plugins.SOURCES[w.source].list_sets(),
+                **(
+                    {"composed_images": RUN.qa.composed_images}
+                    if "composed" in source_plugins.SOURCES[w.source].sets.train
+                    else {}
+                ),
             ),
             code=lambda w: code_sha256("generate_qa.py", f"medmim.sources.{w.source}.questions"),
             raw=lambda w: f"--raw {raw_index(w.source)}" if PRETRAIN and w.source in PHANTOMS else "",
@@ -87,7 +92,7 @@ if RUN.qa.origin == "generated":
             params:
                 cfg=cfg(writer=RUN.qa.writer, seed=RUN.seed, parts=len(SOURCES), credentialed=RUN.credentialed_sources),
                 code=code_sha256("write_qa.py"),
-                replies=lambda w: f"{RUN.results}/.replies/write_qa/{w.source}.sqlite",  # of all runs, as they were paid for
+                replies=lambda w: f"{RUN.results}/.replies/write_qa/{w.source}",  # of all runs, as they were paid for
             shell:
                 program("write_qa.py") + "--source {wildcards.source} --qa {input.qa} --findings {input.findings}"
                 " --replies {params.replies:q} --written {output.written} --writing {output.writing}"
@@ -108,9 +113,10 @@ if RUN.qa.origin == "generated":
         params:
             cfg=cfg(
                 seed=RUN.seed,
-                train=RUN.qa.train,
-                benchmark=RUN.qa.benchmark,
+                train=RUN.qa.train.select_wanted(),
+                benchmark=RUN.qa.benchmark.select_wanted(),
                 pretrain=RUN.qa.pretrain,
+                held_out=RUN.held_out_labels,
             ),
             code=code_sha256("merge_qa.py"),
         shell:

@@ -25,6 +25,8 @@ rule report:
             **RUN.report.model_dump(exclude={"paper"}),
             synthetic=bool(PHANTOMS),
             models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
+            set_labels={name: external_set.label for name, external_set in EXTERNAL.items()},
+            held_out=RUN.held_out_labels,
             min_open_ranked=RUN.scoring.min_open_ranked,
             precision=RUN.prediction.precision,
             max_new_tokens=RUN.prediction.max_new_tokens,
@@ -58,6 +60,8 @@ rule print_leaderboard:
     params:
         cfg=cfg(
             models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
+            set_labels={name: external_set.label for name, external_set in EXTERNAL.items()},
+            held_out=RUN.held_out_labels,
             min_open_ranked=RUN.scoring.min_open_ranked,
             precision=RUN.prediction.precision,
             versions={name: THIS_CHECKOUT.locked_versions[name] for name in ("torch", "transformers", "peft")},

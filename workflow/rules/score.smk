@@ -37,6 +37,7 @@ rule leaderboard:
             seed=RUN.seed,
             resamples=RUN.scoring.resamples,
             pairs={name: MODELS[name].base for name in TUNED},
+            held_out=RUN.held_out_labels,
         ),
         code=code_sha256("leaderboard.py"),
     shell:

@@ -20,8 +20,8 @@ def main() -> None:
     with Job(arguments, inputs=["qa", "images"], outputs=["predictions"], use_cache=False) as job:
         from medmim.config.endpoint import Endpoint
         from medmim.endpoints.client import send_requests
+        from medmim.endpoints.reply_store import ReplyStore
         from medmim.prediction import endpoint_replies
-        from medmim.prediction.reply_store import ReplyStore
         from medmim.questions.conditions import QUESTION_COLUMNS
         from medmim.tables import table_io
         from medmim.tables.images import ImageStore

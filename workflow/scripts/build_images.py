@@ -1,11 +1,10 @@
 """Read one source in its owner's layout and write its images, what is stated of them, and what could not be used.
 
 cfg: size (longest side in pixels; larger images are shrunk), max_rejected (share of images and rows that may be broken
-before it stops, default 0.01), limit (patients; unset takes all). The source's adapter, medmim.sources.base.<source>, says what
-is read and how.
+before it stops, default 0.01), limit (patients; unset takes all). The source's adapter,
+medmim.sources.<source>.adapter, says what is read and how.
 """
 
-import importlib
 from pathlib import Path
 
 from medmim.common.errors import UserError
@@ -14,7 +13,7 @@ from medmim.provenance.job import Job, build_parser, log
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    arguments.add_argument("--source", required=True, help="name of the source: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir")
+    arguments.add_argument("--source", required=True, help="name of the source, a folder of medmim/sources")
     arguments.add_argument("--root", type=Path, required=True, help="folder that holds the source in its owner's layout")
     arguments.add_argument("--raw", type=Path, required=True, help="index of that folder, a files table")
     arguments.add_argument("--missing", type=Path, help="table of what its owner no longer has, where it was downloaded")
@@ -24,13 +23,14 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected"]
     with Job(arguments, inputs=["raw", "missing"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
-        from medmim.sources.base import TableBuilder
+        from medmim.sources.base import Adapter, TableBuilder
+        from medmim.sources.contract import load_part
         from medmim.tables import images, table_io
 
         args = job.args
         if not args.root.is_dir():
             raise UserError(f"--root: {args.root} is no folder")
-        adapter = importlib.import_module(f"medmim.sources.{args.source}.adapter")
+        adapter: Adapter = load_part(args.source, "adapter", Adapter)
         index = dict(
             zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
         )

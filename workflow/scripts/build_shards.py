@@ -1,6 +1,6 @@
 """Lay questions and images out for training one model: samples (token ids, labels) and pixels (each image once).
 
-cfg: family (llava-med or mantis), system (message, may be empty), max_length (tokens after image expansion),
+cfg: family (one of medmim.models.families), system (message, may be empty), max_length (tokens after image expansion),
 max_rejected (share of the questions that may be turned away before this stops).
 """
 

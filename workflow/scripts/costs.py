@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medmim.common.files import write_atomically
+from medmim.common.formatting import format_duration, format_hours, format_mebibytes, format_percent
 from medmim.reporting.costs import page, runs, summary
 from medmim.reporting.costs.advice import suggest_settings
 from medmim.tables import table_io
@@ -36,12 +37,12 @@ def build_summary_grid(table: list[summary.CostRow]) -> Table:
         grid.add_row(
             row["name"],
             str(row["jobs"]),
-            page.format_duration(row["run_seconds"]) + "+" * bool(row["unmeasured"]),
-            page.format_duration(row["queue_seconds"]),
-            page.format_hours(row["cpu_hours"]),
-            page.format_percent(row["cpu_efficiency"]),
-            page.format_hours(row["gpu_hours"]),
-            page.format_memory(row["memory_mb"]),
+            format_duration(row["run_seconds"]) + "+" * bool(row["unmeasured"]),
+            format_duration(row["queue_seconds"]),
+            format_hours(row["cpu_hours"]),
+            format_percent(row["cpu_efficiency"], 0),
+            format_hours(row["gpu_hours"]),
+            format_mebibytes(row["memory_mb"]),
             str(row["retries"]),
             style="bold" if row is lines[-1] else "",
         )
@@ -75,7 +76,7 @@ def main() -> None:
     if table:
         console.print(build_summary_grid(table))
     if cached[0]:
-        console.print(f"from the cache: outputs of {cached[0]} jobs, which took {page.format_duration(cached[1])} to compute")
+        console.print(f"from the cache: outputs of {cached[0]} jobs, which took {format_duration(cached[1])} to compute")
     for text in advice[:MAX_SUGGESTIONS]:
         console.print(text)
     more = f"{len(advice) - MAX_SUGGESTIONS} more to change, and each" if len(advice) > MAX_SUGGESTIONS else "Each"

@@ -2,8 +2,9 @@
 
 hf: a folder for datasets.load_dataset and the Hugging Face hub, with a datasheet and Croissant metadata. lmms-eval: a folder of
 tasks. vlmevalkit: TSV files. These two are for a benchmark.
-cfg: run (its name), synthetic (sources that are phantoms), credentialed (sources that may not be passed on), allowed (export
-them all the same), images (whether they go with the questions), max_new_tokens (longest reply, for tools that are told it).
+cfg: run (its name), providers (terms of the sources, by name), synthetic (sources that are phantoms), credentialed (sources
+that may not be passed on), allowed (export them all the same), images (whether they go with the questions), max_new_tokens
+(longest reply, for tools that are told it).
 """
 
 import importlib
@@ -23,11 +24,13 @@ def main() -> None:
     arguments.add_argument("--export", type=Path, required=True, help="files.parquet of the folder to fill (written)")
     inputs = ["qa", "images", "against"]
     with Job(arguments, inputs=inputs, outputs=["export"], modules=["medmim.export.{format}"]) as job:
+        from medmim.config.source_plugins import Terms
         from medmim.export.questions import Questions
 
         cfg, args, folder = job.cfg, job.args, job.out["export"]
         options = {name: cfg[name] for name in ("run", "synthetic", "credentialed", "allowed")}
-        questions = Questions.from_tables(args.qa, args.images, with_images=cfg["images"], **options)
+        providers = {name: Terms.model_validate(terms) for name, terms in cfg["providers"].items()}
+        questions = Questions.from_tables(args.qa, args.images, with_images=cfg["images"], providers=providers, **options)
         layout = importlib.import_module(f"medmim.export.{args.format.replace('-', '_')}")
         if args.format == "hf":
             tables = {Path(str(entry["path"])).name: str(entry["sha256"]) for name in inputs for entry in job.input_records[name]}

@@ -1,7 +1,8 @@
 """Bring a published held-out set to its place, from the hub at its commit.
 
-cfg: hub, the repository, and revision, its commit. The files are linked, not copied: the hub's cache keeps the bytes. They are
-under the licence that its card states.
+cfg: hub, the repository, and revision, its commit; files, patterns of what is read of it; licence, as the set's authors state it.
+The files are linked, not copied: the hub's cache keeps the bytes. They are under the licence that its card states, or else under
+that of cfg.
 """
 
 from pathlib import Path
@@ -10,8 +11,8 @@ from medmim.common.errors import UserError
 from medmim.provenance.job import Job, build_parser
 from medmim.tables.data_policy import UNSTATED_LICENCE, DataPolicy
 
-FILE_PATTERNS = ["*.parquet", "MM/test.jsonl", "images.zip", "README.md"]
-"""Files that the adapters read, and the card with the licence."""
+CARD_FILE = "README.md"
+"""States the licence."""
 
 
 def main() -> None:
@@ -21,10 +22,14 @@ def main() -> None:
         from medmim.common import huggingface_hub
 
         repository, revision = job.cfg["hub"], job.cfg["revision"]
-        folder = huggingface_hub.download_snapshot(repository, revision, repo_type="dataset", allow_patterns=FILE_PATTERNS)
+        folder = huggingface_hub.download_snapshot(
+            repository, revision, repo_type="dataset", allow_patterns=[*job.cfg["files"], CARD_FILE]
+        )
         if folder.name != revision:
             raise UserError(f"{repository}: the hub gave commit {folder.name}, not {revision}")
-        job.add_policy(DataPolicy(huggingface_hub.read_licences(folder) or frozenset({UNSTATED_LICENCE})))
+        job.add_policy(
+            DataPolicy(huggingface_hub.read_licences(folder) or frozenset({job.cfg.get("licence") or UNSTATED_LICENCE}))
+        )
         job.set_summary(f"{huggingface_hub.link_files(folder, job.out['index'])} files of {repository} at {revision}")
 
 

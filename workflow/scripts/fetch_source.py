@@ -1,12 +1,10 @@
 """Fetch a source from its owner's server into a folder, and list and hash its files.
 
-cfg: download (settings.Download, the part of this source), limit (patients), max_missing (share of files that the owner may
+cfg: download (the section download, the part of this source), limit (patients), max_missing (share of files that the owner may
 no longer have), rules (of use, as medmim.tables.data_policy records them). What is in the folder is not fetched again, and
-what was cut
-off goes on. Credentials are those of the environment, ~/.netrc, AWS's own settings and kaggle.json.
+what was cut off goes on. Credentials are those of the environment, ~/.netrc, AWS's own settings and kaggle.json.
 """
 
-import importlib
 from pathlib import Path
 
 from medmim.provenance.job import Job, build_parser, log
@@ -15,7 +13,7 @@ from medmim.tables.data_policy import DataPolicy
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    arguments.add_argument("--source", required=True, help="name of the source: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir")
+    arguments.add_argument("--source", required=True, help="name of the source, a folder of medmim/sources")
     arguments.add_argument("--root", type=Path, required=True, help="folder to fill")
     arguments.add_argument("--index", type=Path, required=True, help="table of its files (written)")
     arguments.add_argument("--missing", type=Path, required=True, help="table of what the owner no longer has (written)")
@@ -24,17 +22,18 @@ def main() -> None:
     with Job(arguments, outputs=outputs, use_cache=False, modules=["medmim.sources.{source}.download"]) as job:
         from medmim.common import files
         from medmim.config.download import Download
-        from medmim.download.source_folder import DownloadFolder
+        from medmim.download.source_folder import DownloadFolder, SourceDownload
         from medmim.download.transfer import RetryPolicy
+        from medmim.sources.contract import load_part
         from medmim.tables import table_io
 
         args = job.args
         job.add_policy(DataPolicy.from_record(job.cfg.get("rules", {})))
         settings = Download.model_validate(job.cfg.get("download", {}))
-        module = importlib.import_module(f"medmim.sources.{args.source}.download")
+        download: SourceDownload = load_part(args.source, "download", SourceDownload)
         patience = RetryPolicy(settings.retries, settings.pause)
         with DownloadFolder(args.source, args.root, patience, args.threads) as folder:
-            module.fetch_source(folder, settings, job.cfg.get("limit"))
+            download.fetch_source(folder, settings, job.cfg.get("limit"))
             folder.check_missing_share(job.cfg.get("max_missing", 0.01))
             folder.mark_complete(job.cfg.get("limit"))
         for path, reason in sorted(folder.missing.items()):

@@ -1,9 +1,9 @@
 """Make the questions of one source from its images and findings, by templates.
 
-cfg: seed; benchmark_fraction, the share of patients held back; open_fraction; option_order, shuffled (default) or
-natural; wordings, the most of a task's form (null, the default, for all); composed_images, the most images of a composed
-question (source pmc only); pretrain, whether questions for tiny base models are made too. For those a phantom's own truth
-is read from the folder of --raw, where given.
+cfg: seed; sets, those that the source supplies by split; benchmark_fraction, the share of patients held back; open_fraction;
+option_order, shuffled (default) or natural; wordings, the most of a task's form (null, the default, for all); composed_images,
+the most images of a composed question (of sources that supply the set composed); pretrain, whether questions for tiny base
+models are made too. For those a phantom's own truth is read from the folder of --raw, where given.
 """
 
 import gc
@@ -18,7 +18,7 @@ TRUTH_FILE = "phantom_truth.csv"
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    arguments.add_argument("--source", required=True, help="name of the source")
+    arguments.add_argument("--source", required=True, help="name of the source, a folder of medmim/sources")
     arguments.add_argument("--images", type=Path, required=True, help="images table (read)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (read)")
     arguments.add_argument("--raw", type=Path, help="files table of a phantom's folder (read)")
@@ -29,7 +29,8 @@ def main() -> None:
         import pandas as pd
 
         from medmim.questions.cohort import FINDING_COLUMNS, IMAGE_COLUMNS
-        from medmim.questions.generate import generate_questions
+        from medmim.questions.generate import PretrainModule, QuestionModule, generate_questions
+        from medmim.sources.contract import load_part
         from medmim.tables import table_io
 
         gc.disable()  # nothing made here refers back to itself, and looking for what does takes a quarter of the time
@@ -43,7 +44,9 @@ def main() -> None:
             if not path.exists():
                 raise UserError(f"{path} does not exist: pretraining questions are made of phantoms only")
             truth = pd.read_csv(path, dtype=str, keep_default_na=False)
-        rows = generate_questions(job.args.source, images, findings, truth=truth, **job.cfg)
+        contract = PretrainModule if "single" in job.cfg["sets"].get("pretrain", ()) else QuestionModule
+        module = load_part(job.args.source, "questions", contract)
+        rows = generate_questions(job.args.source, module, images, findings, truth=truth, **job.cfg)
         table_io.write_table(job.out["qa"], "qa", rows)
         counts = Counter(row["split"] for row in rows)
         job.set_summary(f"{job.args.source}: " + (", ".join(f"{n} {split}" for split, n in counts.items()) or "no questions"))

@@ -6,7 +6,6 @@ says what is
 read and how.
 """
 
-import importlib
 from pathlib import Path
 
 from medmim.common.errors import UserError
@@ -15,7 +14,7 @@ from medmim.provenance.job import Job, build_parser, log
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    arguments.add_argument("--set", required=True, help="name of the set: medframeqa, medxpertqa")
+    arguments.add_argument("--set", required=True, help="name of the set: a module of medmim/benchmarks/external")
     arguments.add_argument("--root", type=Path, required=True, help="folder that holds the set in its authors' layout")
     arguments.add_argument("--raw", type=Path, required=True, help="index of that folder, a files table")
     arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
@@ -25,18 +24,18 @@ def main() -> None:
     with Job(
         arguments, inputs=["raw"], outputs=["images", "qa", "rejected"], modules=["medmim.benchmarks.external.{set}"]
     ) as job:
-        from medmim.benchmarks.external.base import HeldoutImporter
+        from medmim.benchmarks.external.base import HeldoutImporter, load_external_set
         from medmim.tables import images, table_io
 
         args = job.args
         if not args.root.is_dir():
             raise UserError(f"--root: {args.root} is no folder")
-        adapter = importlib.import_module(f"medmim.benchmarks.external.{args.set}")
+        external_set = load_external_set(args.set)
         index = dict(
             zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
         )
         imported_set = HeldoutImporter(
-            args.set, args.root, adapter.read_cases, index, job.cfg["size"], job.cfg.get("limit"), args.threads
+            args.set, args.root, external_set.read_cases, index, job.cfg["size"], job.cfg.get("limit"), args.threads
         )
         count = images.write_images(job.out["images"], imported_set.iter_image_rows())
         imported_set.check_rejected_share(job.cfg.get("max_rejected", 0.01))

@@ -1,8 +1,7 @@
 """List and hash the files of a folder that the user has.
 
 cfg: rules (their rules of use, as medmim.tables.data_policy records them; unset where nothing is known), card (whether they
-are a repository
-of the hub, whose card states their licence).
+are a repository of the hub, whose card states their licence), licence (what holds where that card states none).
 """
 
 from pathlib import Path
@@ -22,7 +21,11 @@ def main() -> None:
 
         job.add_policy(DataPolicy.from_record(job.cfg.get("rules", {})))
         if job.cfg.get("card"):
-            job.add_policy(DataPolicy(huggingface_hub.read_licences(job.args.root) or frozenset({UNSTATED_LICENCE})))
+            job.add_policy(
+                DataPolicy(
+                    huggingface_hub.read_licences(job.args.root) or frozenset({job.cfg.get("licence") or UNSTATED_LICENCE})
+                )
+            )
         job.watch_folder(job.args.root, job.args.index.as_posix())
         try:
             rows = files.index_files(job.args.root)

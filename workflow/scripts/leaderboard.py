@@ -1,6 +1,7 @@
 """Make the leaderboard of all models: means a set, intervals over patients, differences to base and controls, baselines.
 
-And the comparisons: every pair of models on every set, with p-values. cfg: seed, resamples, pairs (tuned model: its base).
+And the comparisons: every pair of models on every set, with p-values. cfg: seed, resamples, pairs (tuned model: its base),
+held_out (the sources' held-out sets and labels).
 """
 
 import gc
@@ -23,7 +24,8 @@ def main() -> None:
         gc.disable()  # nothing made here refers back to itself
         train = table_io.read_table(job.args.train, "qa", list(SHARED_COLUMNS))
         answer_tables = [table_io.read_table(path, "answers") for path in job.args.answers]
-        scores = build_leaderboard(table_io.read_table(job.args.qa, "qa"), train, answer_tables, **job.cfg)
+        options = {name: value for name, value in job.cfg.items() if name != "held_out"}
+        scores = build_leaderboard(table_io.read_table(job.args.qa, "qa"), train, answer_tables, **options)
         table_io.write_table(job.out["leaderboard"], "leaderboard", scores.leaderboard)
         table_io.write_table(job.out["comparisons"], "comparisons", scores.comparisons)
         models, cells, pairs = {row["model"] for row in scores.leaderboard}, len(scores.leaderboard), len(scores.comparisons)

@@ -1,6 +1,7 @@
 """Make the tokenizer and config.json of a tiny synthetic base model, from the words of its training questions.
 
-cfg: family (llava-med or mantis), tiny (image_size, vision_width, vision_layers, language_width, language_layers, heads).
+cfg: family (one of medmim.models.families), tiny (image_size, vision_width, vision_layers, language_width, language_layers,
+heads).
 """
 
 from pathlib import Path

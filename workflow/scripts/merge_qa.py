@@ -1,8 +1,8 @@
 """Merge the questions of all sources into the training set, the benchmark and the pretraining set.
 
-cfg: seed; train and benchmark, at most how many questions of each set; pretrain, how many for tiny base models (0: none).
-No patient and no image of the benchmark is in training. What is turned away is listed in --rejected. Each set of questions is
-under the data-use policies of the sources that have questions in it.
+cfg: seed; train and benchmark, at most how many questions of each set; held_out, the sources' held-out sets and labels;
+pretrain, how many for tiny base models (0: none). No patient and no image of the benchmark is in training. What is turned away
+is listed in --rejected. Each set of questions is under the data-use policies of the sources that have questions in it.
 """
 
 import gc
@@ -42,8 +42,9 @@ def main() -> None:
         images = {
             i for path in job.args.images for i in table_io.read_table(path, "images", ["image_id"])["image_id"].to_pylist()
         }
+        options = {name: value for name, value in job.cfg.items() if name != "held_out"}
         try:
-            merged = merge_questions(rows, images=images if job.args.images else None, **job.cfg)
+            merged = merge_questions(rows, images=images if job.args.images else None, **options)
         except EmptySetError as error:
             raise UserError(str(error)) from None
         for name in splits:

@@ -1,6 +1,7 @@
 """Write the card of a tuned model: data, recipe, scores, licences, intended use. All of it comes from the run.
 
-cfg: {"model", "base", "hub", "family", "system", "seed", "sources": {name: origin}, "tuning"}.
+cfg: {"model", "base", "hub", "family", "system", "seed", "sources": {name: origin},
+"providers": {name: terms} of the real ones, "tuning"}.
 """
 
 from pathlib import Path

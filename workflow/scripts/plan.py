@@ -1,6 +1,6 @@
 """Say what a run needs before it starts: licences, credentials and whether they work, bytes, disk, questions, GPU hours.
 
-cfg: sources (of each: origin, root, limit), download (settings.Download), models (of each from the hub: hub, revision),
+cfg: sources (of each: origin, root, limit), download (the section download), models (of each from the hub: hub, revision),
 questions (of each split: how many of a kind), trainings (the section models, where one is tuned), writing (budget_tokens,
 budget_usd, where a language model writes), folder (the run's). Exits with 1 where something is missing. It asks each server a
 little, and writes nothing. GPU hours are those of an H100.
@@ -9,13 +9,14 @@ little, and writes nothing. GPU hours are those of an H100.
 from pathlib import Path
 
 from medmim.common.errors import UserError
-from medmim.config.download import SERVERS
+from medmim.config.source_plugins import SOURCES, list_parts
 from medmim.provenance.job import Job, build_parser
 
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    with Job(arguments, modules=[f"medmim.sources.{source}.download" for source in SERVERS]) as job:
+    downloads = [f"medmim.sources.{source}.download" for source in SOURCES if "download" in list_parts(source)]
+    with Job(arguments, modules=downloads) as job:
         from medmim.sources import preflight
         from medmim.training.planning import gpu_types, memory
 

@@ -3,10 +3,9 @@
 Replies are kept in the folder --replies as they come, by the hash of all that they depend on: a run that was stopped goes on
 where it was, and a condition or question more asks for what is new.
 
-cfg: family (llava-med, mantis or chat), model (its name), conditions (see medmim.questions.conditions), text_likelihood (of
-the options'
-lines too, where asked plainly), system (message, may be empty), batch (questions at most), max_new_tokens, precision (fp32 or
-bf16), gpus (0: CPU, or 1), threads.
+cfg: family (one of medmim.models.families, or chat), model (its name), conditions (see medmim.questions.conditions),
+text_likelihood (of the options' lines too, where asked plainly), system (message, may be empty), batch (questions at most),
+max_new_tokens, precision (fp32 or bf16), gpus (0: CPU, or 1), threads.
 """
 
 from collections.abc import Container
@@ -44,10 +43,10 @@ def main() -> None:
     arguments.add_argument("--predictions", type=Path, required=True, help="predictions table (written)")
     inputs = ["model", "adapter", "qa", "images"]
     with Job(arguments, inputs=inputs, outputs=["predictions"], modules=[FAMILY_MODULE], preflight=check_gpus) as job:
+        from medmim.endpoints.reply_store import ReplyStore
         from medmim.models.prompting import load_prompter
         from medmim.models.weights import load_model, prepare_device
         from medmim.prediction import local_replies
-        from medmim.prediction.reply_store import ReplyStore
         from medmim.questions import conditions
         from medmim.tables import table_io
         from medmim.tables.images import ImageStore

@@ -1,6 +1,7 @@
 """Print the leaderboard for papers: every cell as CSV, and the paper's arrangement as Markdown and LaTeX (booktabs).
 
-cfg: models (name -> settings), min_open_ranked, precision, versions (package -> version that made the replies).
+cfg: models (name -> settings), set_labels (further held-out set -> its name for people), min_open_ranked, precision, versions
+(package -> version that made the replies).
 """
 
 from hashlib import sha256
@@ -67,6 +68,7 @@ def main() -> None:
             paper=read_paper_scores(job.args.paper) if job.args.paper else {},
             min_open_items=job.cfg["min_open_ranked"],
             provenance_rows=build_provenance_rows(job),
+            set_labels=job.cfg.get("set_labels"),
         )
         job.out["markdown"].write_text("\n".join(table.to_markdown() for table in paper_tables), encoding="utf-8")
         job.out["latex"].write_text("\n".join(table.to_latex() for table in paper_tables), encoding="utf-8")

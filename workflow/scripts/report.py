@@ -36,6 +36,7 @@ def main() -> None:
     with Job(
         arguments, inputs=inputs, outputs=["report", "picture"], modules=[registry.family_module(f) for f in registry.FAMILIES]
     ) as job:
+        from medmim.common.formatting import format_bytes
         from medmim.reporting.report import page
 
         files = page.ReportFiles(**{name: getattr(job.args, name) for name in inputs})
@@ -43,7 +44,7 @@ def main() -> None:
         job.out["report"].write_text(html, encoding="utf-8")
         if "picture" in job.out:
             job.out["picture"].write_bytes(page.render_summary_picture(files, job.cfg))
-        job.set_summary(f"{page.format_bytes(len(html.encode()))}, {html.count('data:image/')} images")
+        job.set_summary(f"{format_bytes(len(html.encode()))}, {html.count('data:image/')} images")
 
 
 if __name__ == "__main__":

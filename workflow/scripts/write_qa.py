@@ -16,16 +16,16 @@ log = logging.getLogger("medmim")
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    arguments.add_argument("--source", required=True, help="name of the source")
+    arguments.add_argument("--source", required=True, help="name of the source, a folder of medmim/sources")
     arguments.add_argument("--qa", type=Path, required=True, help="qa table of the source (read)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table of the source (read)")
-    arguments.add_argument("--replies", type=Path, required=True, help="file that keeps every reply, for this and later runs")
+    arguments.add_argument("--replies", type=Path, required=True, help="folder that keeps every reply, for this and later runs")
     arguments.add_argument("--written", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--writing", type=Path, required=True, help="writing table: every reply and its cost (written)")
     with Job(arguments, inputs=["qa", "findings"], outputs=["written", "writing"], use_cache=False) as job:
         from medmim.config.question_writer import Writer
         from medmim.endpoints.client import require_allowed
-        from medmim.endpoints.reply_store import Replies
+        from medmim.endpoints.reply_store import ReplyStore
         from medmim.questions.rewriting.rewrite import write_questions
         from medmim.tables import table_io
 
@@ -38,7 +38,7 @@ def main() -> None:
         for name, author in (("generator", writer.generator), ("reviewer", writer.reviewer)):
             if author is not None:
                 require_allowed(counts, author, f"qa.writer.{name}")
-        with Replies(args.replies) as replies:
+        with ReplyStore(args.replies) as replies:
             result = write_questions(rows, findings, writer=writer, seed=cfg["seed"], replies=replies, parts=cfg["parts"])
         table_io.write_table(job.out["written"], "qa", result.rows)
         table_io.write_table(job.out["writing"], "writing", result.replies)

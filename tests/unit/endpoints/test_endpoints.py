@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 
 from chat_server import Answer, ChatServer, make_completion, make_error_body, user_text
+from config_files import config_file
 from forked import Program
 from medmim.common.errors import UserError
 from medmim.config.endpoint import Endpoint
 from medmim.endpoints import client as service
+from medmim.endpoints.reply_store import ReplyStore
 from medmim.prediction import endpoint_replies
-from medmim.prediction.reply_store import ReplyStore
 from medmim.provenance.code_digest import WORKFLOW, code_digest
 from medmim.questions.row import question_row
 from medmim.tables import images, table_io
@@ -83,7 +84,7 @@ class World:
         """The program, as a rule starts it."""
         endpoint = {"url": server.url, "model": "served", "key_env": "PLANTED_KEY", **settings}
         return Program(
-            [WORKFLOW / "scripts/ask.py", "--cfg", json.dumps(CFG | {"endpoint": endpoint} | (cfg or {})),
+            [WORKFLOW / "scripts/ask.py", "--cfg", config_file(CFG | {"endpoint": endpoint} | (cfg or {})),
              "--code", code_digest("ask.py")["sha256"], "--log", "logs/ask.log", "--qa", "qa.parquet",
              "--images", *(t.name for t in self.tables), "--replies", "replies", "--predictions", "predictions.parquet"],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "PLANTED_KEY": SECRET, "OPENAI_LOG": "debug"},
@@ -435,7 +436,7 @@ def test_the_program_leaves_predictions_their_provenance_and_no_key(world: World
     assert record["endpoint"]["sent"] == 24 and record["endpoint"]["tokens"]["total_tokens"] == 144
     assert record["endpoint"]["credentialed"] == {}
     modules = record["code"]["modules"]
-    assert {"medmim.endpoints.client", "medmim.prediction.endpoint_replies", "medmim.prediction.reply_store"} <= modules.keys()
+    assert {"medmim.endpoints.client", "medmim.prediction.endpoint_replies", "medmim.endpoints.reply_store"} <= modules.keys()
     assert {"openai", "aiolimiter", "tenacity"} <= record["code"]["packages"].keys()
     assert not {"torch", "transformers"} & record["code"]["packages"].keys()
 

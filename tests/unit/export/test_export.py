@@ -18,7 +18,10 @@ import yaml
 from PIL import Image
 from score_made import make_prediction, make_question
 
+from config_files import config_file
+from medmim.benchmarks.external.base import load_external_set
 from medmim.common import files
+from medmim.config.source_plugins import SOURCES
 from medmim.export.croissant import APACHE_URL
 from medmim.questions.prompt import prompt_text, strip_placeholders
 from medmim.scoring.score_replies import score_predictions
@@ -30,6 +33,8 @@ from runs import ROOT
 PROGRAM = ROOT / "workflow/scripts/export_questions.py"
 CFG = {
     "run": "made",
+    "providers": {name: source.describe_terms() for name, source in SOURCES.items()}
+    | {"medframeqa": load_external_set("medframeqa").describe_terms()},
     "synthetic": ["lumiere", "vqa_rad", "medframeqa", "embed"],
     "credentialed": [],
     "allowed": False,
@@ -106,7 +111,7 @@ def export(tmp_path: Path, benchmark: dict[str, Path], monkeypatch: pytest.Monke
         index = tmp_path / to / name / "files.parquet"
         words = ["--format", name, "--qa", benchmark.get(qa, qa), "--images", *map(benchmark.get, tables), "--export", index]
         words += ["--against", *map(benchmark.get, against)]
-        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *map(str, words), "--cfg", json.dumps(CFG | cfg)])
+        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *map(str, words), "--cfg", config_file(CFG | cfg)])
         import_module("export_questions").main()
         return index.parent
 

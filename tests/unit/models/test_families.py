@@ -263,10 +263,19 @@ def test_layout_refuses_what_does_not_fit(layouts):
 
 def test_families_by_name():
     assert registry.family_module("llava-med") == "medmim.models.families.llava_med"
-    with pytest.raises(ValueError, match="there are llava-med, mantis, chat"):
+    with pytest.raises(ValueError, match="no model family 'llava'; did you mean 'llava-med'"):
         registry.get_family("llava")
+    with pytest.raises(ValueError, match="there are llava-med, mantis, chat"):
+        registry.get_family("x")
     with pytest.raises(ValueError, match="own processor"):
         registry.get_family("chat")
+
+
+def test_a_family_without_a_recipe_makes_no_tiny_base(monkeypatch):
+    family = registry.get_family("mantis")
+    monkeypatch.setattr(type(family), "tiny", None)
+    with pytest.raises(ValueError, match="family mantis has no recipe for a tiny base: set hub or path"):
+        tiny.build_tokenizer(family, [("a", "b")])
 
 
 def test_tokenizer_files_are_the_same_bytes_in_another_process(tmp_path):

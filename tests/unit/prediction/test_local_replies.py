@@ -15,17 +15,18 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GenerationConfig, LlavaForConditionalGeneration
 
+from config_files import config_file
 from medmim.common import gpus
 from medmim.common.errors import UserError
 from medmim.common.files import INDEX_NAME, hash_file, index_files
 from medmim.config.conditions import CONDITIONS
+from medmim.endpoints.reply_store import ReplyStore
 from medmim.models.collate import Sample, collate_samples
 from medmim.models.families.base import Layout
 from medmim.models.families.registry import FAMILIES
 from medmim.models.prompting import load_prompter
 from medmim.models.weights import load_model
 from medmim.prediction.local_replies import ask_batch, batch_key, make_batches, prepare_questions
-from medmim.prediction.reply_store import ReplyStore
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.questions.conditions import apply_condition as all_asked
 from medmim.questions.prompt import option_lines, prompt_text
@@ -293,7 +294,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(monkeypatch, world, tmp_path,
     found = options(world, broken, **asked)
     words = [word for name, value in found.items() if name != "cfg" for word in (f"--{name}", *np.ravel(value))]
     job = subprocess.Popen(
-        [sys.executable, WORKFLOW / "scripts/predict.py", "--cfg", json.dumps(found["cfg"]), *map(str, words)],
+        [sys.executable, WORKFLOW / "scripts/predict.py", "--cfg", config_file(found["cfg"]), *map(str, words)],
         stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     while len(stored(broken)) < 5 and job.poll() is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from config_files import config_file
 from medmim.common import files
 from medmim.provenance import audit as module
 from medmim.provenance import engine_version, job_record
@@ -55,20 +56,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (code / ".gitignore").write_text("__pycache__\n")
     committed(code)
     for source, raw in (("vqa_rad", "r/raw/vqa_rad"), ("odir", "data")):
-        drawn = json.dumps({"patients": 4, "seed": 1})
+        drawn = config_file({"patients": 4, "seed": 1})
         call(code, folder, "make_phantoms.py", cfg=drawn, source=source, raw=f"{raw}/files.parquet")
     for name in ("files.parquet", "files.parquet.prov.json"):
         (folder / "data" / name).unlink()
     call(code, folder, "index_files.py", root="data", index=LISTED)
     for source, root, raw in (("vqa_rad", "r/raw/vqa_rad", INDEX), ("odir", "data", LISTED)):
         tables = {name: f"r/images/{source}.{name}.parquet" for name in ("images", "findings", "rejected")}
-        call(code, folder, "build_images.py", cfg=json.dumps({"size": 28}), source=source, root=root, raw=raw, **tables)
+        call(code, folder, "build_images.py", cfg=config_file({"size": 28}), source=source, root=root, raw=raw, **tables)
         del tables["rejected"]
         if source == "odir":
             (folder / "own").mkdir()
             shutil.copy(folder / tables["findings"], folder / OUTSIDE)
             tables["findings"] = OUTSIDE
-        cfg = json.dumps({"seed": 1, "benchmark_fraction": 0.5, "open_fraction": 0.5})
+        sets = {"benchmark": [{"vqa_rad": "rad"}.get(source, source)]}
+        cfg = config_file({"seed": 1, "sets": sets, "benchmark_fraction": 0.5, "open_fraction": 0.5})
         call(code, folder, "generate_qa.py", cfg=cfg, source=source, qa=f"r/qa/{source}.parquet", **tables)
     return folder
 

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from config_files import config_file
 from medmim.common import files
 from medmim.provenance import cache, code_digest, engine_version, job_record
 from medmim.provenance.cache import Cache
@@ -47,6 +48,9 @@ CODE_EXAMPLE = {
     "medmim/provenance/job.py": "Job = 1\n",
     "requirements.lock": "numpy==1.0\n",
 }
+
+
+CFG = {"seed": 1, "tuning": {"gpus": 0}}
 
 
 def make_canonical(value: Any) -> Any:
@@ -90,7 +94,7 @@ def run_job(folder: str, *more: str) -> list[str]:
     arguments.add_argument("--kind")
     options = [f"--log={folder}/logs/rule.x.log", "--kind=b", "--threads", "2", "--root", "some/where"]
     outputs = ["--text", f"{folder}/t.txt", "--model", f"{folder}/m/files.parquet", "--own", f"{folder}/own.parquet"]
-    argv = ["--cfg", '{"seed": 1, "tuning": {"gpus": 0}}', *options, "--read", "a.parquet", "b*", *outputs, *more]
+    argv = ["--cfg", config_file(CFG), *options, "--read", "a.parquet", "b*", *outputs, *more]
     with (
         contextlib.suppress(SystemExit),  # taken from the cache
         Job(arguments, inputs=["read"], outputs=["text", "model", "own"], argv=argv) as job,
@@ -111,8 +115,7 @@ def decide(folder: str, argv: list[str], store: Cache | None) -> dict[str, list[
     outputs = [f"{folder}/{name}" for name in ("t.txt", "m/files.parquet", "own.parquet")]
     command = cache.result_arguments(argv)
     code = code_digest.code_digest(PROGRAM)
-    cfg = json.loads(argv[argv.index("--cfg") + 1])
-    planned = PlannedJob("job", PROGRAM, command, cfg, code, [Path("a.parquet"), Path("b1")], [Path(p) for p in outputs])
+    planned = PlannedJob("job", PROGRAM, command, CFG, code, [Path("a.parquet"), Path("b1")], [Path(p) for p in outputs])
     decision = decide_jobs([planned], Path(folder), store, take=True)
     return {"to_run": list(decision.to_run.values()), "from_cache": list(decision.from_cache.values())}
 

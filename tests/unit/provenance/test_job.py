@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from config_files import config_file
 from medmim.common import files
 from medmim.common.errors import RunInterruptedError, UserError
 from medmim.common.processes import JobProcesses
@@ -56,7 +57,11 @@ def run(tmp_path: Path):
 
     def call(*args: str, ok: bool = True, env: dict[str, str] | None = None) -> str:
         done = subprocess.run(
-            [sys.executable, "program.py", "--cfg", '{"x": "y"}', *args], cwd=tmp_path, capture_output=True, text=True, env=env
+            [sys.executable, "program.py", "--cfg", config_file({"x": "y"}), *args],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=env,
         )
         assert (done.returncode == 0) is ok, done.stderr
         return done.stderr
@@ -96,7 +101,7 @@ def test_an_absent_input_is_named(run) -> None:
 
 
 def test_a_wrong_table_is_an_error_without_traceback(run) -> None:
-    said = run("--cfg", '{"x": null}', "--table", "t.parquet", ok=False)
+    said = run("--cfg", config_file({"x": None}), "--table", "t.parquet", ok=False)
     assert "column sha256 of files is null in row 0" in said and "Traceback" not in said
 
 
@@ -163,7 +168,7 @@ class Run:
         to: str = "r",
         read: tuple[str, ...] = ("in",),
         *more: str,
-        cfg: object = 1,
+        cfg: dict[str, int] = {"n": 1},  # noqa: B006
         fail: bool | Exception = False,
         ends: int = 0,
         **options: Any,
@@ -176,7 +181,7 @@ class Run:
         arguments.add_argument("--root", type=Path)
         arguments.add_argument("--text", type=Path)
         arguments.add_argument("--model", type=Path)
-        argv = ["--cfg", json.dumps(cfg), "--text", f"{to}/t.txt", "--model", f"{to}/m/files.parquet", "--read", *read, *more]
+        argv = ["--cfg", config_file(cfg), "--text", f"{to}/t.txt", "--model", f"{to}/m/files.parquet", "--read", *read, *more]
         ran = False
         try:
             with Job(arguments, inputs=["read"], outputs=["text", "model"], argv=argv, **options) as job:
@@ -358,7 +363,7 @@ def test_what_a_machine_cannot_do_is_said_before_anything_is_read(job: Run) -> N
         raise UserError(f"no room for {cfg}")
 
     assert not job(read=("gone",), preflight=before, ends=1)
-    assert "error: no room for 1" in job.said and list(job.folder.iterdir()) == [job.folder / "in"]
+    assert "error: no room for {'n': 1}" in job.said and list(job.folder.iterdir()) == [job.folder / "in"]
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -405,7 +410,7 @@ def test_what_is_changed_in_place_is_not_taken_for_another_run(job: Run) -> None
     with (job.folder / "one/t.txt").open("r+") as f:
         f.write("X")
     assert job("two")
-    assert (job.folder / "two/t.txt").read_text() == "1 a ['in']"
+    assert (job.folder / "two/t.txt").read_text() == "{'n': 1} a ['in']"
 
 
 def test_a_cache_that_fails_costs_no_result(job: Run) -> None:
@@ -477,7 +482,7 @@ def call(checkout: Path, program: str, *more: str) -> subprocess.CompletedProces
 def test_code_that_the_digest_does_not_cover_is_refused(checkout: Path) -> None:
     done = call(checkout, "hidden.py")
     assert done.returncode == 1
-    assert "hidden.py imported medmim.config, medmim.config.base, which its code digest does not cover" in done.stderr
+    assert "medmim.config.base" in done.stderr and "which its code digest does not cover" in done.stderr
     assert not (checkout / "to").exists() and not (checkout / "cache").exists()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from config_files import config_file
 from medmim.common import slurm_client
 from medmim.common.errors import RunInterruptedError, UserError
 from medmim.provenance import resource_log
@@ -43,11 +44,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(error: BaseException | None = None, cfg: object = None, **options: Any) -> None:
+def run(error: BaseException | None = None, cfg: dict[str, Any] | None = None, **options: Any) -> None:
     arguments = build_parser("")
     arguments.add_argument("--threads", type=int)
     arguments.add_argument("--to", type=Path)
-    argv = ["--cfg", json.dumps(cfg or {}), "--log", "logs/predict.m.plain.log", "--to", "out"]
+    argv = ["--cfg", config_file(cfg or {}), "--log", "logs/predict.m.plain.log", "--to", "out"]
     with Job(arguments, outputs=["to"], argv=argv + [w for k, v in options.items() for w in (f"--{k}", str(v))]) as job:
         if error:
             raise error
@@ -131,7 +132,7 @@ def test_threads_and_gpus_are_those_of_the_option_or_the_config_for_every_proces
     monkeypatch.setenv("WORLD_SIZE", "2")
     run(cfg={"tuning": {"threads": 4, "gpus": 2}})
     run(threads=5)
-    run(cfg=1)
+    run()
     starts = lines(place / "logs/predict.m.plain.runs.jsonl")[::2]
     assert [(x["threads"], x["gpus"]) for x in starts] == [(8, 2), (10, 0), (2, 0)]
 

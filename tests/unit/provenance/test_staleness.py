@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from config_files import config_file
 from medmim.common import files
 from medmim.provenance import code_digest, engine_version, job_record, staleness
 from medmim.provenance.cache import FOLDER_VARIABLE, Cache, result_arguments
@@ -29,10 +30,9 @@ class Step:
 
     @property
     def argv(self) -> list[str]:
-        cfg = json.dumps(self.cfg, sort_keys=True)
         return [
             "--cfg",
-            cfg,
+            config_file(self.cfg),
             "--log",
             "l.log",
             "--read",
@@ -48,7 +48,7 @@ class Step:
     def planned(self) -> PlannedJob:
         words = ["python", f"/some where/workflow/scripts/{self.program}", "--code", "0" * 64, *self.argv]
         return PlannedJob.from_shell_command(
-            f"rule {self.to}", shlex.join(words), self.code, self.read, [self.to, f"{self.to}.d/files.parquet"]
+            f"rule {self.to}", shlex.join(words), self.cfg, self.code, self.read, [self.to, f"{self.to}.d/files.parquet"]
         )
 
     def run(self) -> "Step":
@@ -137,7 +137,7 @@ def test_layout_of_the_command_changes_nothing(step: Step) -> None:
     words = [
         f"/x/workflow/scripts/{PROGRAM}",
         "--cfg",
-        json.dumps(step.cfg, indent=2),
+        "another.json",
         *step.argv[2:],
         "--threads",
         "4",
@@ -146,7 +146,8 @@ def test_layout_of_the_command_changes_nothing(step: Step) -> None:
     ]
     outputs = [p.as_posix() for p in step.planned.outputs]
     shell = f"python {shlex.join(words)}".replace(" --", "   --")
-    assert decide_jobs([PlannedJob.from_shell_command("x", shell, step.code, step.read, outputs)], Path("r")).to_run == {}
+    planned = PlannedJob.from_shell_command("x", shell, dict(reversed(step.cfg.items())), step.code, step.read, outputs)
+    assert decide_jobs([planned], Path("r")).to_run == {}
 
 
 def test_strangers_change_nothing(step: Step) -> None:
@@ -529,12 +530,12 @@ def test_changes_of_a_config_are_told(old: object, new: object, told: list[str])
 @pytest.mark.parametrize(
     ("argv", "kept"),
     [
-        ("--cfg {} --code 0 --log l --read a b --to c", "--read a b --to c"),
+        ("--cfg f --code 0 --log l --read a b --to c", "--read a b --to c"),
         ("--read a --threads 4 --to c", "--read a --to c"),
-        ("--threads=4 --read a --log=l --cfg={}", "--read a"),
+        ("--threads=4 --read a --log=l --cfg=f", "--read a"),
         ("--log --threads --read a", "--read a"),
         ("--logs l --thread 4", "--logs l --thread 4"),
-        ("--read a --cfg {}", "--read a"),
+        ("--read a --cfg f", "--read a"),
     ],
 )
 def test_a_command_without_what_changes_no_result(argv: str, kept: str) -> None:
@@ -544,8 +545,8 @@ def test_a_command_without_what_changes_no_result(argv: str, kept: str) -> None:
 def test_a_job_is_read_from_its_shell_command() -> None:
     shell = (
         "python -m torch.distributed.run --nproc-per-node 2 '/a b/workflow/scripts/tune.py' "
-        """--cfg '{"x": "a \\"b\\" '"'"'c'"'"'"}' --code 0 --log l.log --model 'r/m 1/files.parquet'"""
+        "--cfg 'not there.json' --code 0 --log l.log --model 'r/m 1/files.parquet'"
     )
-    job = PlannedJob.from_shell_command("tune m", shell, {"sha256": "0"}, ["a"], ["r/m 1/files.parquet"])
-    assert (job.name, job.program, job.cfg) == ("tune m", "tune.py", {"x": "a \"b\" 'c'"})
+    job = PlannedJob.from_shell_command("tune m", shell, {"x": 1}, {"sha256": "0"}, ["a"], ["r/m 1/files.parquet"])
+    assert (job.name, job.program, job.cfg) == ("tune m", "tune.py", {"x": 1})
     assert job.command == ["--model", "r/m 1/files.parquet"] and job.outputs == [Path("r/m 1/files.parquet")]

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 import pytest
 from qa_made import HELD_IN, SOURCES, make_source_tables
 
+from medmim.common.errors import UserError
 from medmim.questions.balance import assign_places, find_cap
-from medmim.questions.generate import VARIANTS_PER_FACT, is_benchmark_patient
+from medmim.questions.generate import VARIANTS_PER_FACT, check_declared_sets, is_benchmark_patient
 from medmim.questions.prompt import strip_placeholders
 from medmim.questions.row import Row
 from medmim.questions.templates import SLACK, Template
@@ -298,3 +299,16 @@ def test_places_and_level() -> None:
     assert find_cap([100, 10], 0.6) == 15
     assert find_cap([5, 5, 5], 1 / 3) == 5
     assert find_cap([], 1.0) == 0
+
+
+def test_questions_of_a_set_that_is_not_declared_are_refused_by_name() -> None:
+    sets = {"train": ["comparison"], "benchmark": ["comparison"]}
+    assert make_source_tables("ms_cxr_t", 20).generate_questions(sets=sets)
+    with pytest.raises(UserError, match=r"source ms_cxr_t: task ms_cxr_t_\w+ makes questions of benchmark\.comparison, which .*"):
+        make_source_tables("ms_cxr_t", 20).generate_questions(sets={"benchmark": ["temporal"]})
+    with pytest.raises(UserError, match=r"the set rad is supplied by vqa_rad\): name another set in the task's template"):
+        check_declared_sets("toy", [{"split": "benchmark", "set": "rad", "task": "t"}], sets)
+    with pytest.raises(UserError, match=r"no source declares toys"):
+        check_declared_sets("toy", [{"split": "train", "set": "toys", "task": "t"}], sets)
+    with pytest.raises(UserError, match=r"declares train\.odir, and there is no such set: train has temporal, "):
+        check_declared_sets("toy", [], {"train": ["odir"]})

@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from qa_made import HELD_IN, SOURCES, make_source_tables
 
+from config_files import config_file
+from medmim.config import source_plugins
 from medmim.questions.row import Row
 from medmim.questions.split import EmptySetError, allocate_evenly, merge_questions, select_rows
 from medmim.questions.validation import check_row
@@ -161,25 +163,26 @@ def test_programs_from_tables_to_splits(
         paths = write(tmp_path, source)
         qa.append(tmp_path / f"{source}.qa.parquet")
         options = [o for name, path in paths.items() for o in (f"--{name}", path)]
-        program("generate_qa.py", monkeypatch, "--source", source, *options, "--qa", qa[-1], "--cfg", json.dumps(cfg))
+        own = config_file(cfg | {"sets": source_plugins.SOURCES[source].list_sets()})
+        program("generate_qa.py", monkeypatch, "--source", source, *options, "--qa", qa[-1], "--cfg", own)
     made_splits = [x for s in ("train", "benchmark", "pretrain", "rejected") for x in (f"--{s}", tmp_path / f"{s}.parquet")]
     images = [tmp_path / f"{s}.images.parquet" for s in ("ms_cxr_t", "odir")]
     counts = {"seed": 3, "train": {"comparison": 20}, "benchmark": {"comparison": 500, "odir": 20}, "pretrain": 0}
     argv = ["--qa", *qa, "--images", *images, *made_splits]
-    program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
+    program("merge_qa.py", monkeypatch, *argv, "--cfg", config_file(counts))
     assert table_io.read_table(tmp_path / "train.parquet", "qa").num_rows == 20
     assert Counter(table_io.read_table(tmp_path / "benchmark.parquet", "qa")["set"].to_pylist())["odir"] == 20
     prov = json.loads((tmp_path / "benchmark.parquet.prov.json").read_text())
     assert prov["short"][0].startswith("benchmark.comparison: ")
     before = {p: p.read_bytes() for p in tmp_path.glob("*.parquet")}
-    program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
+    program("merge_qa.py", monkeypatch, *argv, "--cfg", config_file(counts))
     assert {p: p.read_bytes() for p in before} == before
 
     for source, policy in (("ms_cxr_t", MIMIC), ("odir", ODIR)):
         path = tmp_path / f"{source}.qa.parquet"
         table = pq.read_table(path)
         pq.write_table(table.replace_schema_metadata({**table.schema.metadata, **policy.to_metadata()}), path)
-    program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
+    program("merge_qa.py", monkeypatch, *argv, "--cfg", config_file(counts))
     policies = {"train": MIMIC, "benchmark": MIMIC | ODIR, "pretrain": DataPolicy(), "rejected": MIMIC | ODIR}
     assert {name: DataPolicy.from_table(tmp_path / f"{name}.parquet") for name in policies} == policies
     record = json.loads((tmp_path / "train.parquet.prov.json").read_text())["policies"]
@@ -187,7 +190,7 @@ def test_programs_from_tables_to_splits(
 
     counts["benchmark"] = {"rad": 5}
     with pytest.raises(SystemExit):
-        program("merge_qa.py", monkeypatch, *argv, "--cfg", json.dumps(counts))
+        program("merge_qa.py", monkeypatch, *argv, "--cfg", config_file(counts))
     assert "source vqa_rad would supply them" in capsys.readouterr().err
 
 
@@ -200,7 +203,7 @@ def test_a_source_without_images_is_an_error(
     with pytest.raises(SystemExit):
         program(
             "generate_qa.py", monkeypatch, "--source", "odir", "--images", tmp_path / "images.parquet",
-            "--findings", tmp_path / "findings.parquet", "--qa", tmp_path / "qa.parquet", "--cfg", json.dumps(cfg),
+            "--findings", tmp_path / "findings.parquet", "--qa", tmp_path / "qa.parquet", "--cfg", config_file(cfg),
         )  # fmt: skip
     assert "no images; nothing can be asked of source odir" in capsys.readouterr().err
     assert not (tmp_path / "qa.parquet").exists()

@@ -15,6 +15,7 @@ from score_made import make_prediction, make_question
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from config_files import config_file
 from medmim.scoring.leaderboard import LeaderboardRows, build_leaderboard, flag_clean_questions
 from medmim.scoring.score_replies import score_predictions
 from medmim.tables import table_io
@@ -374,7 +375,7 @@ def test_the_programs(tmp_path: Path) -> None:
         done = call(
             SCRIPTS / "leaderboard.py", "--qa", tmp_path / "qa.parquet", "--train", tmp_path / "train.parquet", "--answers",
             *[tmp_path / f"scores/{m}.parquet" for m in models], "--leaderboard", out,
-            "--comparisons", tmp_path / f"comparisons{run}.parquet", "--cfg", json.dumps(CFG),
+            "--comparisons", tmp_path / f"comparisons{run}.parquet", "--cfg", config_file(CFG),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         written.append(out.read_bytes() + (tmp_path / f"comparisons{run}.parquet").read_bytes())

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
+from medmim.scoring import open_ended
+from medmim.scoring.items import METRIC_LABELS, METRICS, describe_metrics
 from medmim.scoring.open_ended import compute_overlap, score_bleu, score_open_answer, score_rouge_l, tokenize_answer
 
 WORDS = ["the", "a", "lesion", "is", "stable", "in", "left", "lung", "Lung,", "(new)", "no", "effusion"]
@@ -69,3 +71,27 @@ def test_long_texts_too(reply: str, gold: str) -> None:
 def test_recall_is_precision_the_other_way_round(one: str, other: str) -> None:
     assert compute_overlap(one, other)[0] == compute_overlap(other, one)[1]
     assert compute_overlap(one, other)[2] == compute_overlap(other, one)[2]
+
+
+def test_a_metric_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_ended, "OPEN_METRICS", dict(open_ended.OPEN_METRICS))
+    score_open_answer.cache_clear()
+
+    @open_ended.open_metric("first letter", "1 where both begin with the same letter", lowest=-1)
+    def score_first_letter(reply: str, gold: str) -> float:
+        return 1.0 if reply[:1] == gold[:1] else -2.0
+
+    assert list(score_open_answer("left", "lung")) == [*METRICS["open"], "first_letter"]
+    with pytest.raises(ValueError, match="metric first_letter scores -2, outside its range -1 to 1"):
+        score_open_answer("left", "right")
+    with pytest.raises(ValueError, match="metric percent: its range is 0 to 100"):
+        open_ended.open_metric("percent", "", highest=100)
+    score_open_answer.cache_clear()
+
+
+def test_every_metric_has_a_name_for_people_and_is_named_in_the_answers_table() -> None:
+    assert list(METRIC_LABELS) == [*METRICS["closed"], *METRICS["open"]] and all(METRIC_LABELS.values())
+    assert describe_metrics() == (
+        "accuracy, loglikelihood_accuracy (by letter), text_loglikelihood_accuracy, circular_accuracy (right as asked and under"
+        " every rotation), exact_match, token_recall, token_f1, bleu, rouge_l"
+    )

@@ -165,9 +165,8 @@ def test_models_without_likelihoods_have_no_such_metric() -> None:
 def test_a_condition_that_is_wanted_must_be_there() -> None:
     with pytest.raises(table_io.TableError, match=r"m, blind: no prediction for question q1 \(3 missing\)"):
         table(GOOD, required_conditions=["plain", "blind"])
-    assert table(GOOD, required_conditions=["plain", "reordered"]) == table(
-        GOOD
-    )  # one image a question: there is nothing to reorder
+    # Each question has one image, so there is nothing to reorder.
+    assert table(GOOD, required_conditions=["plain", "reordered"]) == table(GOOD)
 
 
 def test_conditions_and_order_of_files_and_rows() -> None:

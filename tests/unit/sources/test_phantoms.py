@@ -20,6 +20,7 @@ from PIL import Image
 from pydicom.pixels import apply_modality_lut
 from scipy import ndimage
 
+from config_files import config_file
 from medmim.sources.embed import phantom as embed
 from medmim.sources.lumiere import phantom as lumiere
 from medmim.sources.ms_cxr_t import phantom as ms_cxr_t
@@ -439,7 +440,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_program_writes_an_indexed_folder(tmp_path: Path) -> None:
     raw = tmp_path / "raw" / "odir" / "files.parquet"
-    done = run("--source", "odir", "--raw", str(raw), "--cfg", '{"patients": 2, "seed": 1}')
+    done = run("--source", "odir", "--raw", str(raw), "--cfg", config_file({"patients": 2, "seed": 1}))
     assert done.returncode == 0, done.stderr
     index = table_io.read_frame(raw, "files")
     assert {"full_df.csv", "README.txt", primitives.TRUTH_FILE, "Training Images/0_left.jpg"} < set(index.path)
@@ -451,8 +452,8 @@ def test_program_writes_an_indexed_folder(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("cfg", ['{"patients": 0, "seed": 1}', '{"patients": 2}', '{"patients": 2, "seed": 1, "sede": 2}'])
-def test_program_refuses_a_wrong_config(cfg: str, tmp_path: Path) -> None:
-    done = run("--source", "odir", "--raw", str(tmp_path / "o" / "files.parquet"), "--cfg", cfg)
+@pytest.mark.parametrize("cfg", [{"patients": 0, "seed": 1}, {"patients": 2}, {"patients": 2, "seed": 1, "sede": 2}])
+def test_program_refuses_a_wrong_config(cfg: dict[str, int], tmp_path: Path) -> None:
+    done = run("--source", "odir", "--raw", str(tmp_path / "o" / "files.parquet"), "--cfg", config_file(cfg))
     assert done.returncode == 1 and "--cfg needs patients" in done.stderr and "Traceback" not in done.stderr
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]

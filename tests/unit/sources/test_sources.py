@@ -18,6 +18,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
+from config_files import config_file
 from medmim.common import files
 from medmim.common.errors import UserError
 from medmim.sources.base import Rejection, TableBuilder
@@ -648,7 +649,7 @@ def program(vqa_rad: Path, tmp_path: Path) -> Callable[..., tuple[subprocess.Com
             str(vqa_rad / "files.parquet"),
         ]
         done = subprocess.run(
-            [*command, *options, "--cfg", json.dumps({"size": 32} | cfg)], capture_output=True, text=True, check=False
+            [*command, *options, "--cfg", config_file({"size": 32} | cfg)], capture_output=True, text=True, check=False
         )
         return done, out
 

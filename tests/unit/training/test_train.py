@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import LlavaForConditionalGeneration
 
+from config_files import config_file
 from forked import Program
 from medmim.config.training import SIZES, Tuning
 from medmim.models import weights
@@ -67,7 +68,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(prepared: Path, out: Path, family: str, *, board: bool = False, **tuning: object) -> list[str]:
     return [
         str(WORKFLOW / "scripts/tune.py"),
-        "--cfg", json.dumps({"family": family, "seed": 3, "tuning": TUNING | tuning}),
+        "--cfg", config_file({"family": family, "seed": 3, "tuning": TUNING | tuning}),
         "--model", str(prepared / family / "files.parquet"), "--samples", str(prepared / f"{family}.samples.parquet"),
         "--pixels", str(prepared / f"{family}.pixels.parquet"), "--tuned", str(out / "adapter/files.parquet"),
         "--loss", str(out / "loss.parquet"), "--checkpoints", str(out / "checkpoints"),
@@ -103,7 +104,7 @@ def tune_here(patch: pytest.MonkeyPatch, *given: Any, **kwargs: Any) -> None:
     """`tune` in this process. Raises SystemExit where it fails."""
     words = command(*given, **kwargs)[1:]
     options: dict[str, Any] = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
-    run_program(patch, "tune.py", **options | {"cfg": json.loads(options["cfg"])})
+    run_program(patch, "tune.py", **options)
 
 
 def ended(process: Program) -> tuple[int, str]:

@@ -14,9 +14,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
+from medmim.common import files
 from medmim.common.errors import UserError
 
 CHUNK_BYTES = 1 << 20
@@ -37,19 +38,11 @@ class DamagedArchiveError(Exception):
 
 @contextmanager
 def translate_archive_errors() -> Iterator[None]:
-    """What libraries raise on reading a broken archive, as Damaged."""
+    """What libraries raise on reading a broken archive, as DamagedArchiveError."""
     try:
         yield
     except ARCHIVE_ERRORS as error:
         raise DamagedArchiveError(f"can't be extracted as zip or tar: {error}") from None
-
-
-def check_member_path(name: str) -> PurePosixPath:
-    """A member's path, if it stays in the folder that it is extracted to. Raises UserError."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not name.isprintable():
-        raise UserError(f"member {name!r} would be written outside its folder")
-    return path
 
 
 class _CountingStream(io.RawIOBase):
@@ -83,7 +76,7 @@ class _BoundedStream:
 
 
 def iter_tar_members(read: Callable[[int], bytes]) -> Iterator[Member]:
-    """Members of a tar, compressed or not, as it comes: each is to be read before the next is asked for. Raises Damaged."""
+    """Members of a tar, compressed or not, as it comes: read each before asking for the next. Raises DamagedArchiveError."""
     source = _CountingStream(read)
     with translate_archive_errors():
         file = io.BufferedReader(source, CHUNK_BYTES)
@@ -97,7 +90,7 @@ def iter_tar_members(read: Callable[[int], bytes]) -> Iterator[Member]:
 
 
 def iter_members(archive_path: Path) -> Iterator[Member]:
-    """Members of a zip or tar file. Raises Damaged."""
+    """Members of a zip or tar file. Raises DamagedArchiveError."""
     with translate_archive_errors():
         if not zipfile.is_zipfile(archive_path):
             with archive_path.open("rb") as file:
@@ -121,14 +114,13 @@ def _open_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[byte
 def select_members(
     archive_members: Iterator[Member], get_destination: Callable[[str], str | None]
 ) -> Iterator[tuple[str, IO[bytes]]]:
-    """Place and content of those members that `get_destination` gives a place. Raises Damaged, and UserError for what is
-    refused.
-    """
+    """Destination and content of the members that `get_destination` gives one. Raises DamagedArchiveError, UserError."""
     seen_destinations = set()
     for name, open_member in archive_members:
         if (destination := get_destination(name)) is None:
             continue
-        check_member_path(name)
+        if not files.is_inside_folder(name):
+            raise UserError(f"member {name!r} would be written outside its folder")
         with translate_archive_errors():
             content = open_member() if open_member else None
         if content is None:
@@ -141,7 +133,7 @@ def select_members(
 
 
 def iter_chunks(content: IO[bytes]) -> Iterator[bytes]:
-    """The bytes of a member. Raises Damaged."""
+    """The bytes of a member. Raises DamagedArchiveError."""
     with translate_archive_errors():
         while chunk := content.read(CHUNK_BYTES):
             yield chunk

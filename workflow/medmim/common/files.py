@@ -7,12 +7,20 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 SIDECAR_SUFFIX = ".prov.json"
 INDEX_NAME = "files.parquet"
 DOWNLOAD_FOLDER = ".download"
 """Folder at the top of a downloaded source: what is not whole yet, and what is known of what is."""
+
+
+def is_inside_folder(path: str) -> bool:
+    """Whether a relative path, as archives, servers and tables of others name it, stays below the folder it is joined to."""
+    parts = PurePosixPath(path)
+    return bool(parts.parts) and not (
+        parts.is_absolute() or ".." in parts.parts or "\\" in path or ":" in path or not path.isprintable()
+    )
 
 
 def hash_file(path: Path) -> str:

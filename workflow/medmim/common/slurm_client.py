@@ -1,8 +1,9 @@
-"""SLURM's clients: squeue, sacct and scontrol are asked here and nowhere else."""
+"""SLURM's clients: squeue, sacct, scontrol and sbatch are called here and nowhere else."""
 
 import csv
 import os
 import re
+import shlex
 import subprocess
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +35,29 @@ def query_queue(name: str) -> list[list[str]] | None:
 def query_accounting(ids: list[str]) -> list[list[str]]:
     """Id and state of jobs as the accounting database has them; none where there is no database."""
     return query_client(["sacct", "-X", "--noheader", "--parsable2", "--format=JobIDRaw,State", "--jobs", ",".join(ids)]) or []
+
+
+def query_nodes(job: str) -> list[str]:
+    """Nodes that a job ran on, as the accounting database has them; none where there is no database."""
+    rows = query_client(["sacct", "-X", "--noheader", "--parsable2", "--format=NodeList", "--jobs", job]) or []
+    return [row[0] for row in rows if row[0]]
+
+
+class SubmissionError(Exception):
+    """A job that sbatch did not accept, or of which it is not known whether it did."""
+
+
+def submit_script(command: list[str], script: str) -> str:
+    """Submit a script by an sbatch command; what sbatch prints. Raises SubmissionError."""
+    try:
+        completed = subprocess.run(
+            command, input=script, capture_output=True, text=True, timeout=CONTROLLER_TIMEOUT_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SubmissionError(str(error)) from None
+    if completed.returncode != 0 or "submission failed" in completed.stderr:
+        raise SubmissionError(f"{completed.stderr.strip()} (by {shlex.join(command)})")
+    return completed.stdout
 
 
 def run_slurm_client(*command: str) -> str:

@@ -2,25 +2,32 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
-from medmim.config.base import Fraction, Positive, Section
+from medmim.config import source_plugins
+from medmim.config.base import ConfigError, Fraction, Positive, Section, make_name_check, make_name_schema
 from medmim.config.conditions import CONDITIONS, Condition
 from medmim.config.download import Download
 from medmim.config.endpoint import Endpoint
+from medmim.config.part_names import EXTERNAL_SETS, MODEL_FAMILIES, find_nearest
+from medmim.config.question_sets import QUESTION_SETS
 from medmim.config.question_writer import Writer
+from medmim.config.source_plugins import HELD_OUT_SETS, SOURCES
 from medmim.config.training import TinyBase, Tuning
 
-SourceName = Literal["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"]
-Ability = Literal["temporal", "reasoning", "comparison", "coreference"]
-ABILITIES: tuple[Ability, ...] = ("temporal", "reasoning", "comparison", "coreference")
-CREDENTIALED_SOURCES: tuple[SourceName, ...] = ("embed", "ms_cxr_t")
-"""Sources that their owners give under an agreement not to pass them on."""
-HeldOutName = Literal["medframeqa", "medxpertqa"]
+HeldOutName = Annotated[str, make_name_check("held-out set", EXTERNAL_SETS), make_name_schema(EXTERNAL_SETS)]
+"""Name of a module of medmim/benchmarks/external."""
+FAMILY_NAMES = (*MODEL_FAMILIES, "chat", "endpoint")
+FamilyName = Annotated[str, make_name_check("model family", FAMILY_NAMES), make_name_schema(FAMILY_NAMES)]
+"""Name of a module of medmim/models/families, or of those that need none."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+CREDENTIALED_SOURCES = [name for name, source in SOURCES.items() if source.credentialed]
+"""Sources that their owners give under an agreement not to pass them on."""
+SourceName = Annotated[str, make_name_check("source", list(SOURCES)), make_name_schema(list(SOURCES))]
+"""Name of a folder of medmim/sources."""
 
 
 class SourceConfig(Section):
@@ -39,10 +46,13 @@ class SourceConfig(Section):
     """Share of files or rows that may be broken before the stage stops."""
     max_missing: Fraction = 0.01
     """Share of the files of a downloaded source that the owner may no longer have before the stage stops."""
-    credentialed: bool | None = None
-    """Whether its images and texts may only go where it is said that they may: to endpoints with credentialed: true, and into
-    exports with export.credentialed: true. By default true of embed and ms_cxr_t unless phantom, as their owners' agreements
-    forbid passing them on: these can't be set to false. Else false."""
+    credentialed: bool | None = Field(
+        default=None,
+        description="Whether its images and texts may only go where it is said that they may: to endpoints with credentialed: "
+        "true, and into exports with export.credentialed: true. By default true of "
+        f"{' and '.join(CREDENTIALED_SOURCES)} unless phantom, as their owners' agreements forbid passing them on: these can't "
+        "be set to false. Else false.",
+    )
 
     @model_validator(mode="after")
     def _check_complete(self) -> "SourceConfig":
@@ -79,23 +89,31 @@ class ReleaseConfig(Section):
         return self
 
 
-class QuestionCounts(Section):
-    """At most how many questions of a kind; what the findings do not yield is reported, not padded."""
+class _SomeCounts(Section):
+    def select_wanted(self) -> dict[str, int]:
+        """Return the counts above 0: a set that nobody asks for, as that of a source which is added later, changes nothing."""
+        return {name: count for name, count in self.model_dump().items() if count}
 
-    temporal: int = 0
-    """Temporal understanding."""
-    reasoning: int = 0
-    """Reasoning."""
-    comparison: int = 0
-    """Comparison."""
-    coreference: int = 0
-    """Co-reference."""
-    composed: int = 0
-    """Composed of single-image questions; training only."""
-    rad: int = 0
-    """Held-out, VQA-RAD; benchmark only."""
-    odir: int = 0
-    """Held-out, ODIR-5K; benchmark only."""
+
+def _count_fields() -> dict[str, Any]:
+    """Fields for the sets that are trained on and for the held-out sets of all sources."""
+    meanings = {s.name: s.meaning for s in QUESTION_SETS}
+    if taken := [name for name in HELD_OUT_SETS if name in meanings]:
+        owner = source_plugins.list_suppliers(taken[0])[0]
+        raise ConfigError(f"held-out set {taken[0]} of source {owner}: it is a set trained on")
+    meanings |= {name: held_out.meaning for name, held_out in HELD_OUT_SETS.items()}
+    return {name: (int, Field(0, description=meaning)) for name, meaning in meanings.items()}
+
+
+if TYPE_CHECKING:
+    QuestionCounts = _SomeCounts
+else:
+    QuestionCounts = create_model(
+        "QuestionCounts",
+        __base__=_SomeCounts,
+        __doc__="At most how many questions of a kind; what the findings do not yield is reported, not padded.",
+        **_count_fields(),
+    )
 
 
 class QAConfig(Section):
@@ -164,7 +182,7 @@ class HeldOutConfig(Section):
 class ModelConfig(Section):
     """A model to be scored."""
 
-    family: Literal["llava-med", "mantis", "chat", "endpoint"]
+    family: FamilyName
     """Prompt layout and image preprocessing. chat: the model's own processor and chat template. endpoint: a service's."""
     base: Name | None = None
     """Name of the model this one is tuned from; unset for models taken as they are."""
@@ -262,16 +280,18 @@ class Config(Section):
     """Folder of all runs."""
     seed: int = 2025
     """Seed of everything drawn by chance."""
-    sources: dict[SourceName, SourceConfig]
-    """The sources to use, by name: embed, lumiere, ms_cxr_t, pmc, vqa_rad, odir."""
+    sources: dict[SourceName, SourceConfig] = Field(description=f"The sources to use, by name: {', '.join(SOURCES)}.")
     download: Download = Download()
     """Where sources of origin download come from."""
     images: ImagesConfig = ImagesConfig()
     """Image normalisation."""
     qa: QAConfig = QAConfig()
     """Questions."""
-    heldout: dict[HeldOutName, HeldOutConfig] = Field(default={})
-    """Further held-out sets, by name: medframeqa, medxpertqa. They are asked and shown on their own, in no sum."""
+    heldout: dict[HeldOutName, HeldOutConfig] = Field(
+        default={},
+        description=f"Further held-out sets, by name: {', '.join(EXTERNAL_SETS)}. They are asked and shown on their own, in no "
+        "sum.",
+    )
     models: dict[Name, ModelConfig]
     """The models to score, by name."""
     prediction: PredictionConfig = PredictionConfig()
@@ -289,12 +309,9 @@ class Config(Section):
     def _check_consistent(self) -> "Config":
         if not self.sources:
             raise ValueError("sources: name at least one")
-        for source_name in CREDENTIALED_SOURCES:
-            if (
-                source_name in self.sources
-                and self.sources[source_name].origin != "phantom"
-                and self.sources[source_name].credentialed is False
-            ):
+        for source_name, source in self.sources.items():
+            self._check_source_parts(source_name, source.origin)
+            if source_name in CREDENTIALED_SOURCES and source.origin != "phantom" and source.credentialed is False:
                 raise ValueError(
                     f"sources.{source_name}.credentialed: its owner's agreement forbids passing it on, which no setting "
                     "here changes; "
@@ -304,11 +321,7 @@ class Config(Section):
             if model.base is None:
                 continue
             if model.base not in self.models:
-                close_matches = difflib.get_close_matches(model.base, self.models, 1)
-                raise ValueError(
-                    f"models.{name}.base: no model {model.base!r}"
-                    + (f"; did you mean {close_matches[0]!r}?" if close_matches else "")
-                )
+                raise ValueError(f"models.{name}.base: no model {model.base!r}; {find_nearest(model.base, list(self.models))}")
             base = self.models[model.base]
             if base.base is not None:
                 raise ValueError(f"models.{name}.base: {model.base} is itself tuned")
@@ -318,10 +331,32 @@ class Config(Section):
             raise ValueError("qa.pretrain: tiny base models need pretraining questions")
         return self
 
+    def _check_source_parts(self, name: str, origin: str) -> None:
+        """Raise ValueError where a source lacks a module that this run needs of it."""
+        folder, parts = source_plugins.SOURCES_FOLDER / name, source_plugins.list_parts(name)
+        if origin in ("phantom", "download") and origin not in parts:
+            others = [o for o in ("phantom", "download") if o in parts]
+            raise ValueError(
+                f"sources.{name}.origin: {name} can't be of origin {origin}, as {folder} has no {origin}.py: "
+                f"set it to {' or '.join(['local', *others])}, or add that module"
+            )
+        for part in ("adapter", "questions") if self.qa.origin == "generated" else ("adapter",):
+            if part not in parts:
+                raise ValueError(f"sources.{name}: {folder} has no {part}.py; docs/extending.md tells what it must offer")
+
     @property
     def run_folder(self) -> str:
         """Folder of the run's artifacts."""
         return f"{self.results}/{self.run}"
+
+    @property
+    def held_out_labels(self) -> list[list[str]]:
+        """Name and label of the sources' held-out sets that may be in the benchmark, in the order of the tables.
+
+        Part of the cfg of each program that reads source_plugins.HELD_OUT_SETS, as no code digest covers a source.yaml.
+        """
+        names = self.sources if self.qa.origin == "generated" else SOURCES
+        return [[s, told.label] for name in SOURCES if name in names for s, told in SOURCES[name].held_out.items()]
 
     @property
     def credentialed_sources(self) -> list[SourceName]:
@@ -332,10 +367,6 @@ class Config(Section):
             if source.credentialed
             or (source.credentialed is None and source.origin != "phantom" and name in CREDENTIALED_SOURCES)
         ]
-
-
-class ConfigError(ValueError):
-    """A configuration that can't be used; the message says where and what to do."""
 
 
 def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:

@@ -1,11 +1,9 @@
 """Files of an HTTP server: resumable requests, with a login for that server and no other."""
 
 import base64
-import email.utils
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +12,7 @@ import requests
 import urllib3
 
 from medmim.common.errors import UserError
+from medmim.common.formatting import parse_retry_after
 from medmim.download.credentials import Login, is_login_allowed, parse_origin
 from medmim.download.errors import AccessDeniedError, NotFoundError, TransientError, UnreachableError
 from medmim.download.transfer import CHUNK_BYTES, Checksum, FileResponse, RemoteFile
@@ -21,8 +20,6 @@ from medmim.download.transfer import CHUNK_BYTES, Checksum, FileResponse, Remote
 TIMEOUT_SECONDS = (15, 60)
 """Seconds for a connection, and without a byte."""
 TRANSIENT_STATUSES = (408, 425, 429, 500, 502, 503, 504)
-MAX_WAIT_SECONDS = 3600.0
-"""Seconds; a server that asks for more is asked again after these."""
 
 
 def redact_url(url: str) -> str:
@@ -80,9 +77,7 @@ class HttpClient:
     def _open_response(
         self, url: str, headers: dict[str, str], query: dict[str, Any] | None = None
     ) -> Iterator[requests.Response]:
-        """An answer that is good, or partial, or says that there is no more. Raises as `_check_status`, and TransientError,
-        Unreachable.
-        """
+        """An answer that is good, or partial, or says that there is no more. Raises as _check_status and _translate_errors."""
         with _translate_errors(url):
             response = self._session.get(url, headers=headers, params=query, stream=True, timeout=TIMEOUT_SECONDS)
         with response:
@@ -102,7 +97,7 @@ class HttpClient:
         if status in TRANSIENT_STATUSES:
             raise TransientError(
                 f"{redacted_url}: the server says {status} {response.reason}",
-                _parse_retry_after(response.headers.get("Retry-After")),
+                parse_retry_after(response.headers.get("Retry-After")),
             )
         raise UserError(f"{redacted_url}: the server says {status} {response.reason}")
 
@@ -175,19 +170,6 @@ def _translate_errors(url: str) -> Iterator[None]:
         raise TransientError(f"{redact_url(url)}: no answer in time") from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError) as error:
         raise TransientError(f"{redact_url(url)}: the connection broke ({type(error).__name__})") from None
-
-
-def _parse_retry_after(header: str | None) -> float | None:
-    """Seconds of a Retry-After, which is a number or a date."""
-    if not header:
-        return None
-    if header.strip().isdigit():
-        return min(MAX_WAIT_SECONDS, float(header))
-    try:
-        retry_time = email.utils.parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return min(MAX_WAIT_SECONDS, max(0.0, (retry_time - datetime.now(UTC)).total_seconds()))
 
 
 def _parse_google_md5(header: str) -> Checksum | None:

@@ -21,6 +21,7 @@ from botocore.exceptions import (
 )
 
 from medmim.common.errors import UserError
+from medmim.common.formatting import parse_retry_after
 from medmim.download.errors import AccessDeniedError, NotFoundError, TransientError
 from medmim.download.transfer import CHUNK_BYTES, Checksum, FileResponse, RemoteFile
 
@@ -78,7 +79,9 @@ class S3Bucket:
             if code in DENIED_CODES:
                 raise AccessDeniedError(f"{shown_url}: the server refuses these AWS credentials ({code}). {self.apply}") from None
             if code in TRANSIENT_CODES or status >= 500 or status == 429:
-                raise TransientError(f"{shown_url}: the server says {code}", _parse_retry_after(error)) from None
+                headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+                retry_after = parse_retry_after(headers.get("retry-after"))
+                raise TransientError(f"{shown_url}: the server says {code}", retry_after) from None
             if code in ("PreconditionFailed", "412", "InvalidRange", "416"):
                 raise TransientError(f"{shown_url}: changed while it was fetched") from None
             raise UserError(f"{shown_url}: the server says {code}") from None
@@ -129,11 +132,6 @@ class S3Bucket:
 def _iter_chunks(body: Any) -> Iterator[bytes]:
     while chunk := body.read(CHUNK_BYTES):
         yield chunk
-
-
-def _parse_retry_after(error: ClientError) -> float | None:
-    header = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
-    return float(header) if str(header).isdigit() else None
 
 
 def _find_credentials_source() -> str:

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from filelock import FileLock, Timeout
 
 from medmim.common import archives, files
 from medmim.common.errors import UserError
+from medmim.config.download import DownloadSettings
 from medmim.download import transfer
 from medmim.download.errors import NotFoundError, TransientError, UnreachableError
+from medmim.download.estimate import Estimate
 from medmim.download.ledger import Ledger
 from medmim.download.progress import ProgressMeter
 from medmim.download.transfer import RemoteFile, RetryPolicy
@@ -25,9 +27,7 @@ T = TypeVar("T")
 
 def check_destination(path: str) -> str:
     """`path` if it stays in its folder, which servers and tables of others name. Raises UserError."""
-    parts = PurePosixPath(path)
-    inside = path and not parts.is_absolute() and ".." not in parts.parts and "\\" not in path and path.isprintable()
-    if not inside or parts.parts[0] == files.DOWNLOAD_FOLDER:
+    if not files.is_inside_folder(path) or PurePosixPath(path).parts[0] == files.DOWNLOAD_FOLDER:
         raise UserError(f"{path!r} is not a path below the source's folder")
     return path
 
@@ -230,3 +230,16 @@ class DownloadFolder:
                 "the share"
                 f" {max_share:g} that max_missing allows{''.join(examples)}{remainder_note}"
             )
+
+
+class SourceDownload(Protocol):
+    """What a source's download.py offers."""
+
+    def fetch_source(self, folder: DownloadFolder, settings: DownloadSettings, limit: int | None) -> None:
+        """Fetch what the adapter reads of so many patients, of all where limit is None, and is not in the folder."""
+
+    def locate_credentials(self, settings: DownloadSettings) -> str | None:
+        """Say where the user's credentials are; empty where there are none, None where none is needed."""
+
+    def estimate_size(self, settings: DownloadSettings, limit: int | None) -> Estimate:
+        """Ask the server how much there is to fetch. Raises AccessDeniedError, TransientError, UserError."""

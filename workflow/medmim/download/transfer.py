@@ -23,6 +23,8 @@ CHUNK_BYTES = 1 << 20
 RESERVED_DISK_BYTES = 1 << 28
 """Bytes of the disk that downloads leave free."""
 MAX_PAUSE_SECONDS = 60.0
+MAX_RETRY_AFTER_SECONDS = 3600.0
+"""A server that asks to wait longer is asked again after these."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class RetryPolicy:
             return (
                 min(MAX_PAUSE_SECONDS, self.pause * 2.0 ** (max(count_fruitless(), 1) - 1))
                 if retry_after is None
-                else retry_after
+                else min(MAX_RETRY_AFTER_SECONDS, retry_after)
             )
 
         def log_retry(state: RetryCallState) -> None:
@@ -199,8 +201,8 @@ def fetch_file(
     negative.
 
     Returns its sha256 and the owner's checksum that it was found to have, if any. Raises NotFoundError, AccessDeniedError,
-    Unreachable, and
-    TransientError or UserError where all attempts are used up; what was fetched so far is kept for the next run.
+    UnreachableError, and TransientError or UserError where all attempts are used up; what was fetched so far is kept for the
+    next run.
     """
     partial_file = PartialFile(root, remote.path)
     fruitless_count = 0

@@ -15,7 +15,6 @@ from openai.types import Batch
 
 from medmim.common.errors import UserError
 from medmim.endpoints.client import MalformedReplyError, Request, RequestRunner, parse_reply, rejection_reason
-from medmim.endpoints.reply_store import Replies
 
 log = logging.getLogger("medmim")
 MAX_BATCH_REQUESTS, MAX_BATCH_BYTES = 50_000, 150_000_000
@@ -29,8 +28,6 @@ METADATA_KEY = "medmim"
 
 class BatchRunner(RequestRunner):
     """One round of requests, in as many batches as they take."""
-
-    store: Replies
 
     def create_tasks(self, requests: Iterable[Request]) -> list[Awaitable[None]]:
         """One: files are few."""

@@ -18,8 +18,6 @@ import os
 import re
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -30,7 +28,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tqdm import tqdm
 
 from medmim.common.errors import RunInterruptedError, UserError
+from medmim.common.formatting import parse_retry_after
 from medmim.config.endpoint import Service
+from medmim.endpoints.reply_store import ReplyStore
 
 log = logging.getLogger("medmim")
 FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 1.0, 60.0
@@ -65,15 +65,6 @@ class Request(Protocol):
 R = TypeVar("R", bound=Request)
 
 
-class ReplyStore(Protocol):
-    """Where replies are kept."""
-
-    def __contains__(self, key: str) -> bool: ...
-
-    def put(self, key: str, value: Any) -> None:
-        """Keep a reply; it is on the disk when this returns."""
-
-
 class MalformedReplyError(Exception):
     """A reply that is none, though the service says that all is well."""
 
@@ -102,16 +93,8 @@ def _describe_error(error: BaseException | None) -> str:
 
 
 def _retry_after_seconds(error: BaseException | None) -> float | None:
-    """Seconds that the service asks to wait, given as such or as a date."""
-    value = error.response.headers.get("retry-after", "") if isinstance(error, APIStatusError) else ""
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # no such header, no date, or one without its zone
-        return None
+    """Return the seconds that the service asks to wait."""
+    return parse_retry_after(error.response.headers.get("retry-after")) if isinstance(error, APIStatusError) else None
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -1,88 +1,150 @@
-"""Replies that were paid for, and batches that are on their way, in an SQLite file that outlives runs.
+"""Replies as they come, and batches that are on their way, so that a run that is killed repeats and pays nothing twice.
 
-Each reply is committed as it comes. Keys are hex digests of all that a reply depends on, so what an earlier or another run has
-left is always right, and several processes may share a file. It holds no credential: requests are in it by their digest alone.
+JSON lines in a folder that outlives runs, appended by each process to a file of its own: no lock is needed, on any file system.
+Keys are hex digests of all that a reply depends on, so what an earlier or another run has left is always right. A line that was
+being written when its process was killed is passed over. No credential is in it: requests are there by their digest alone.
+
+    {"key", "value"}           a reply
+    {"batch", "url"}           a batch that is about to be made, by our name of it
+    {"batch", "id"}            the service has it, under this id
+    {"batch", "replies"}       it is over, and these are its replies by key: one line, so both are kept or neither
+
+A file <folder>.sqlite, in which earlier versions kept the replies that were paid for, is read too.
 """
 
 import json
+import os
+import platform
 import sqlite3
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from medmim.common.errors import UserError
 
-LOCK_TIMEOUT_SECONDS = 60.0
-"""Seconds to wait for another process that is writing."""
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, url TEXT NOT NULL, id TEXT) WITHOUT ROWID;
-"""
+REFRESH_SECONDS = 1.0
+"""Least time between two looks at what other processes have written meanwhile."""
 
 
-class Replies:
-    """The file at a path, made where there is none. A context: closes it. Raises UserError where it is something else."""
+class ReplyStore:
+    """The replies below a folder, those of other processes included. A context: closes its file."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None)  # each statement is a transaction
-        try:
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(SCHEMA)
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise UserError(
-                f"{path} can't be used to keep replies: {error}. Where no other process uses it, move it away: a new one is "
-                "begun, and all is paid for anew"
-            ) from None
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError where the folder is a file, or the file of an earlier version can't be read."""
+        if folder.is_file():
+            raise UserError(f"{folder} is a file, but replies are kept in a folder: move it away, or name another folder")
+        self.folder = folder
+        self._file: IO[bytes] | None = None
+        self._values: dict[str, Any] = {}
+        self._batch_urls: dict[str, str] = {}
+        self._batch_ids: dict[str, str] = {}
+        self._ended_batches: set[str] = set()
+        self._read_bytes: dict[str, int] = {}
+        self._refreshed_at = 0.0
+        self._read_database(folder.with_name(f"{folder.name}.sqlite"))
+        self._refresh()
 
-    def __enter__(self) -> "Replies":
+    def __enter__(self) -> "ReplyStore":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._db.close()
+        if self._file is not None:
+            self._file.close()
 
     def __contains__(self, key: str) -> bool:
-        return self._fetch_row("SELECT 1 FROM replies WHERE key = ?", key) is not None
+        if key not in self._values and time.monotonic() - self._refreshed_at >= REFRESH_SECONDS:
+            self._refresh()
+        return key in self._values
 
     def get(self, key: str) -> Any:
-        """The value kept under a key, or None."""
-        row = self._fetch_row("SELECT value FROM replies WHERE key = ?", key)
-        return None if row is None else json.loads(row[0])
+        """Return the value kept under a key, or None."""
+        return self._values[key] if key in self else None
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value that JSON can hold, unless there is one; it is on the disk when this returns."""
-        self._db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, json.dumps(value)))
-
-    def _fetch_row(self, query: str, *values: str) -> Any:
-        with closing(self._db.execute(query, values)) as cursor:
-            return cursor.fetchone()
+        if key not in self:
+            self._append_entry({"key": key, "value": value})
 
     def pending_batches(self, url: str) -> dict[str, str | None]:
-        """Batches on their way at a service: its id for each by our name, None where it is not known that it was made."""
-        with closing(self._db.execute("SELECT name, id FROM batches WHERE url = ? ORDER BY name", (url,))) as cursor:
-            return dict(cursor.fetchall())
+        """Return the ids of a service's batches by our name; None where it is not known that the batch was made."""
+        self._refresh()
+        names = sorted(name for name, batch_url in self._batch_urls.items() if batch_url == url)
+        return {name: self._batch_ids.get(name) for name in names if name not in self._ended_batches}
 
     def plan_batch(self, url: str) -> str:
-        """Name of a batch that is about to be made."""
+        """Note a batch that is about to be made, and return its name."""
         name = uuid.uuid4().hex
-        self._db.execute("INSERT INTO batches VALUES (?, ?, NULL)", (name, url))
+        self._append_entry({"batch": name, "url": url})
         return name
 
     def record_batch_id(self, name: str, batch_id: str) -> None:
-        """Note that the service has it."""
-        self._db.execute("UPDATE batches SET id = ? WHERE name = ?", (batch_id, name))
+        """Note that the service has a batch."""
+        self._append_entry({"batch": name, "id": batch_id})
 
     def end_batch(self, name: str, replies: Mapping[str, Any]) -> None:
         """Keep the replies of a batch and forget it, both or neither."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self._append_entry({"batch": name, "replies": dict(replies)})
+
+    def _append_entry(self, entry: dict[str, Any]) -> None:
+        if self._file is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+            self._file = (self.folder / name).open("ab")
+        line = json.dumps(entry).encode() + b"\n"
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._apply_entry(entry)
+        name = Path(self._file.name).name
+        self._read_bytes[name] = self._read_bytes.get(name, 0) + len(line)
+
+    def _apply_entry(self, entry: dict[str, Any]) -> None:
+        if "key" in entry:
+            self._values.setdefault(entry["key"], entry["value"])
+        elif "url" in entry:
+            self._batch_urls[entry["batch"]] = entry["url"]
+        elif "id" in entry:
+            self._batch_ids[entry["batch"]] = entry["id"]
+        else:
+            for key, value in entry["replies"].items():
+                self._values.setdefault(key, value)
+            self._ended_batches.add(entry["batch"])
+
+    def _refresh(self) -> None:
+        """Read the whole lines that were added to the folder's files since the last look."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            start = self._read_bytes.get(path.name, 0)
+            if path.stat().st_size <= start:
+                continue
+            with path.open("rb") as file:
+                file.seek(start)
+                lines, newline, _ = file.read().rpartition(b"\n")  # what follows is torn, or still being written
+            self._read_bytes[path.name] = start + len(lines) + len(newline)
+            for line in lines.split(b"\n"):
+                try:
+                    self._apply_entry(json.loads(line))
+                except (ValueError, LookupError, TypeError, AttributeError):
+                    continue
+        self._refreshed_at = time.monotonic()
+
+    def _read_database(self, path: Path) -> None:
+        """Read what earlier versions kept in SQLite; nothing is written there any more."""
+        if not path.is_file():
+            return
         try:
-            for key, value in replies.items():
-                self.put(key, value)
-            self._db.execute("DELETE FROM batches WHERE name = ?", (name,))
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            with closing(sqlite3.connect(path)) as database:
+                replies = database.execute("SELECT key, value FROM replies").fetchall()
+                batches = database.execute("SELECT name, url, id FROM batches").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{path} can't be read: {error}. It should hold replies that were paid for; where it does not, move it away"
+            ) from None
+        for key, value in replies:
+            self._values[key] = json.loads(value)
+        for name, url, batch_id in batches:
+            self._batch_urls[name] = url
+            if batch_id is not None:
+                self._batch_ids[name] = batch_id

@@ -5,21 +5,11 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medmim.export.questions import QuestionRow, Questions, find_set_group
-from medmim.sources.terms import PROVIDERS
+from medmim.export.questions import QuestionRow, Questions
+from medmim.questions.sets import find_set_group
 
 if TYPE_CHECKING:
     from medmim.export.datasheet import Datasheet
-
-OTHER_SOURCES = {"medframeqa": "MedFrameQA, SuhaoYu1020/MedFrameQA", "medxpertqa": "MedXpertQA MM, TsinghuaC3I/MedXpertQA"}
-"""Sources beside the six, by name."""
-
-
-def describe_owner(questions: Questions, source: str) -> str:
-    """Whose a source is."""
-    if source in questions.synthetic:
-        return "phantoms, synthetic"
-    return PROVIDERS[source].name if source in PROVIDERS else OTHER_SOURCES.get(source, source)
 
 
 def build_licence_header(questions: Questions) -> dict[str, str]:
@@ -54,9 +44,7 @@ def render_card(questions: Questions, usage: str, sheet: "Datasheet | None" = No
         questions=len(rows),
         images=len({i for row in rows for i in row["image_ids"]}),
         patients=_count_patients(rows),
-        credentialed=[
-            f"{count:,} of {describe_owner(questions, name)}" for name, count in sorted(questions.credentialed.items())
-        ],
+        credentialed=[f"{count:,} of {questions.describe_owner(name)}" for name, count in sorted(questions.credentialed.items())],
         synthetic=synthetic_label,
         use=usage.strip(),
         sets=[
@@ -73,7 +61,7 @@ def render_card(questions: Questions, usage: str, sheet: "Datasheet | None" = No
             {
                 "name": name,
                 "questions": questions.sources[name],
-                "what": describe_owner(questions, name),
+                "what": questions.describe_owner(name),
                 "licence": questions.format_licence(name),
             }
             for name in questions.licences

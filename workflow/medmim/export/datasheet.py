@@ -8,10 +8,9 @@ from statistics import median_low
 from typing import Any
 
 from medmim.benchmarks.quality.faults import FAULTS, SetAudit, audit_files
-from medmim.export import card
+from medmim.common.formatting import format_percent
 from medmim.export.questions import SPLIT_NAMES, QuestionRow, Questions
 from medmim.questions.prompt import strip_placeholders
-from medmim.sources.terms import PROVIDERS
 from medmim.tables.data_policy import UNSTATED_LICENCE
 
 LEAK_FAULTS = FAULTS[:3]
@@ -21,10 +20,6 @@ LEAK_FAULTS = FAULTS[:3]
 def _format_counts(values: Iterable[Any]) -> str:
     """2 (799), 3 (134)"""
     return ", ".join(f"{value} ({count:,})" for value, count in sorted(Counter(values).items()))
-
-
-def _format_percent(part: float) -> str:
-    return f"{100 * part:.1f} %"
 
 
 def _describe_set(name: str, rows: list[QuestionRow], audited: SetAudit) -> dict[str, Any]:
@@ -40,10 +35,10 @@ def _describe_set(name: str, rows: list[QuestionRow], audited: SetAudit) -> dict
         "options": _format_counts(len(row["options"]) for row in rows if row["options"]) or "none",
         "letters": ", ".join(f"{letter} {count:,}" for letter, count in figures["letters"].items()) or "none",
         "words": f"{median_low(words)}, {words[0]} to {words[-1]}",
-        "chance": "none" if figures["chance"] is None else _format_percent(figures["chance"]),
-        "majority": "none" if figures["majority"] is None else _format_percent(figures["majority"]),
+        "chance": "none" if figures["chance"] is None else format_percent(figures["chance"]),
+        "majority": "none" if figures["majority"] is None else format_percent(figures["majority"]),
         "patients": figures["patients"],
-        "largest": _format_percent(largest["share"]) if largest else "none",
+        "largest": format_percent(largest["share"]) if largest else "none",
         "faults": {fault: figures[fault] for fault in FAULTS},
     }
 
@@ -104,11 +99,11 @@ class Datasheet:
 
 
 def _describe_source(questions: Questions, name: str) -> dict[str, Any]:
-    is_synthetic, owner = name in questions.synthetic, PROVIDERS.get(name)
+    is_synthetic, owner = name in questions.synthetic, questions.providers.get(name)
     return {
         "name": name,
         "questions": questions.sources[name],
-        "what": card.describe_owner(questions, name),
+        "what": questions.describe_owner(name),
         "licence": questions.format_licence(name),
         "terms": "drawn here" if is_synthetic else owner.terms if owner else UNSTATED_LICENCE,
         "access": "none needed" if is_synthetic else owner.access if owner else UNSTATED_LICENCE,

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from medmim.export import card, lmms_utils, parquet
-from medmim.export.questions import Questions, find_set_group
+from medmim.export.questions import Questions
+from medmim.questions.sets import FURTHER, find_set_group
 from medmim.scoring import open_ended, reply_parser
 
 COMMON_FILE = "_medmim"  # no .yaml: lmms-eval takes every *.yaml for a task or a group
@@ -51,7 +52,7 @@ METRIC_TEMPLATE = """\
 """
 METRIC_DIRECTIONS = {
     "closed": {"accuracy": True, **{f"{rate}_rate": False for rate in lmms_utils.RATES}},
-    "open": {"exact_match": True, "token_recall": True, "token_f1": True},
+    "open": dict.fromkeys(open_ended.OPEN_METRICS, True),
 }
 """By kind: whether more is better, by metric."""
 USAGE = """
@@ -78,7 +79,7 @@ def write_export(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str
         (folder / f"{task}.yaml").write_text(TASK_TEMPLATE.format(common=COMMON_FILE, task=task, kind=kind) + "".join(metrics))
         groups.setdefault("open" if kind == "open" else find_set_group(set_), []).append(task)
     tasks = [task for members in groups.values() for task in members]
-    further_tasks = groups.pop("further", [])
+    further_tasks = groups.pop(FURTHER, [])
     for name, members in groups.items():
         aggregation = [{"metric": "accuracy", "aggregation": "mean", "weight_by_size": True}] if name != "open" else None
         _write_group(folder, f"medmim_{name}", members, aggregation)

@@ -1,6 +1,6 @@
 """What the tasks of the Med-MIM benchmark ask lmms-eval to do: show the images, ask the question, score the reply.
 
-Written beside the tasks as utils.py, with extract.py and openended.py, by which the Med-MIM pipeline reads replies too.
+Written beside the tasks as utils.py, with reply_parser.py and open_ended.py, by which the Med-MIM pipeline reads replies too.
 """
 
 import importlib.util
@@ -53,8 +53,7 @@ def closed_results(doc: Doc, results: list[str]) -> dict[str, float]:
 
 
 def open_results(doc: Doc, results: list[str]) -> dict[str, float]:
-    """Overlap of the reply with the gold."""
+    """Score the reply against the gold by every open metric."""
     open_ended = _load_sibling_module("open_ended")
-    _, recall, f1 = open_ended.compute_overlap(results[0], doc["answer"])
-    same = open_ended.tokenize_answer(results[0]) == open_ended.tokenize_answer(doc["answer"])
-    return {"exact_match": float(same), "token_recall": recall, "token_f1": f1}
+    scores: dict[str, float] = open_ended.score_open_answer(results[0], doc["answer"])
+    return scores

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from medmim.common.errors import UserError
-from medmim.questions.sets import HELD_IN, HELD_OUT, SETS
-from medmim.sources.terms import PROVIDERS
+from medmim.config.source_plugins import SOURCES, Terms
+from medmim.questions.sets import SETS
 from medmim.tables import table_io
 from medmim.tables.data_policy import SYNTHETIC_POLICY, UNSTATED_LICENCE, DataPolicy, combine_policies
 from medmim.tables.images import RELEASE_PREFIX, ImageStore
@@ -20,14 +20,11 @@ SPLIT_NAMES = {"benchmark": "benchmark", "train": "instruction set"}
 """What questions are called, by their split."""
 
 
-def find_set_group(set_: str) -> str:
-    """The sum that a benchmark's set belongs to: held_in or held_out; further for one in neither."""
-    return "held_in" if set_ in HELD_IN else "held_out" if set_ in HELD_OUT else "further"
-
-
-def _find_licences(images: Sequence[Path], synthetic: Collection[str]) -> dict[str, frozenset[str]]:
+def _find_licences(
+    images: Sequence[Path], synthetic: Collection[str], providers: Mapping[str, Terms]
+) -> dict[str, frozenset[str]]:
     """Names of the licences of each source: those that its images table is under, else its owner's."""
-    licences_by_owner = {name: frozenset({owner.licence}) for name, owner in PROVIDERS.items()} | dict.fromkeys(
+    licences_by_owner = {name: frozenset({owner.licence}) for name, owner in providers.items()} | dict.fromkeys(
         synthetic, SYNTHETIC_POLICY.licences
     )
     licences_by_table: dict[str, frozenset[str]] = {}
@@ -91,6 +88,8 @@ class Questions:
     """Questions of each source, or that show an image of it."""
     licences: Mapping[str, frozenset[str]]
     """Names of each source's licences."""
+    providers: Mapping[str, Terms]
+    """Terms of the sources of this pipeline, by name."""
 
     @classmethod
     def from_tables(
@@ -103,9 +102,10 @@ class Questions:
         credentialed: Collection[str],
         allowed: bool,
         with_images: bool = True,
+        providers: Mapping[str, Terms] = SOURCES,
     ) -> "Questions":
         """`credentialed`: sources that may not be passed on, besides those that the tables say; with `allowed` they are
-        exported all the same.
+        exported all the same. `providers`: terms of the sources, by name.
 
         Raises UserError where they are not allowed, there is no question, or an image to be shown is in no table; TableError.
         """
@@ -122,7 +122,7 @@ class Questions:
         forbidden_counts = Counter({s: count for s, count in sources.items() if s in forbidden})
         if not allowed:
             _check_none_forbidden(forbidden_counts, len(rows))
-        terms = _find_licences(images, synthetic)
+        terms = _find_licences(images, synthetic, providers)
         licences = {s: terms.get(s, frozenset({UNSTATED_LICENCE})) for s in sorted(sources)}
         names = _order_sets({row["set"] for row in rows})
         return cls(
@@ -137,6 +137,7 @@ class Questions:
             rules=DataPolicy.from_table(qa) | DataPolicy(frozenset().union(*licences.values()), frozenset(forbidden_counts)),
             sources=sources,
             licences=licences,
+            providers=providers,
         )
 
     @property
@@ -163,3 +164,9 @@ class Questions:
     def format_licence(self, source: str) -> str:
         """Licences of a source, for people."""
         return "Apache-2.0" if source in self.synthetic else "; ".join(sorted(self.licences[source]))
+
+    def describe_owner(self, source: str) -> str:
+        """Say whose a source is."""
+        if source in self.synthetic:
+            return "phantoms, synthetic"
+        return self.providers[source].title if source in self.providers else source

@@ -19,8 +19,9 @@ from typing import Any
 import pandas as pd
 
 from medmim.export import card
-from medmim.export.questions import QuestionRow, Questions, find_set_group
+from medmim.export.questions import QuestionRow, Questions
 from medmim.questions.prompt import strip_placeholders
+from medmim.questions.sets import find_set_group
 
 DATASET_NAMES = {"closed": "MedMIM", "open": "MedMIM_openended"}
 """Names of the datasets, by kind."""

@@ -16,45 +16,10 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from medmim.common.errors import UserError
 from medmim.models import weights
 from medmim.models.families.base import Family, Layout
-from medmim.models.families.registry import get_family as family_of
+from medmim.models.families.registry import FAMILIES
 
 MAX_SHARD_SIZE = "5GB"
 """Most of one file of weights."""
-
-CHAT_TEMPLATES = {
-    "mantis": (
-        "{%- set seen = namespace(images=0) %}"
-        "{%- for message in messages %}"
-        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
-        "{%- if message['content'] is string %}{{- message['content'] }}{%- else %}"
-        "{%- for part in message['content'] %}"
-        "{%- if part['type'] == 'image' %}{%- set seen.images = seen.images + 1 %}"
-        "{{- '(image ' ~ seen.images ~ ': <Image><image></Image>)' }}"
-        "{%- elif part['type'] == 'text' %}{{- part['text'] }}{%- endif %}"
-        "{%- endfor %}{%- endif %}"
-        "{{- '<|eot_id|>' }}"
-        "{%- endfor %}"
-        "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
-    ),
-    "llava-med": (
-        "{%- set before = namespace(system='') %}"
-        "{%- for message in messages %}"
-        "{%- set told = namespace(images='', text='') %}"
-        "{%- if message['content'] is string %}{%- set told.text = message['content'] %}{%- else %}"
-        "{%- for part in message['content'] %}"
-        "{%- if part['type'] == 'image' %}{%- set told.images = told.images + '<image>\n' %}"
-        "{%- elif part['type'] == 'text' %}{%- set told.text = told.text + part['text'] %}{%- endif %}"
-        "{%- endfor %}{%- endif %}"
-        "{%- if message['role'] == 'system' %}"
-        "{%- set before.system = '<<SYS>>\n' + told.text + '\n<</SYS>>\n\n' %}"
-        "{%- elif message['role'] == 'user' %}"
-        "{{- '[INST] ' + before.system + told.images + told.text.strip() + ' [/INST]' }}{%- set before.system = '' %}"
-        "{%- else %}{{- ' ' + told.text.strip() + '</s>' }}{%- endif %}"
-        "{%- endfor %}"
-    ),
-}
-"""Each family's layout as a chat template, but for its beginning. Images stand in front, or where they come (mantis)."""
-
 
 PROMPT_STARTS = ("{{- bos_token }}", "{{- bos_token + ' ' }}")
 """How a prompt begins: SentencePiece tokenizers differ in whether a word after <s> is one that begins a text."""
@@ -64,7 +29,7 @@ PROBE_QUESTION = "Is there a lesion?"
 def build_image_processor(family: Family, size: int) -> Any:
     """What makes pixel_values of images as the family's layout does; `size` of the tower's square input, pixels."""
     common = {"image_mean": list(family.mean), "image_std": list(family.std), "do_convert_rgb": True, "resample": 3}
-    if family.name == "mantis":
+    if not family.pads_to_square:
         return SiglipImageProcessorPil(size={"height": size, "width": size}, **common)
     # CLIP's own processor would cut to the centre; this one pads to a square first.
     crop = {"height": size, "width": size}
@@ -76,7 +41,7 @@ def build_processor(folder: Path, family: str) -> LlavaProcessor:
     layout, config = Layout.from_folder(family, folder), LlavaConfig.from_pretrained(str(folder))
     vision = config.vision_config
     llava_processor = LlavaProcessor(
-        image_processor=build_image_processor(family_of(family), vision.image_size),
+        image_processor=build_image_processor(layout.family, vision.image_size),
         tokenizer=layout.tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
@@ -84,7 +49,7 @@ def build_processor(folder: Path, family: str) -> LlavaProcessor:
     )
     expected_ids, _ = layout.encode_sample(PROBE_QUESTION)
     for start in PROMPT_STARTS:
-        llava_processor.chat_template = start + CHAT_TEMPLATES[family]
+        llava_processor.chat_template = start + layout.family.chat_template
         prompt = llava_processor.apply_chat_template([{"role": "user", "content": PROBE_QUESTION}], add_generation_prompt=True)
         if llava_processor.tokenizer(prompt, add_special_tokens=False)["input_ids"] == expected_ids:
             return llava_processor
@@ -97,8 +62,8 @@ def merge_adapter(base: Path, tuned: Path, family: str, out: Path) -> dict[str, 
     Weights are added in float32 and rounded once, to the type in which the base is stored. Returns {"dtype", "parameters"}.
     Raises UserError where there is no model, or no family whose layout is known.
     """
-    if family not in CHAT_TEMPLATES:
-        raise UserError(f"family {family}: only models that are tuned here are merged, of {' or '.join(CHAT_TEMPLATES)}")
+    if family not in FAMILIES:
+        raise UserError(f"family {family}: only models that are tuned here are merged, of {' or '.join(FAMILIES)}")
     adapter = tuned if (tuned / "adapter_config.json").is_file() else None
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch."))

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, MistralConfig, PreTrainedTokenizerFast, SiglipVisionConfig
+from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
-from medmim.models.families.base import Family, count_image_tokens
+from medmim.models.families.base import Family, TinyRecipe, count_image_tokens
 from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS
 
 MAX_WORDS = 1024
@@ -38,59 +38,57 @@ def _find_frequent_words(
     return sorted((w for w, n in counts.items() if n > 1), key=lambda w: (-counts[w], w))[:MAX_WORDS]
 
 
-def _build_mantis_tokenizer(texts: list[str]) -> tuple[Tokenizer, dict[str, str]]:
-    """Llama 3: byte-level words, control tokens and then <image> and <|pad|> at the end of the vocabulary."""
-    control_tokens = [
-        "<|begin_of_text|>",
-        "<|end_of_text|>",
-        "<|start_header_id|>",
-        "<|end_header_id|>",
-        "<|eot_id|>",
-        IMAGE_PLACEHOLDER,
-        "<|pad|>",
-    ]
+def _build_byte_level_tokenizer(texts: list[str], recipe: TinyRecipe) -> Tokenizer:
+    """Words as in Llama 3: byte-level."""
+    special_tokens = [*recipe.first_tokens, *recipe.last_tokens]
     pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_LLAMA_3_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    pieces = [
-        *sorted(pre_tokenizers.ByteLevel.alphabet()),
-        *_find_frequent_words(texts, control_tokens, pre_tokenizer.pre_tokenize_str),
-    ]
+    words = _find_frequent_words(texts, special_tokens, pre_tokenizer.pre_tokenize_str)
+    pieces = [*recipe.first_tokens, *sorted(pre_tokenizers.ByteLevel.alphabet()), *words]
     tokenizer = Tokenizer(models.BPE(vocab=_number_pieces(pieces), merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in control_tokens])
-    return tokenizer, {"bos_token": control_tokens[0], "eos_token": "<|eot_id|>", "pad_token": "<|pad|>"}
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special_tokens])
+    return tokenizer
 
 
-def _build_llava_med_tokenizer(texts: list[str]) -> tuple[Tokenizer, dict[str, str]]:
-    """Mistral: SentencePiece-like words after ▁, bytes for unseen characters, <image> and <pad> at the end."""
-    first_tokens, last_tokens = ["<unk>", "<s>", "</s>"], [IMAGE_PLACEHOLDER, "<pad>"]
+def _build_sentence_piece_tokenizer(texts: list[str], recipe: TinyRecipe) -> Tokenizer:
+    """Words as in Llama 2 and Mistral: SentencePiece-like after ▁, bytes for unseen characters."""
+    special_tokens = [*recipe.first_tokens, *recipe.last_tokens]
     pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Split(Regex(_PIECE_PATTERN), "isolated")]
     )
-    words = _find_frequent_words(texts, [*first_tokens, *last_tokens], pre_tokenizer.pre_tokenize_str)
+    words = _find_frequent_words(texts, special_tokens, pre_tokenizer.pre_tokenize_str)
     characters = sorted({c for text in texts for c in text if not c.isspace()} | {"▁"})
+    byte_pieces = [f"<0x{b:02X}>" for b in range(256)]
     # Letters of options begin a reply: each is one token, also where the texts rarely have it.
-    pieces = [*first_tokens, *(f"<0x{b:02X}>" for b in range(256)), *characters, *(f"▁{letter}" for letter in LETTERS), *words]
+    pieces = [*recipe.first_tokens, *byte_pieces, *characters, *(f"▁{letter}" for letter in LETTERS), *words]
+    unknown = recipe.special_tokens["unk_token"]
     tokenizer = Tokenizer(
-        models.BPE(vocab=_number_pieces(pieces), merges=[], ignore_merges=True, byte_fallback=True, unk_token="<unk>")
+        models.BPE(vocab=_number_pieces(pieces), merges=[], ignore_merges=True, byte_fallback=True, unk_token=unknown)
     )
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in (*first_tokens, *last_tokens)])
-    return tokenizer, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special_tokens])
+    return tokenizer
 
 
 def _number_pieces(pieces: Iterable[str]) -> dict[str, int]:
     return {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
 
 
-_TOKENIZER_BUILDERS = {"mantis": _build_mantis_tokenizer, "llava-med": _build_llava_med_tokenizer}
+_TOKENIZER_BUILDERS = {"byte_level": _build_byte_level_tokenizer, "sentence_piece": _build_sentence_piece_tokenizer}
+
+
+def _require_recipe(family: Family) -> TinyRecipe:
+    if family.tiny is None:
+        raise ValueError(f"family {family.name} has no recipe for a tiny base: set hub or path, or give its module one")
+    return family.tiny
 
 
 def build_tokenizer(family: Family, dialogues: Iterable[tuple[str, str]], system: str = "") -> PreTrainedTokenizerFast:
@@ -99,14 +97,15 @@ def build_tokenizer(family: Family, dialogues: Iterable[tuple[str, str]], system
     Any other text can be encoded too, character by character. Saves and reloads with the stock AutoTokenizer.
     """
     texts = [family.format_prompt(text, system) + family.format_answer(answer) for text, answer in dialogues]
-    backend, special_tokens = _TOKENIZER_BUILDERS[family.name](texts)
-    bos = special_tokens["bos_token"]
+    recipe = _require_recipe(family)
+    backend = _TOKENIZER_BUILDERS[recipe.tokenizer](texts, recipe)
+    bos = recipe.special_tokens["bos_token"]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, backend.token_to_id(bos))]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        **special_tokens,
+        **recipe.special_tokens,
         extra_special_tokens={"image_token": IMAGE_PLACEHOLDER},
         model_max_length=MAX_POSITIONS,
     )
@@ -123,7 +122,7 @@ def build_config(
     language_layers: int = 3,
     heads: int = 4,
 ) -> LlavaConfig:
-    """LlavaConfig of CLIP and Mistral (llava-med) or SigLIP and Llama (mantis), with the tokenizer's ids.
+    """LlavaConfig of the family's vision tower and language model, with the tokenizer's ids.
 
     Raises ValueError where the sizes do not divide.
     """
@@ -159,12 +158,14 @@ def build_config(
         "tie_word_embeddings": False,
         **special_ids,
     }
-    if family.name == "mantis":
-        vision: Any = SiglipVisionConfig(**vision_settings, vision_use_head=False)
-        text: Any = LlamaConfig(**language_settings)
-    else:
-        vision = CLIPVisionConfig(**vision_settings, projection_dim=vision_width, initializer_range=INITIALIZER_RANGE)
-        text = MistralConfig(**language_settings, sliding_window=None)
+    recipe = _require_recipe(family)
+    further_settings: dict[str, dict[str, Any]] = {
+        "siglip_vision_model": {"vision_use_head": False},
+        "clip_vision_model": {"projection_dim": vision_width, "initializer_range": INITIALIZER_RANGE},
+        "mistral": {"sliding_window": None},
+    }
+    vision = CONFIG_MAPPING[recipe.vision](**vision_settings, **further_settings.get(recipe.vision, {}))
+    text = CONFIG_MAPPING[recipe.language](**language_settings, **further_settings.get(recipe.language, {}))
     llava_config = LlavaConfig(
         vision_config=vision,
         text_config=text,

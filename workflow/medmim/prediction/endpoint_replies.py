@@ -18,7 +18,7 @@ from medmim.common.errors import UserError
 from medmim.config.conditions import CONDITIONS, Condition
 from medmim.config.endpoint import Endpoint
 from medmim.endpoints.client import reply_key, require_allowed
-from medmim.prediction.reply_store import ReplyStore
+from medmim.endpoints.reply_store import ReplyStore
 from medmim.questions.conditions import PresentedQuestion, apply_condition
 from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS, prompt_text
 from medmim.tables import table_io

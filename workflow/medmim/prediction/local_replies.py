@@ -18,9 +18,9 @@ from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor
 
 from medmim.common.errors import UserError
+from medmim.endpoints.reply_store import ReplyStore
 from medmim.models.families.base import IGNORE_INDEX
 from medmim.models.families.prompter import Prompt, Prompter
-from medmim.prediction.reply_store import ReplyStore
 from medmim.questions.conditions import PresentedQuestion
 from medmim.questions.prompt import option_lines, prompt_text
 

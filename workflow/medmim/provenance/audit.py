@@ -51,6 +51,7 @@ UNTRACKED_NAMES = (
     "costs.html",
     "costs.parquet",
     ".stamps.json",
+    ".config",
     "ro-crate-metadata.json",
     "ro-crate",
 )

@@ -1,10 +1,10 @@
 """Digest of the code behind a rule: its program, the project modules it imports, the locked versions they use.
 
 Code is digested as parsed, without docstrings and without the text of errors and log lines, so comments, layout and wording
-change nothing. The other files of a package that is imported (a page's template) count by their bytes; of the tables' schemas
-(medmim.schemas), those that are named in calls of medmim.tables.table_io. The engine is not followed: the packages
-ENGINE_PACKAGES, and what only these import, count by ENGINE_VERSION alone (medmim.provenance.engine_version). A job proves after
-its work that nothing else of the project was imported.
+change nothing. The other files of a package that is imported (a page's template) count by their bytes, but for a source's
+source.yaml, whose facts reach programs in their cfg; of the tables' schemas (medmim.schemas), those that are named in calls of
+medmim.tables.table_io. The engine is not followed: the packages ENGINE_PACKAGES, and what only these import, count by
+ENGINE_VERSION alone (medmim.provenance.engine_version). A job proves after its work that nothing else of the project ran.
 
 The result for each file is kept beside its bytecode, for the same content: parsing all files would delay each start of Snakemake.
 """
@@ -30,6 +30,9 @@ ENGINE_PACKAGES = ("medmim.provenance", "medmim.snakemake_hooks")
 """Packages whose modules, and what only they import, are in no digest."""
 TABLE_FUNCTIONS = {"build_table", "read_frame", "read_table", "table_columns", "table_metadata", "table_schema", "write_table"}
 """Functions of medmim.tables.table_io that take a schema's name."""
+
+UNCOUNTED_FILES = {"source.yaml"}
+"""Files of packages that do not count: what of them a result depends on stands in the program's cfg."""
 
 LOG_FUNCTIONS = {"critical", "debug", "error", "exception", "info", "log", "warning"}
 LOGGER_NAMES = {"log", "logger", "logging", "self.logger"}
@@ -116,7 +119,8 @@ class Checkout:
             imports = tuple(dotted for dotted in imports if not is_engine_module(dotted))
             if path.name == "__init__.py":
                 for file in sorted(path.parent.iterdir()):
-                    if file.is_file() and file.suffix not in (".py", ".pyc") and not file.name.startswith("."):
+                    is_other = file.suffix not in (".py", ".pyc") and file.name not in UNCOUNTED_FILES
+                    if file.is_file() and is_other and not file.name.startswith("."):
                         name = file.relative_to(self.workflow).as_posix()
                         hashes_by_module[name] = hashlib.sha256(file.read_bytes()).hexdigest()
             for dotted in imports:

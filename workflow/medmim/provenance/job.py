@@ -20,7 +20,6 @@ Outputs are under the data-use policies (medmim.tables.data_policy) of all input
 import argparse
 import errno
 import gc
-import json
 import logging
 import os
 import platform
@@ -40,6 +39,7 @@ from medmim.common.errors import RunInterruptedError, TableError, UserError
 from medmim.common.processes import JobProcesses
 from medmim.provenance import cache, code_digest, engine_version, job_record
 from medmim.provenance.cache import Cache
+from medmim.provenance.config_file import read_config
 from medmim.provenance.outputs import Attempt, FileRecord, FolderRecords, target_path
 from medmim.provenance.resource_log import Journal
 from medmim.tables import data_policy
@@ -51,7 +51,7 @@ log = logging.getLogger("medmim")
 def build_parser(description: str | None) -> argparse.ArgumentParser:
     """Argument parser with the options every program has."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--cfg", type=json.loads, default={}, metavar="JSON", help="the part of the config this program uses")
+    p.add_argument("--cfg", type=read_config, default={}, metavar="FILE", help="JSON file with this program's part of the config")
     p.add_argument("--code", default="", metavar="SHA256", help="code digest it was planned with; checked when given")
     p.add_argument("--log", type=Path, default=None, metavar="FILE", help="also write the log here")
     return p

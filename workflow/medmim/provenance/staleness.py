@@ -90,13 +90,12 @@ class PlannedJob:
 
     @classmethod
     def from_shell_command(
-        cls, name: str, shell: str, code: code_digest.CodeDigest, inputs: Iterable[str], outputs: Iterable[str]
+        cls, name: str, shell: str, cfg: Any, code: code_digest.CodeDigest, inputs: Iterable[str], outputs: Iterable[str]
     ) -> "PlannedJob":
-        """From the shell command that starts a program of workflow/scripts."""
+        """From the shell command that starts a program of workflow/scripts, and the part of the config that it is to be given."""
         words = shlex.split(shell)
         program_index = next(i for i, word in enumerate(words) if "/workflow/scripts/" in word)
         arguments = words[program_index + 1 :]
-        cfg = json.loads(arguments[arguments.index("--cfg") + 1])
         input_paths, output_paths = [Path(p) for p in inputs], [Path(p) for p in outputs]
         return cls(name, Path(words[program_index]).name, result_arguments(arguments), cfg, code, input_paths, output_paths)
 

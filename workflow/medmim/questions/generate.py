@@ -3,23 +3,39 @@
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
-from typing import Literal
+from typing import Literal, Protocol, cast
 
 import pandas as pd
 
+from medmim.common.errors import UserError
+from medmim.config.source_plugins import list_suppliers
 from medmim.questions.balance import allocate_evenly
 from medmim.questions.cohort import Patient, build_cohort
 from medmim.questions.row import Row
+from medmim.questions.sets import SETS
 from medmim.questions.templates import Fact, rows_from_facts
 from medmim.questions.validation import check_row
 
 log = logging.getLogger("medmim")
 VARIANTS_PER_FACT = 3
 """Times the same fact is asked in training and pretraining, in other words and another order; once in the benchmark."""
+
+
+class QuestionModule(Protocol):
+    """What a source's questions.py offers. That of a source of composed questions takes `most`, their most images, too."""
+
+    def build_facts(self, patients: list[Patient]) -> Iterator[Fact]:
+        """What can be asked of some patients, of one split; each fact's template says which set it belongs to."""
+
+
+class PretrainModule(QuestionModule, Protocol):
+    """What it offers besides where the source declares the set single."""
+
+    def build_single_facts(self, patients: list[Patient]) -> Iterator[Fact]:
+        """What can be asked of one image, for tiny base models."""
 
 
 def is_benchmark_patient(patient_id: str, fraction: float) -> bool:
@@ -61,9 +77,11 @@ def _truth_as_findings(images: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFram
 
 def generate_questions(
     source: str,
+    module: QuestionModule,
     images: pd.DataFrame,
     findings: pd.DataFrame,
     *,
+    sets: Mapping[str, Sequence[str]],
     seed: int,
     benchmark_fraction: float,
     open_fraction: float,
@@ -76,40 +94,57 @@ def generate_questions(
     """All questions of a source: rows of the qa table, of splits train, benchmark and, if asked for, pretrain.
 
     `images` and `findings` need cohort.IMAGE_COLUMNS and FINDING_COLUMNS (`images` also origin_file where there is a
-    phantom's `truth`: columns path, name, value). Held-out sources are benchmark only, composed ones train only.
+    phantom's `truth`: columns path, name, value). `module` is the source's questions.py, `sets` the sets by split that its
+    source.yaml declares: where those of training and of the benchmark are both among them, each gets its own patients.
     `option_order`: shuffled, or natural, e.g. from mild to severe: a tiny model has no time to learn which letter stands
     before which text. `wordings`: at most so many of a task's form. `composed_images`: most images of a composed question,
     where the source makes those. Pretraining questions come from the patients of the train split: about one image, and in
-    words only.
+    words only. Raises UserError where a question belongs to a set that is not declared.
     """
-    module = import_module(f"medmim.sources.{source}.questions")
-    state_facts = module.build_facts if composed_images is None else partial(module.build_facts, most=composed_images)
+    build_facts: Callable[..., Iterator[Fact]] = module.build_facts
+    state_facts = build_facts if composed_images is None else partial(build_facts, most=composed_images)
+    splits = [split for split in ("train", "benchmark") if sets.get(split)]
     if truth is not None:
         findings = pd.concat([findings, _truth_as_findings(images, truth)], ignore_index=True)
     patients = build_cohort(images, findings)
     patients_by_split: dict[str, list[Patient]] = {"train": [], "benchmark": []}
     for patient in patients:
-        is_benchmark = (
-            is_benchmark_patient(patient.patient_id, benchmark_fraction)
-            if len(module.SPLITS) > 1
-            else "benchmark" in module.SPLITS
-        )
+        is_benchmark = is_benchmark_patient(patient.patient_id, benchmark_fraction) if len(splits) > 1 else "benchmark" in splits
         patients_by_split["benchmark" if is_benchmark else "train"].append(patient)
     rows: list[Row] = []
     rows_of = partial(rows_from_facts, source=source, seed=seed, natural=option_order == "natural", wordings=wordings)
-    for split in module.SPLITS:
+    for split in splits:
         facts = list(
             _drop_uncited_ids(_limit_facts(state_facts(patients_by_split[split]), VARIANTS_PER_FACT if split == "train" else 1))
         )
         rows += rows_of(facts, split=split, open_fraction=open_fraction)
-        if split == "train" and pretrain:
+        if split == "train" and pretrain and "text" in sets.get("pretrain", ()):
             rows += rows_of(facts, split="pretrain", text_only=True)
-            rows += rows_of(
-                _drop_uncited_ids(_limit_facts(module.build_single_facts(patients_by_split[split]), VARIANTS_PER_FACT)),
-                split="pretrain",
-            )
+        if split == "train" and pretrain and "single" in sets.get("pretrain", ()):
+            single_facts = cast(PretrainModule, module).build_single_facts(patients_by_split[split])
+            rows += rows_of(_drop_uncited_ids(_limit_facts(single_facts, VARIANTS_PER_FACT)), split="pretrain")
+    check_declared_sets(source, rows, sets)
     _verify_rows(rows, set(images["image_id"]))
     return list({row["qa_id"]: row for row in rows}.values())
+
+
+def check_declared_sets(source: str, rows: Iterable[Row], sets: Mapping[str, Sequence[str]]) -> None:
+    """Raise UserError where a question's set is none of those that its source declares, or no such set exists."""
+    descriptor = f"workflow/medmim/sources/{source}/source.yaml"
+    for split, names in sets.items():
+        if unknown := [name for name in names if name not in SETS[split]]:
+            raise UserError(
+                f"source {source}: {descriptor} declares {split}.{unknown[0]}, and there is no such set: {split} has "
+                f"{', '.join(SETS[split])}"
+            )
+    for split, name, task in sorted({(row["split"], row["set"], row["task"]) for row in rows}):
+        if name not in sets.get(split, ()):
+            suppliers = [s for s in list_suppliers(name) if s != source]
+            owner = f"the set {name} is supplied by {' and '.join(suppliers)}" if suppliers else f"no source declares {name}"
+            raise UserError(
+                f"source {source}: task {task} makes questions of {split}.{name}, which {descriptor} does not declare "
+                f"({owner}): name another set in the task's template, or declare this one"
+            )
 
 
 def _drop_uncited_ids(facts: Iterable[Fact]) -> Iterator[Fact]:

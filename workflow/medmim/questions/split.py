@@ -7,24 +7,13 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
 from typing import TypeVar
 
+from medmim.config.source_plugins import list_suppliers
 from medmim.questions.balance import allocate_evenly, select_fair
 from medmim.questions.row import Row
 from medmim.questions.sets import SETS
 from medmim.questions.validation import check_row
 
 STAGE = "merge_qa"
-SUPPLIERS = {
-    "temporal": ("embed", "lumiere"),
-    "reasoning": ("embed",),
-    "comparison": ("ms_cxr_t", "lumiere"),
-    "coreference": ("embed", "lumiere"),
-    "composed": ("pmc",),
-    "rad": ("vqa_rad",),
-    "odir": ("odir",),
-    "single": ("embed", "lumiere", "ms_cxr_t", "pmc"),
-    "text": ("embed", "lumiere", "ms_cxr_t"),
-}
-"""Sources whose questions make each set."""
 
 
 class EmptySetError(ValueError):
@@ -180,6 +169,28 @@ def _explain_shortage(pool: list[Row], taken: list[Row], n: int) -> str:
     return f"; {missing_count} more would be answered by what is right most often" if missing_count > 0 else ""
 
 
+def _pool_rows(rows: list[Row], rejected: list[dict[str, str]]) -> defaultdict[tuple[str, str], list[Row]]:
+    """Rows by split and set, without those that share a patient or image with any benchmark question."""
+    benchmark_rows = [r for r in rows if r["split"] == "benchmark"]
+    patients = {p for r in benchmark_rows for p in r["patient_ids"]}
+    shown_images = {i for r in benchmark_rows for i in r["image_ids"]}
+    pools: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        leaks = _check_leaks(row, patients, shown_images) if row["split"] != "benchmark" else []
+        if leaks:
+            rejected.append(_rejection_row(row, "; ".join(leaks)))
+        else:
+            pools[row["split"], row["set"]].append(row)
+    return pools
+
+
+def _check_known_sets(wanted: Mapping[str, Mapping[str, int]]) -> None:
+    """EmptySetError where questions are wanted of a set that its split does not have."""
+    unknown = [f"{split}.{s}" for split, counts in wanted.items() for s in counts if counts[s] and s not in SETS[split]]
+    if unknown:
+        raise EmptySetError(f"no such set: {', '.join(unknown)}; train has {SETS['train']}, benchmark {SETS['benchmark']}")
+
+
 def merge_questions(
     rows: Iterable[Row],
     *,
@@ -198,34 +209,20 @@ def merge_questions(
     merged = MergeResult()
     ordered = sorted(rows, key=lambda r: (r["split"] != "benchmark", r["split"], r["qa_id"], r["task"]))
     sound = _drop_faulty(ordered, images, merged.rejected)
-    benchmark_rows = [r for r in sound if r["split"] == "benchmark"]
-    patients, shown_images = (
-        {p for r in benchmark_rows for p in r["patient_ids"]},
-        {i for r in benchmark_rows for i in r["image_ids"]},
-    )
-    pools: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in sound:
-        leaks = _check_leaks(row, patients, shown_images) if row["split"] != "benchmark" else []
-        if leaks:
-            merged.rejected.append(_rejection_row(row, "; ".join(leaks)))
-        else:
-            pools[row["split"], row["set"]].append(row)
+    pools = _pool_rows(sound, merged.rejected)
     target_counts = {
         "train": {s: train.get(s, 0) for s in SETS["train"]},
         "benchmark": {s: benchmark.get(s, 0) for s in SETS["benchmark"]},
         "pretrain": {"single": pretrain - pretrain // 2, "text": pretrain // 2},
     }
-    unknown = [f"{split}.{s}" for split, counts in (("train", train), ("benchmark", benchmark)) for s in counts
-               if counts[s] and s not in target_counts[split]]  # fmt: skip
-    if unknown:
-        raise EmptySetError(f"no such set: {', '.join(unknown)}; train has {SETS['train']}, benchmark {SETS['benchmark']}")
+    _check_known_sets({"train": train, "benchmark": benchmark})
     empty_sets = []
     for split, counts in target_counts.items():
         chosen: list[Row] = []
         for name, n in counts.items():
             pool = pools[split, name]
             if n and not pool:
-                sources = " or ".join(SUPPLIERS[name])
+                sources = " or ".join(list_suppliers(name))
                 empty_sets.append(f"{split}.{name}: {n} questions wanted, none found; source {sources} would supply them")
             taken = select_rows(pool, n, seed, even=split == "benchmark")
             if pool and len(taken) < n:

@@ -175,30 +175,43 @@ def _draw_options(drafts: list[_Draft], natural: bool) -> None:
             draft.letter = sum(choices.index(c) < choices.index(draft.gold) for c in draft.distractors)
 
 
-def _row_from_draft(draft: _Draft, split: str, source: str, text_only: bool, most_wordings: int | None) -> Row:
-    fact, template = draft.fact, draft.fact.template
+def _order_images(draft: _Draft) -> tuple[list[Image], list[str]]:
+    """Images as they are shown, and what each shows in words: the one asked for stands at the draft's place."""
+    fact = draft.fact
     images, states = list(fact.images), list(fact.states)
-    if fact.asks_for_image:
-        rest = sorted(range(1, len(images)), key=draft.option_lots.__getitem__)
-        order = [*rest[: draft.place], 0, *rest[draft.place :]]
-        images, states = [images[i] for i in order], [states[i] for i in order] if states else []
+    if not fact.asks_for_image:
+        return images, states
+    rest = sorted(range(1, len(images)), key=draft.option_lots.__getitem__)
+    order = [*rest[: draft.place], 0, *rest[draft.place :]]
+    return [images[i] for i in order], [states[i] for i in order] if states else []
+
+
+def _word_options(draft: _Draft) -> tuple[list[str], str]:
+    """Options of a closed question, none of an open one, and the answer."""
+    fact, template = draft.fact, draft.fact.template
     style = template.styles[int(draft.uniforms[3] * len(template.styles))]
-    wordings = template.select_wordings(draft.kind, most_wordings)
-    text = wordings[(draft.shift + fact.variant) % len(wordings)].format(**fact.text_fields)
 
     def format_choice(choice: str) -> str:
         return style[choice].format(**fact.text_fields) if choice in style else choice
 
     gold = format_choice(draft.gold)
-    options: list[str] = []
-    answer = fact.answer or gold
     if draft.kind == "closed":
         options = [format_choice(c) for c in draft.distractors]
         options.insert(draft.letter, gold)
-    elif not fact.answer:
-        answers = template.open_answers
-        answer = answers[(draft.shift + fact.variant) % len(answers)].format(gold=gold, **fact.text_fields)
-        answer = answer[:1].upper() + answer[1:]
+        return options, fact.answer or gold
+    if fact.answer:
+        return [], fact.answer
+    answers = template.open_answers
+    answer = answers[(draft.shift + fact.variant) % len(answers)].format(gold=gold, **fact.text_fields)
+    return [], answer[:1].upper() + answer[1:]
+
+
+def _row_from_draft(draft: _Draft, split: str, source: str, text_only: bool, most_wordings: int | None) -> Row:
+    fact, template = draft.fact, draft.fact.template
+    images, states = _order_images(draft)
+    wordings = template.select_wordings(draft.kind, most_wordings)
+    text = wordings[(draft.shift + fact.variant) % len(wordings)].format(**fact.text_fields)
+    options, answer = _word_options(draft)
     if text_only:
         text = " ".join([*(f"Image {n}: {s}." for n, s in enumerate(states, 1)), text])
     task = (template.open_task or template.task) if draft.kind == "open" else template.task

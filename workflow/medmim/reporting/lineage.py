@@ -6,7 +6,7 @@ below the run's folder. What is recorded is shown, not checked: that is the audi
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +17,8 @@ from medmim.common.errors import SidecarError, UserError
 from medmim.common.files import hash_file
 from medmim.provenance import job_record
 from medmim.questions.prompt import LETTERS
+from medmim.questions.sets import FURTHER, SUMS
+from medmim.scoring.items import METRICS
 
 LEADERBOARD = "leaderboard.parquet"
 SPLITS = ("benchmark", "train", "pretrain")
@@ -115,45 +117,71 @@ def trace_cell(results: Path, model: str, set_: str, metric: str, *, kind: str |
         raise UserError(f"{results / LEADERBOARD}: is not what its sidecar speaks of; `snakemake audit` tells all that differs")
     criteria = {"model": model, "set": set_, "condition": condition, **({"kind": kind} if kind else {})}
     board = [row for row in board if row["part"] == "all"]
+    cells = _select_cells(board, metric, **criteria)
+    sets = _find_member_sets(board, set_)
+    kinds = sorted({row["kind"] for row in cells})
+    question_filters = [("set", "in", sets), ("kind", "in", kinds)]
+    sources = Counter(row["source"] for row in run.read_rows(run.questions_table("benchmark"), ["source"], question_filters))
+    tables = {PurePosixPath(entry["path"]).stem: entry["path"] for entry in record["inputs"]["answers"]}
+    # Baselines have no answers: they rest on the questions alone.
+    sides = {side for side in _find_sides(record, model, metric, condition) if side[0] in tables}
+    items = _collect_items(run, tables, sides, metric, question_filters)
+    nodes: dict[str, Row] = {}
+    _add_node(run, LEADERBOARD, "", sides, set(sources), nodes)
+    return {"cells": cells, "sets": sets, "sources": dict(sorted(sources.items())), "items": items, "nodes": nodes}
+
+
+def _select_cells(board: list[Row], metric: str, **criteria: str) -> list[Row]:
+    """Rows of a metric that meet the criteria. UserError with the nearest right names where there is none."""
     for field, value in (*criteria.items(), ("metric", metric)):
         _check_known(field, value, {row[field] for row in board})
-    matching_rows = [row for row in board if all(row[what] == value for what, value in criteria.items())]
+    matching_rows = [row for row in board if all(row[field] == value for field, value in criteria.items())]
     cells = [row for row in matching_rows if row["metric"] == metric]
     if not cells:
         present_metrics = ", ".join(sorted({row["metric"] for row in matching_rows})) or "no cell at all"
         raise UserError(f"no {metric} of {', '.join(criteria.values())}: there is {present_metrics}")
+    return cells
 
-    sum_sets = {"held_in", "held_out"}
-    separate_abilities = ("held_out", "further")
-    of_sum = {r["set"] for r in board if set_ == (r["ability"] if r["ability"] in separate_abilities else "held_in")} - sum_sets
-    sets = sorted(of_sum if set_ in sum_sets else {set_})
-    kinds = sorted({row["kind"] for row in cells})
-    question_filters = [("set", "in", sets), ("kind", "in", kinds)]
-    sources = Counter(row["source"] for row in run.read_rows(run.questions_table("benchmark"), ["source"], question_filters))
 
-    base_metric, _, subtrahend = metric.partition("_minus_")
+def _find_member_sets(board: list[Row], set_: str) -> list[str]:
+    """The sets of a sum; of a set, itself."""
+    if set_ not in SUMS:
+        return [set_]
+    separate_abilities = ("held_out", FURTHER)
+    members = {row["set"] for row in board if set_ == (row["ability"] if row["ability"] in separate_abilities else "held_in")}
+    return sorted(members - SUMS.keys())
+
+
+def _find_sides(record: job_record.Record, model: str, metric: str, condition: str) -> set[tuple[str, str]]:
+    """(model, condition) of the scores that a metric is a mean of, those subtracted included."""
+    subtrahend = metric.partition("_minus_")[2]
     sides = {(model, condition)}
     if subtrahend:
         sides.add((record["cfg"]["pairs"][model], condition) if subtrahend == "base" else (model, subtrahend))
-    tables = {PurePosixPath(entry["path"]).stem: entry["path"] for entry in record["inputs"]["answers"]}
-    sides = {side for side in sides if side[0] in tables}  # baselines have no answers: they rest on the questions alone
+    return sides
+
+
+def _collect_items(
+    run: RunFolder, tables: Mapping[str, str], sides: set[tuple[str, str]], metric: str, question_filters: list[Any]
+) -> list[Row]:
+    """Scores of single questions that a metric is a mean of. tables: the answers table of each model."""
+    base_metric, _, subtrahend = metric.partition("_minus_")
     letter = base_metric.removeprefix("recall_") if base_metric.startswith("recall_") else ""
-    metric_names = ["accuracy", "exact_match"] if base_metric.endswith("_rate") else ["accuracy" if letter else base_metric]
+    metric_names = ["accuracy"] if letter else [base_metric]
+    if base_metric.endswith("_rate"):  # rates are told with the first metric of each kind
+        metric_names = [metrics[0] for metrics in METRICS.values()]
     items: list[Row] = []
-    for name, side_condition in sorted(sides):
-        item_filters = [*question_filters, ("condition", "=", side_condition), ("metric", "in", metric_names)]
+    for name, condition in sorted(sides):
+        item_filters = [*question_filters, ("condition", "=", condition), ("metric", "in", metric_names)]
         items += run.read_rows(tables[name], ["qa_id", "model", "condition", "rotation", "value", "status", "read"], item_filters)
     if letter:
-        gold = run.read_rows(
-            run.questions_table("benchmark"), ["qa_id"], [*question_filters, ("answer_index", "=", LETTERS.index(letter))]
-        )
-        items = [item for item in items if item["qa_id"] in {row["qa_id"] for row in gold}]
-    elif subtrahend:  # a condition may ask fewer questions
+        gold_filters = [*question_filters, ("answer_index", "=", LETTERS.index(letter))]
+        gold_ids = {row["qa_id"] for row in run.read_rows(run.questions_table("benchmark"), ["qa_id"], gold_filters)}
+        return [item for item in items if item["qa_id"] in gold_ids]
+    if subtrahend:  # a condition may ask fewer questions
         common_ids = set.intersection(*({i["qa_id"] for i in items if (i["model"], i["condition"]) == side} for side in sides))
-        items = [item for item in items if item["qa_id"] in common_ids]
-    nodes: dict[str, Row] = {}
-    _add_node(run, LEADERBOARD, "", sides, set(sources), nodes)
-    return {"cells": cells, "sets": sets, "sources": dict(sorted(sources.items())), "items": items, "nodes": nodes}
+        return [item for item in items if item["qa_id"] in common_ids]
+    return items
 
 
 def _add_node(
@@ -189,32 +217,46 @@ def _list_direct_inputs(
     run: RunFolder, name: str, record: job_record.Record, sides: set[tuple[str, str]], sources: set[str]
 ) -> dict[str, str]:
     """Inputs that a file rests on, with the sha256 they were read with."""
-    is_merge, shows_images = record["program"] == "merge_qa.py", "images" in record["inputs"] and "qa" in record["inputs"]
-    qa_files = [name] if is_merge else [entry["path"] for entry in record["inputs"]["qa"]] if shows_images else []
-    scored = {run.questions_table("benchmark"), "qa/benchmark.parquet"}
-    sources_by_file = [sources if n in scored else set(run.read_table(n, ["source"])[0].unique().to_pylist()) for n in qa_files]
-    shown_sources = set().union(*sources_by_file)
     models = {model for model, _ in sides}
-    kept_names = {"answers": models, "predictions": models}
-    if record["program"] == "leaderboard.py":  # training makes the clean part, and cells are told on all questions
-        kept_names |= {"train": set()}
-    elif is_merge:
-        kept_names |= {"qa": shown_sources}
-    elif record["program"] == "join_benchmark.py":
-        further = {PurePosixPath(entry["path"]).stem for entry in record["inputs"]["heldout"]}
-        kept_names |= {"heldout": sources, "benchmark": {"benchmark"} if sources - further else set()}
-    elif shows_images:
-        conditions = {condition for model, condition in sides if model == record["cfg"].get("model")}
-        if conditions == {"blind"}:  # such replies rest on no image
-            shown_sources = set()
-        if "other_patient" not in conditions:  # whose images may be of any source
-            kept_names |= {"images": {f"{source}.images" for source in shown_sources}}
+    selected_stems = {"answers": models, "predictions": models} | _select_input_stems(run, name, record, sides, sources)
     return {
         entry["path"]: entry["sha256"]
         for option, entries in record["inputs"].items()
         for entry in entries
-        if option not in kept_names or PurePosixPath(entry["path"]).stem in kept_names[option]
+        if option not in selected_stems or PurePosixPath(entry["path"]).stem in selected_stems[option]
     }
+
+
+def _select_input_stems(
+    run: RunFolder, name: str, record: job_record.Record, sides: set[tuple[str, str]], sources: set[str]
+) -> dict[str, set[str]]:
+    """By option of a program, names of the inputs that count; options that are not named count whole."""
+    program, inputs = record["program"], record["inputs"]
+    if program == "leaderboard.py":  # training makes the clean part, and cells are told on all questions
+        return {"train": set()}
+    if program == "merge_qa.py":
+        return {"qa": _find_shown_sources(run, [name], sources)}
+    if program == "join_benchmark.py":
+        further = {PurePosixPath(entry["path"]).stem for entry in inputs["heldout"]}
+        return {"heldout": sources, "benchmark": {"benchmark"} if sources - further else set()}
+    if "images" not in inputs or "qa" not in inputs:
+        return {}
+    conditions = {condition for model, condition in sides if model == record["cfg"].get("model")}
+    if "other_patient" in conditions:  # whose images may be of any source
+        return {}
+    if conditions == {"blind"}:  # such replies rest on no image
+        return {"images": set()}
+    shown_sources = _find_shown_sources(run, [entry["path"] for entry in inputs["qa"]], sources)
+    return {"images": {f"{source}.images" for source in shown_sources}}
+
+
+def _find_shown_sources(run: RunFolder, qa_files: Iterable[str], sources: set[str]) -> set[str]:
+    """Sources of the questions of some tables; of those that were scored, only the cell's own."""
+    scored = {run.questions_table("benchmark"), "qa/benchmark.parquet"}
+    shown_sources: set[str] = set()
+    for file in qa_files:
+        shown_sources |= sources if file in scored else set(run.read_table(file, ["source"])[0].unique().to_pylist())
+    return shown_sources
 
 
 def trace_question(results: Path, qa_id: str) -> Row:

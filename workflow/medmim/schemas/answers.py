@@ -12,12 +12,7 @@ COLUMNS = (
     Column("ability", TEXT, "as in qa"),
     Column("kind", TEXT, "closed or open"),
     Column("cluster", TEXT, "the question's patients joined by '+'"),
-    Column(
-        "metric",
-        TEXT,
-        "accuracy, loglikelihood_accuracy (by letter), text_loglikelihood_accuracy, circular_accuracy (right as asked and under"
-        " every rotation), exact_match, token_recall, token_f1, bleu, rouge_l",
-    ),
+    Column("metric", TEXT, "name of the metric; what scores replies names them all here"),
     Column("value", REAL, "score of this item, 0 to 1"),
     Column(
         "status",

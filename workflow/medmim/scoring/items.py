@@ -1,16 +1,41 @@
 """What is scored: the benchmark's sets, its questions by id, and the metrics of each kind."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from medmim.common.errors import TableError
 from medmim.questions.prompt import LETTERS
+from medmim.scoring.open_ended import OPEN_METRICS
 
-METRICS: dict[str, tuple[str, ...]] = {
-    "closed": ("accuracy", "loglikelihood_accuracy", "text_loglikelihood_accuracy", "circular_accuracy"),
-    "open": ("exact_match", "token_recall", "token_f1", "bleu", "rouge_l"),
+
+@dataclass(frozen=True)
+class ClosedMetric:
+    """A metric of closed questions: its name for people, and what it means where the name does not say it."""
+
+    label: str
+    note: str = ""
+
+
+CLOSED_METRICS = {
+    "accuracy": ClosedMetric("accuracy"),
+    "loglikelihood_accuracy": ClosedMetric("log-likelihood accuracy", "by letter"),
+    "text_loglikelihood_accuracy": ClosedMetric("text log-likelihood accuracy"),
+    "circular_accuracy": ClosedMetric("circular accuracy", "right as asked and under every rotation"),
 }
+METRICS: dict[str, tuple[str, ...]] = {"closed": tuple(CLOSED_METRICS), "open": tuple(OPEN_METRICS)}
+"""Metrics by kind of question; the first of a kind is scored wherever a question of it was asked."""
+METRIC_LABELS = {name: metric.label for name, metric in (CLOSED_METRICS | OPEN_METRICS).items()}
+"""Names of the metrics for people, in the order of the tables."""
+
+
+def describe_metrics() -> str:
+    """Name every metric, as the answers table explains its column."""
+    closed = [f"{name} ({metric.note})" if metric.note else name for name, metric in CLOSED_METRICS.items()]
+    return ", ".join([*closed, *OPEN_METRICS])
+
+
 NOT_ASKED = "not_asked"
 """Status of an item that the model could not be asked."""
 COLUMNS = ("qa_id", "set", "ability", "kind", "options", "answer", "answer_index", "image_ids", "patient_ids")

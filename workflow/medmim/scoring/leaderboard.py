@@ -15,7 +15,7 @@ Every score stands twice: on all questions and on the clean ones, which share no
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from medmim.common.errors import TableError
 from medmim.questions import conditions
 from medmim.questions.prompt import LETTERS
-from medmim.questions.sets import HELD_IN, HELD_OUT
+from medmim.questions.sets import FURTHER, HELD_IN, HELD_OUT, SUMS
 from medmim.scoring import bootstrap, reply_parser
 from medmim.scoring.comparisons import compare_pairs
 from medmim.scoring.items import METRICS, NOT_ASKED, index_questions
@@ -65,6 +65,44 @@ def _average_by_place(values: NDArray[Any], where: NDArray[np.intp], counts: NDA
     return np.divide(total, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
+def _find_places(table: pa.Table, ids: pa.Array) -> NDArray[np.intp]:
+    """Place of each answer's question among the benchmark's. TableError where it is none of them."""
+    place = pc.index_in(table["qa_id"], value_set=ids).combine_chunks()
+    if place.null_count:
+        stray = table.slice(place.is_null().index(True).as_py(), 1).to_pylist()[0]
+        raise TableError(f"answers of {stray['model']}, {stray['condition']}: question {stray['qa_id']} is not in the benchmark")
+    places: NDArray[np.intp] = place.to_numpy()
+    return places
+
+
+def _iterate_columns(table: pa.Table) -> Iterator[tuple[ColumnKey, NDArray[np.intp]]]:
+    """Model, condition and metric of each score in a table, and its rows."""
+    encoded = [table[c].combine_chunks().dictionary_encode() for c in ("model", "condition", "metric")]
+    sizes = [len(e.dictionary) for e in encoded]
+    codes = np.ravel_multi_index([e.indices.to_numpy() for e in encoded], sizes) if len(table) else np.empty(0, np.intp)
+    for code in np.unique(codes):
+        key = np.unravel_index(code, sizes)
+        model, condition, metric = (e.dictionary[int(c)].as_py() for e, c in zip(encoded, key, strict=True))
+        yield (model, condition, metric), np.flatnonzero(codes == code)
+
+
+def _find_kind(metric: str, context: str) -> str:
+    """Kind of questions that a metric scores. TableError for an unknown one."""
+    for kind, metrics in METRICS.items():
+        if metric in metrics:
+            return kind
+    raise TableError(f"{context}: no such metric; known: {', '.join(m for ms in METRICS.values() for m in ms)}")
+
+
+def _check_counts(context: str, names: Sequence[str], counts: NDArray[np.intp], expected: NDArray[np.intp]) -> None:
+    """TableError where a question has more or fewer answers than it was asked for."""
+    if (counts != expected).any():
+        wrong = int(np.argmax(counts != expected))
+        raise TableError(
+            f"{context}: {counts[wrong]} answers to question {names[wrong]}, expected {expected[wrong]}; score it again"
+        )
+
+
 def _collect_columns(qa: pa.Table, items: Mapping[str, Mapping[str, Any]], answers: Iterable[pa.Table]) -> dict[str, Columns]:
     """By kind: for each model, condition and metric the values of that kind's questions, in the order of `items`."""
     columns_by_kind: dict[str, Columns] = {kind: {} for kind in METRICS}
@@ -73,49 +111,27 @@ def _collect_columns(qa: pa.Table, items: Mapping[str, Mapping[str, Any]], answe
     kinds = np.array([item["kind"] for item in items.values()])
     asked_counts: dict[str, NDArray[np.intp]] = {}
     for table in answers:
-        place = pc.index_in(table["qa_id"], value_set=ids).combine_chunks()
-        if place.null_count:
-            stray = table.slice(place.is_null().index(True).as_py(), 1).to_pylist()[0]
-            raise TableError(
-                f"answers of {stray['model']}, {stray['condition']}: question {stray['qa_id']} is not in the benchmark"
-            )
-        places, values, status = place.to_numpy(), table["value"].to_numpy(), table["status"].combine_chunks()
-        encoded = [table[c].combine_chunks().dictionary_encode() for c in ("model", "condition", "metric")]
-        sizes = [len(e.dictionary) for e in encoded]
-        codes = np.ravel_multi_index([e.indices.to_numpy() for e in encoded], sizes) if len(table) else np.empty(0, np.intp)
-        for code in np.unique(codes):
-            key = np.unravel_index(code, sizes)
-            model, condition, metric = (e.dictionary[int(c)].as_py() for e, c in zip(encoded, key, strict=True))
-            rows = np.flatnonzero(codes == code)
+        places, values, status = _find_places(table, ids), table["value"].to_numpy(), table["status"].combine_chunks()
+        for (model, condition, metric), rows in _iterate_columns(table):
             context = f"answers of {model}, {condition}, {metric}"
-            kind = next((kind for kind, metrics in METRICS.items() if metric in metrics), None)
-            if kind is None:
-                raise TableError(f"{context}: no such metric; known: {', '.join(m for ms in METRICS.values() for m in ms)}")
+            kind = _find_kind(metric, context)
             if condition not in asked_counts:
                 asked_counts[condition] = _count_asked(rows_of_qa, names, condition)
             answer_counts = np.bincount(places[rows], minlength=len(names))
             expected_counts = np.where(kinds == kind, asked_counts[condition], 0)
-            expected_counts = np.minimum(expected_counts, 1) if metric == "circular_accuracy" else expected_counts
-            if (answer_counts != expected_counts).any():
-                first_wrong = int(np.argmax(answer_counts != expected_counts))
-                raise TableError(
-                    f"{context}: {answer_counts[first_wrong]} answers to question {names[first_wrong]}, expected "
-                    f"{expected_counts[first_wrong]}; score it again"
-                )
-            if (model, condition, metric) in columns_by_kind[kind]:
+            if metric == "circular_accuracy":
+                expected_counts = np.minimum(expected_counts, 1)
+            _check_counts(context, names, answer_counts, expected_counts)
+            columns, is_of_kind = columns_by_kind[kind], kinds == kind
+            if (model, condition, metric) in columns:
                 raise TableError(f"{context}: given by two tables")
-
-            is_of_kind = kinds == kind
-            columns_by_kind[kind][model, condition, metric] = _average_by_place(values[rows], places[rows], answer_counts)[
-                is_of_kind
-            ]
+            columns[model, condition, metric] = _average_by_place(values[rows], places[rows], answer_counts)[is_of_kind]
             if metric == METRICS[kind][0]:
                 row_statuses = status.take(pa.array(rows))
                 for rate in STATUS_RATES[kind]:
                     has_status = pc.equal(row_statuses, rate).to_numpy(zero_copy_only=False)
-                    columns_by_kind[kind][model, condition, f"{rate}_rate"] = _average_by_place(
-                        has_status, places[rows], answer_counts
-                    )[is_of_kind]
+                    rates = _average_by_place(has_status, places[rows], answer_counts)
+                    columns[model, condition, f"{rate}_rate"] = rates[is_of_kind]
     _check_complete(columns_by_kind, items, asked_counts)
     return columns_by_kind
 
@@ -188,8 +204,8 @@ def list_groups(sets: Iterable[str]) -> list[tuple[str, tuple[str, ...], str]]:
     present = set(sets)
     held_in, held_out = (tuple(name for name in names if name in present) for names in (HELD_IN, HELD_OUT))
     ability = {name: name for name in held_in} | dict.fromkeys(held_out, "held_out")
-    ability |= dict.fromkeys(sorted(present - ability.keys()), "further")
-    sums = [(title, members, title) for title, members in (("held_in", held_in), ("held_out", held_out)) if members]
+    ability |= dict.fromkeys(sorted(present - ability.keys()), FURTHER)
+    sums = [(title, members, title) for title, members in zip(SUMS, (held_in, held_out), strict=True) if members]
     return [*((name, (name,), set_ability) for name, set_ability in ability.items()), *sums]
 
 
@@ -208,14 +224,11 @@ def build_leaderboard(
     where answers and questions do not match one to one, or a pair's model has no answers.
     """
     items = index_questions(qa)
-    if reserved_names := {item["set"] for item in items.values()} & {"held_in", "held_out"}:
+    if reserved_names := {item["set"] for item in items.values()} & SUMS.keys():
         raise TableError(f"set name {reserved_names.pop()} is kept for the sum")
     columns = _collect_columns(qa, items, answers)
     models = sorted({model for kind_columns in columns.values() for model, _, _ in kind_columns})
-    for model in sorted({*pairs.keys(), *pairs.values()} - set(models)):
-        raise TableError(f"pairs name {model}, which has no answers; models with answers: {models}")
-    if reserved_names := set(models) & set(BASELINES):
-        raise TableError(f"model name {reserved_names.pop()} is kept for the baseline")
+    _check_models(models, pairs)
     clean_by_id = dict(zip(qa["qa_id"].to_pylist(), flag_clean_questions(qa, train), strict=True))
     boards = LeaderboardRows([], [])
     for kind, of_kind in columns.items():
@@ -226,22 +239,53 @@ def build_leaderboard(
         is_clean = np.array([clean_by_id[item["qa_id"]] for item in kind_items], bool)
         for title, members, ability in list_groups(item["set"] for item in kind_items):
             in_group = np.array([item["set"] in members for item in kind_items])
-            group_rows: LeaderboardRows | None = None
-            for part, chosen in (("all", in_group), ("clean", in_group & is_clean)):
-                if not chosen.any():
-                    continue
-                if group_rows is None or chosen.sum() < in_group.sum():
-                    part_items = [kind_items[i] for i in np.flatnonzero(chosen)]
-                    rng = np.random.default_rng([seed, *f"{title}/{kind}".encode()])
-                    group_rows = _score_group(
-                        part_items, sorted(values), matrix[chosen], models, resamples, rng, pairs if kind == "closed" else None
-                    )
+            parts = {"all": in_group, "clean": in_group & is_clean}
+            compared = pairs if kind == "closed" else None
+            seeds = [seed, *f"{title}/{kind}".encode()]
+            for part, rows in _score_parts(kind_items, sorted(values), matrix, models, resamples, seeds, compared, parts).items():
                 shared_fields = {"set": title, "part": part}
-                boards.leaderboard.extend(
-                    {**row, **shared_fields, "ability": ability, "kind": kind} for row in group_rows.leaderboard
-                )
-                boards.comparisons.extend({**row, **shared_fields} for row in group_rows.comparisons)
+                more_fields = {**shared_fields, "ability": ability, "kind": kind}
+                boards.leaderboard.extend({**row, **more_fields} for row in rows.leaderboard)
+                boards.comparisons.extend({**row, **shared_fields} for row in rows.comparisons)
     return boards
+
+
+def _score_parts(
+    items: Sequence[Mapping[str, Any]],
+    keys: Sequence[ColumnKey],
+    matrix: bootstrap.Array,
+    models: Sequence[str],
+    resamples: int,
+    seeds: Sequence[int],
+    pairs: Mapping[str, str] | None,
+    parts: Mapping[str, NDArray[np.bool_]],
+) -> dict[str, LeaderboardRows]:
+    """Rows of a group's parts that have questions; a part with the same questions as the first has the same rows."""
+    first, *_ = parts.values()
+    rows_by_part: dict[str, LeaderboardRows] = {}
+    for part, chosen in parts.items():
+        if not chosen.any():
+            continue
+        if rows_by_part and chosen.sum() == first.sum():
+            rows_by_part[part] = next(iter(rows_by_part.values()))
+            continue
+        part_items = [items[int(i)] for i in np.flatnonzero(chosen)]
+        rng = np.random.default_rng(list(seeds))
+        rows_by_part[part] = _score_group(part_items, keys, matrix[chosen], models, resamples, rng, pairs)
+    return rows_by_part
+
+
+def _check_models(models: Sequence[str], pairs: Mapping[str, str]) -> None:
+    """TableError where a pair's model has no answers, or a model bears a baseline's name."""
+    for model in sorted({*pairs.keys(), *pairs.values()} - set(models)):
+        raise TableError(f"pairs name {model}, which has no answers; models with answers: {models}")
+    if reserved_names := set(models) & set(BASELINES):
+        raise TableError(f"model name {reserved_names.pop()} is kept for the baseline")
+
+
+def _list_compared_pairs(models: Sequence[str], pairs: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Every two models, a tuned one before its base."""
+    return [(a, b) if pairs.get(a) == b or pairs.get(b) != a else (b, a) for i, a in enumerate(models) for b in models[i + 1 :]]
 
 
 def _score_group(
@@ -255,21 +299,14 @@ def _score_group(
 ) -> LeaderboardRows:
     """Rows of one group of questions, all on the same resamples. pairs: None for open questions, which are not compared."""
     values = {keys[int(i)]: matrix[:, i] for i in np.flatnonzero(~np.isnan(matrix).all(axis=0))}
-    compared_pairs: list[tuple[str, str]] = []
     if pairs is not None:
         values |= _score_baselines(items)
-        compared_pairs = [
-            (a, b) if pairs.get(a) == b or pairs.get(b) != a else (b, a)
-            for i, a in enumerate(models) for b in models[i + 1 :]
-        ]  # fmt: skip
     names = sorted(values)
     accuracies = {model: values[model, "plain", "accuracy"] for model in models if (model, "plain", "accuracy") in values}
-    compared_pairs = [(a, b) for a, b in compared_pairs if a in accuracies and b in accuracies]
+    compared_pairs = [] if pairs is None else _list_compared_pairs(list(accuracies), pairs)
     design = bootstrap.Design.from_patients([item["patient_ids"] for item in items])
     stacked = np.column_stack([*(values[name] for name in names), *(accuracies[a] - accuracies[b] for a, b in compared_pairs)])
     resampled = bootstrap.resample_means(stacked, design, resamples, rng)
-    exact = [model == "chance" for model, _, _ in names] + [False] * len(compared_pairs)
-    low, high = (np.where(exact, np.nan, end) for end in resampled.confidence_interval())
     independent = max(Counter(p for item in items for p in set(item["patient_ids"])).values()) == 1
     tests = compare_pairs(
         [(accuracies[a], accuracies[b]) for a, b in compared_pairs], resampled.p_values()[len(names) :], independent=independent
@@ -281,6 +318,8 @@ def _score_group(
             for (a, b), test in zip(compared_pairs, tests, strict=True)
         ),
     ]
+    exact = [model == "chance" for model, _, _ in names] + [False] * len(compared_pairs)
+    low, high = (np.where(exact, np.nan, end) for end in resampled.confidence_interval())
     for i, row in enumerate(rows):
         row |= {"value": float(resampled.mean[i]), "ci_low": float(low[i]), "ci_high": float(high[i])}
         row |= {"n": int(resampled.n[i]), "n_patients": int(resampled.patients[i])}

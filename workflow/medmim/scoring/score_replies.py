@@ -13,7 +13,7 @@ from medmim.common.errors import TableError
 from medmim.questions import conditions
 from medmim.questions.prompt import LETTERS
 from medmim.scoring import open_ended, reply_parser
-from medmim.scoring.items import METRICS, NOT_ASKED, index_questions
+from medmim.scoring.items import METRICS, NOT_ASKED, describe_metrics, index_questions
 from medmim.tables import table_io
 
 Ints = NDArray[np.int64]
@@ -261,6 +261,8 @@ def score_predictions(qa: pa.Table, predictions: Iterable[pa.Table], required_co
 
 def _build_table(benchmark: _Benchmark, model: str, scores: Mapping[str, _ScoreColumns]) -> pa.Table:
     schema = table_io.table_schema("answers")
+    place = schema.get_field_index("metric")
+    schema = schema.set(place, schema.field(place).with_metadata({"meaning": describe_metrics()}))
     letters = pa.array([*LETTERS, ""])  # the last for -1
     item_columns: dict[str, Sequence[str]] = {
         name: [item[name] for item in benchmark.questions] for name in ("qa_id", "set", "ability", "kind")

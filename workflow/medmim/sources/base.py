@@ -1,8 +1,8 @@
-"""Sources: what the owners publish becomes images and findings.
+"""What the owners publish becomes images and findings.
 
-Each adapter (medmim.sources.embed.adapter, ...) has one function, `plan(root) -> Plan`: it reads the tables of a folder in the
-owner's layout and says which pictures there are, how each is read, and what is stated of them. `build` reads the
-pictures and yields the rows. Where the folder came from (phantom, local, download) is not an adapter's business.
+A source's adapter (the Protocol Adapter) reads the tables of a folder in the owner's layout and says which pictures there are,
+how each is read, and what is stated of them. TableBuilder reads the pictures and yields the rows. Where the folder came from
+(phantom, local, download) is not an adapter's business. medmim.sources.contract says what else makes a source.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -107,7 +107,7 @@ class SourceContents:
             )
 
     def limit_patients(self, limit: int | None) -> "SourceContents":
-        """The plan for `limit` patients, those with the least hashes: fewer are among more, whatever the order of the tables."""
+        """Contents of the `limit` patients with the least hashes: fewer are among more, whatever the order of the tables."""
         patients = sorted({p.patient for p in self.pictures}, key=lambda p: hashlib.sha256(f"limit|{p}".encode()).digest())
         if limit is None or len(patients) <= limit:
             return self
@@ -120,10 +120,17 @@ class SourceContents:
         )
 
     def drop_missing(self, missing: Collection[str]) -> "SourceContents":
-        """The plan without the pictures that their owner no longer has, by file."""
+        """Contents without the pictures that their owner no longer has, by file."""
         remaining_pictures = [p for p in self.pictures if p.file not in missing]
         skipped = Counter({"missing at the owner's": len(self.pictures) - len(remaining_pictures)})
         return SourceContents(remaining_pictures, self.facts, self.rejected, self.skipped + skipped)
+
+
+class Adapter(Protocol):
+    """What a source's adapter.py offers."""
+
+    def read_contents(self, root: Path) -> SourceContents:
+        """Read the tables of a folder in the owner's layout; no pixels. Raises UserError where it is not in that layout."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ def render_picture(root: Path, picture: Picture, size: int) -> RenderedImage | s
 
 
 def render_image(read_bytes: Callable[[], bytes], read_pixels: PixelReader, size: int) -> RenderedImage | str:
-    """`render_picture` for bytes that `read_bytes` gives."""
+    """As render_picture, of the bytes that `read_bytes` returns."""
     try:
         data = read_bytes()
         pixels = read_pixels(data)
@@ -161,7 +168,7 @@ def render_image(read_bytes: Callable[[], bytes], read_pixels: PixelReader, size
 
 @dataclass
 class TableBuilder:
-    """Turns a plan into rows: first iterate `iter_image_rows`, then take `list_finding_rows` and `rejected`.
+    """Turns contents into rows: first exhaust iter_image_rows, then call list_finding_rows and list_rejection_rows.
 
     The same pixels in two files make one image, that of the first file in sorted order: the second is listed as
     rejected, not as broken, and what is stated of it alone is dropped.
@@ -266,7 +273,7 @@ class TableBuilder:
         ]
 
     def check_rejected_share(self, max_share: float) -> None:
-        """Stop where more than the share `max_share` of all that was looked at is broken. Raises UserError."""
+        """Raise UserError where more than the share `max_share` of all images and rows is broken."""
         broken = [r for r in self.rejected if r.is_broken]
         total = len(self.image_ids) + len(broken)
         if not self.image_ids or len(broken) > max_share * total:

@@ -4,7 +4,6 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from rich.table import Table
 
 from medmim.common.errors import UserError
 from medmim.config.download import Download
+from medmim.config.source_plugins import find_source
 from medmim.download.errors import AccessDeniedError, TransientError
 from medmim.download.ledger import Ledger
-from medmim.download.source_folder import make_completion_key
+from medmim.download.source_folder import SourceDownload, make_completion_key
 from medmim.download.transfer import RESERVED_DISK_BYTES
-from medmim.sources.terms import PROVIDERS
+from medmim.sources.contract import load_part
 
 TABLE_WIDTH = 150
 """Columns of the table where there is no terminal."""
@@ -50,35 +50,35 @@ def assess_phantom(name: str) -> Requirement:
 
 def assess_local(name: str, root: Path) -> Requirement:
     """A folder that the user has."""
-    owner = PROVIDERS[name]
-    requirement = Requirement(name, owner.licence, owner.access, "not asked for: your folder", folder=root)
+    source = find_source(name)
+    requirement = Requirement(name, source.licence, source.access, "not asked for: your folder", folder=root)
     if not root.is_dir() or not any(root.iterdir()):
-        requirement.gaps.append(f"{root} holds nothing: put {owner.name} there, or set origin: download")
+        requirement.gaps.append(f"{root} holds nothing: put {source.title} there, or set origin: download")
     return requirement
 
 
 def assess_download(name: str, root: Path, limit: int | None, settings: Download) -> Requirement:
     """A source to be fetched. Asks its server a little, with the user's credentials."""
-    owner = PROVIDERS[name]
-    requirement = Requirement(name, owner.licence, owner.access, folder=root)
+    source = find_source(name)
+    requirement = Requirement(name, source.licence, source.access, folder=root)
     ledger = Ledger(root)
     if ledger.is_done(make_completion_key(limit)):
         requirement.login_status, requirement.basis = "not asked for: all is there", "all is there"
         return requirement
-    module = import_module(f"medmim.sources.{name}.download")
+    download: SourceDownload = load_part(name, "download", SourceDownload)
     requirement.download_bytes, requirement.disk_bytes, requirement.basis = (
-        owner.published_bytes,
-        owner.published_bytes,
-        f"published: {owner.published}",
+        source.published_bytes,
+        source.published_bytes,
+        f"published: {source.published}",
     )
     try:
-        credentials_source = module.locate_credentials(settings)
+        credentials_source = download.locate_credentials(settings)
         if credentials_source == "":
             requirement.login_status = "missing"
-            requirement.gaps.append(f"no credentials found: {owner.how_to_apply}")
+            requirement.gaps.append(f"no credentials found: {source.how_to_apply}")
             return requirement
         requirement.login_status = f"{credentials_source}: not tried" if credentials_source else "none needed"
-        estimate = module.estimate_size(settings, limit)
+        estimate = download.estimate_size(settings, limit)
         requirement.login_status = f"{credentials_source}: accepted" if credentials_source else "none needed"
         if estimate.download_bytes is not None:
             requirement.download_bytes, requirement.disk_bytes = estimate.download_bytes, estimate.disk_bytes
@@ -101,42 +101,56 @@ def assess_download(name: str, root: Path, limit: int | None, settings: Download
 
 def assess_model(name: str, hub: str, revision: str | None) -> Requirement:
     """A model of the hub."""
-    from huggingface_hub import HfApi, get_token, try_to_load_from_cache
+    from huggingface_hub import get_token
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     token = get_token()
     requirement = Requirement(
         name, "its own", "hub", "token: not tried" if token else "no token", None, None, folder=Path(HF_HUB_CACHE)
     )
-    terms = f"accept its terms at https://huggingface.co/{hub} and set HF_TOKEN"
     try:
-        model_info = HfApi(token=token).model_info(hub, revision=revision, files_metadata=True, timeout=15)
-        weight_files = [f for f in model_info.siblings or [] if not f.rfilename.endswith((".bin", ".pth", ".gguf"))]
-        requirement.download_bytes = requirement.disk_bytes = sum(f.size or 0 for f in weight_files)
-        requirement.licence = str(getattr(model_info.card_data, "license", None) or "its own")
-        requirement.access = "hub, gated" if model_info.gated else "hub"
-        requirement.login_status, requirement.basis = "token: accepted" if token else "none needed", "as the hub states"
-        if model_info.gated:
-            HfApi(token=token).auth_check(hub)
-    except GatedRepoError:
+        _ask_hub(requirement, hub, revision, token)
+    except Exception as error:  # the hub's client lets through what its transport raises
+        _note_hub_error(requirement, hub, revision, error)
+    if requirement.gaps and "reachable" not in requirement.login_status:
+        requirement.login_status = "token: refused" if token else "missing"
+    return requirement
+
+
+def _ask_hub(requirement: Requirement, hub: str, revision: str | None, token: str | None) -> None:
+    """Fill in what the hub states of a model. Raises what its client does."""
+    from huggingface_hub import HfApi
+
+    model_info = HfApi(token=token).model_info(hub, revision=revision, files_metadata=True, timeout=15)
+    weight_files = [f for f in model_info.siblings or [] if not f.rfilename.endswith((".bin", ".pth", ".gguf"))]
+    requirement.download_bytes = requirement.disk_bytes = sum(f.size or 0 for f in weight_files)
+    requirement.licence = str(getattr(model_info.card_data, "license", None) or "its own")
+    requirement.access = "hub, gated" if model_info.gated else "hub"
+    requirement.login_status, requirement.basis = "token: accepted" if token else "none needed", "as the hub states"
+    if model_info.gated:
+        HfApi(token=token).auth_check(hub)
+
+
+def _note_hub_error(requirement: Requirement, hub: str, revision: str | None, error: Exception) -> None:
+    """Note as a gap why the hub did not give a model, unless its cache has it."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    terms = f"accept its terms at https://huggingface.co/{hub} and set HF_TOKEN"
+    if isinstance(error, GatedRepoError):
         requirement.gaps.append(f"{hub} is gated: {terms}")
-    except (RepositoryNotFoundError, RevisionNotFoundError):
+    elif isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
         requirement.gaps.append(f"the hub has no {hub}{f' at {revision}' if revision else ''} that you may see: {terms}")
-    except HfHubHTTPError as error:
+    elif isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         requirement.gaps.append(
             f"{hub} is not given to you: {terms}" if status in (401, 403) else f"{hub}: the hub says {status}"
         )
-    except Exception as error:  # the hub's client lets through what its transport raises
-        if not isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str):
-            requirement.login_status += " (not reachable)"
-            requirement.gaps.append(f"{hub}: the hub is not reachable from here ({type(error).__name__})")
-        else:
-            requirement.download_bytes, requirement.disk_bytes, requirement.basis = 0, 0, "is in the hub's cache"
-    if requirement.gaps and "reachable" not in requirement.login_status:
-        requirement.login_status = "token: refused" if token else "missing"
-    return requirement
+    elif isinstance(try_to_load_from_cache(hub, "config.json", revision=revision), str):
+        requirement.download_bytes, requirement.disk_bytes, requirement.basis = 0, 0, "is in the hub's cache"
+    else:
+        requirement.login_status += " (not reachable)"
+        requirement.gaps.append(f"{hub}: the hub is not reachable from here ({type(error).__name__})")
 
 
 def _find_existing_parent(path: Path) -> Path:

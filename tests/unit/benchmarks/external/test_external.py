@@ -1,7 +1,6 @@
 """Held-out sets of others: small folders in their layouts, with what may be wrong in them, become questions and images."""
 
 import io
-import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -17,10 +16,14 @@ from PIL import Image
 from score_made import make_prediction, make_question
 
 import heldout_made as made
-from medmim.benchmarks.external.base import HeldoutImporter
+from config_files import config_file
+from medmim.benchmarks.external import medframeqa
+from medmim.benchmarks.external.base import HeldoutImporter, load_external_set
 from medmim.benchmarks.quality.faults import audit_files
 from medmim.common import files
 from medmim.common.errors import UserError
+from medmim.config.part_names import EXTERNAL_SETS
+from medmim.config.source_plugins import Terms
 from medmim.reporting.report.board import Leaderboard
 from medmim.scoring.leaderboard import build_leaderboard
 from medmim.scoring.score_replies import score_predictions
@@ -259,9 +262,10 @@ def test_one_thread_or_several_give_the_same_bytes(tmp_path: Path, program: Prog
     root = made.write_medframeqa(tmp_path / "set", [made.make_video_question(n) for n in range(40)])
     raw = indexed(root, tmp_path / "raw.parquet")
     names = ("images", "qa", "rejected")
+    cfg = config_file({"size": 24})
     for threads in (1, 3):
         out = [word for name in names for word in (f"--{name}", tmp_path / str(threads) / f"{name}.parquet")]
-        words = ("--set", "medframeqa", "--root", root, "--raw", raw, "--threads", threads, "--cfg", '{"size": 24}', *out)
+        words = ("--set", "medframeqa", "--root", root, "--raw", raw, "--threads", threads, "--cfg", cfg, *out)
         code, said = program("import_heldout.py", *words)
         assert code == 0 and "medframeqa: 40 questions, 140 images, 0 rejected" in said
     for name in names:
@@ -294,7 +298,7 @@ def test_too_many_broken_questions_or_a_changed_file_stop_it(
         with (root / change).open("ab") as file:
             file.write(b"\n")
     out = [word for name in ("images", "qa", "rejected") for word in (f"--{name}", tmp_path / f"out/{name}.parquet")]
-    words = ("--set", "medxpertqa", "--root", root, "--raw", raw, *out, "--cfg", json.dumps({"size": 32} | cfg))
+    words = ("--set", "medxpertqa", "--root", root, "--raw", raw, *out, "--cfg", config_file({"size": 32} | cfg))
     code, said = program("import_heldout.py", *words)
     assert code == bool(expected) and expected in said
     assert len(list((tmp_path / "out").glob("*.parquet"))) == (0 if expected else 3)
@@ -330,19 +334,20 @@ def test_a_set_is_fetched_at_its_commit_and_linked(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     index = tmp_path / "raw/files.parquet"
-    cfg = json.dumps({"hub": "SuhaoYu1020/MedFrameQA", "revision": COMMIT})
+    cfg = config_file({"hub": "SuhaoYu1020/MedFrameQA", "revision": COMMIT, "files": ["*.parquet"], "licence": "of the module"})
     code, said = program("fetch_heldout.py", "--index", index, "--cfg", cfg)
     if given != COMMIT:
         assert code == 1 and f"the hub gave commit {given}, not {COMMIT}" in said and not index.exists()
         return
     assert code == 0 and f"3 files of SuhaoYu1020/MedFrameQA at {COMMIT}" in said
     assert asked["repo_type"] == "dataset" and asked["revision"] == COMMIT
+    assert asked["allow_patterns"] == ["*.parquet", "README.md"]
     assert table_io.read_frame(index, "files").path.tolist() == [
         "README.md",
         "data/test-00000-of-00002.parquet",
         "data/test-00001-of-00002.parquet",
     ]
-    words = ["--set", "medframeqa", "--root", index.parent, "--raw", index, "--cfg", json.dumps({"size": 64})]
+    words = ["--set", "medframeqa", "--root", index.parent, "--raw", index, "--cfg", config_file({"size": 64})]
     made_of = {name: tmp_path / f"{name}.parquet" for name in ("images", "qa", "rejected")}
     assert program("import_heldout.py", *words, *(w for name, path in made_of.items() for w in (f"--{name}", path)))[0] == 0
     assert len(table_io.read_table(made_of["qa"], "qa")) == 2
@@ -370,7 +375,7 @@ def test_a_set_in_a_folder_is_under_the_licence_of_its_card(
     if card is not None:
         (tmp_path / "set/README.md").write_text(card)
     index = tmp_path / "set.parquet"
-    code, said = program("index_files.py", "--root", tmp_path / "set", "--index", index, "--cfg", json.dumps({"card": True}))
+    code, said = program("index_files.py", "--root", tmp_path / "set", "--index", index, "--cfg", config_file({"card": True}))
     assert code == 0 and DataPolicy.from_table(index).licences == licences
     assert ("header can't be read" in said) == (card == "---\nlicense: {\n---\n")
 
@@ -411,3 +416,21 @@ def test_the_audit_counts_what_a_further_set_shares_with_training(tmp_path: Path
     assert (found["records"], found["patients"]) == (4, 2)
     assert found["shares_image_with_train"] == 1
     assert found["shares_patient_with_train"] == 2  # both questions of the first video
+
+
+def test_a_set_whose_card_states_no_licence_is_under_that_of_its_module(tmp_path: Path, program: Program) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/data").write_text("x")
+    index, cfg = tmp_path / "set.parquet", config_file({"card": True, "licence": "CC BY 4.0"})
+    assert program("index_files.py", "--root", tmp_path / "set", "--index", index, "--cfg", cfg)[0] == 0
+    assert DataPolicy.from_table(index).licences == {"CC BY 4.0"}
+
+
+def test_every_module_that_is_found_is_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert EXTERNAL_SETS == ("medframeqa", "medxpertqa")
+    for name in EXTERNAL_SETS:
+        external_set = load_external_set(name)
+        assert Terms(**external_set.describe_terms()).title == f"{external_set.label}, {external_set.repository}"
+    monkeypatch.setattr(medframeqa, "EXTERNAL_SET", "MedFrameQA")
+    with pytest.raises(UserError, match=r"medframeqa\.py: EXTERNAL_SET is no ExternalSet"):
+        load_external_set("medframeqa")

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from medmim.benchmarks.quality.faults import Entry, read_sets
 from medmim.benchmarks.quality.statistics import compute_statistics
 from medmim.benchmarks.quality.text_only import TextOnlyScores, score_text_only, select_usable
+from medmim.config.source_plugins import SOURCES
 from medmim.questions.generate import generate_questions
 from medmim.questions.split import merge_questions
 from medmim.tables import table_io
@@ -31,7 +33,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[E
     for source, patients in PATIENTS.items():
         cohort = bulk.draw_cohort(source, patients)
         images, findings = pd.DataFrame(cohort.images), pd.DataFrame(cohort.findings)
-        rows += generate_questions(source, images, findings, seed=11, benchmark_fraction=0.4, open_fraction=0.1)
+        module, sets = import_module(f"medmim.sources.{source}.questions"), SOURCES[source].list_sets()
+        rows += generate_questions(
+            source, module, images, findings, sets=sets, seed=11, benchmark_fraction=0.4, open_fraction=0.1
+        )
     merged = merge_questions(rows, seed=11, train=TRAIN, benchmark=BENCHMARK)
     folder = tmp_path_factory.mktemp("made")
     for split in ("train", "benchmark"):

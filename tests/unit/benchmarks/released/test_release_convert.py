@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import release_made as made
 
+from config_files import config_file
 from medmim.benchmarks.released import records
 from medmim.benchmarks.released.convert import convert_records
 from medmim.benchmarks.released.records import Slot
@@ -16,9 +17,9 @@ SLOT = Slot("benchmark", "temporal", "temporal")
 OUT = ("train", "benchmark", "rejected")
 
 
-def run(index: Path, out: Path, cfg: str = "{}", *more: object) -> made.ProgramResult:
+def run(index: Path, out: Path, cfg: dict[str, float] | None = None, *more: object) -> made.ProgramResult:
     outputs = [part for name in OUT for part in (f"--{name}", out / f"{name}.parquet")]
-    return made.run_program("import_release.py", "--index", index, *outputs, "--cfg", cfg, *more)
+    return made.run_program("import_release.py", "--index", index, *outputs, "--cfg", config_file(cfg or {}), *more)
 
 
 def read(out: Path) -> list[list[dict]]:
@@ -36,7 +37,7 @@ def reasons(*records_made: dict) -> list[str]:
 def test_the_released_files_become_questions(release_files, tmp_path):
     index = tmp_path / "index.parquet"
     table_io.write_table(index, "files", files.index_files(release_files))
-    done = run(index, tmp_path, "{}", "--root", release_files)
+    done = run(index, tmp_path, {}, "--root", release_files)
     assert done.returncode == 0, done.stderr
     assert "3228 train, 944 benchmark questions; of 4172 records 0 unusable, 0 repeats" in done.stderr
     train, benchmark, rejected = read(tmp_path)
@@ -126,7 +127,7 @@ def test_rejections_name_file_record_and_line(tmp_path):
     made.write_records(
         tmp_path / "in" / "sub" / made.BENCHMARK, [made.make_record(1), made.make_record(2, answer="C: no"), made.make_record(1)]
     )
-    assert run(made.index_folder(tmp_path / "in"), tmp_path, '{"max_rejected": 0.4}').returncode == 0
+    assert run(made.index_folder(tmp_path / "in"), tmp_path, {"max_rejected": 0.4}).returncode == 0
     train, benchmark, rejected = read(tmp_path)
     assert (len(train), len(benchmark)) == (0, 1)
     assert [r["stage"] for r in rejected] == ["import_release"] * 2
@@ -136,7 +137,7 @@ def test_rejections_name_file_record_and_line(tmp_path):
 
 @pytest.mark.parametrize(
     ("cfg", "stops"),
-    [("{}", True), ('{"max_rejected": 0.24}', True), ('{"max_rejected": 0.25}', False), ('{"max_rejected": 1}', False)],
+    [({}, True), ({"max_rejected": 0.24}, True), ({"max_rejected": 0.25}, False), ({"max_rejected": 1}, False)],
 )
 def test_too_many_unusable_records_stop_the_import(tmp_path, cfg, stops):
     good = [made.make_record(n) for n in range(3)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import release_made as made
 
+from config_files import config_file
 from medmim.benchmarks.released import download
 from medmim.common.errors import UserError
 from medmim.tables import table_io
@@ -62,7 +63,7 @@ def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def run(url: str | None, digest: str | None, index: Path) -> made.ProgramResult:
-    return made.run_program("fetch_release.py", "--index", index, "--cfg", json.dumps({"url": url, "sha256": digest}))
+    return made.run_program("fetch_release.py", "--index", index, "--cfg", config_file({"url": url, "sha256": digest}))
 
 
 def extract(tmp_path: Path, data: bytes) -> list[str]:

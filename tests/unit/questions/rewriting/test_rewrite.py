@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +15,13 @@ import pytest
 from qa_made import make_source_tables
 
 from chat_server import Answer, BatchServer, ChatServer, make_completion, make_error_body
+from config_files import config_file
 from forked import Program
 from medmim.common import files
 from medmim.common.errors import UserError
 from medmim.config.question_writer import Writer
 from medmim.endpoints import batch, client
-from medmim.endpoints.reply_store import Replies
+from medmim.endpoints.reply_store import ReplyStore
 from medmim.provenance.code_digest import WORKFLOW, code_digest
 from medmim.questions.prompt import strip_placeholders
 from medmim.questions.rewriting import rewrite
@@ -73,7 +73,7 @@ class World:
         ]
         table_io.write_table(folder / "qa.parquet", "qa", self.rows)
         table_io.write_table(folder / "findings.parquet", "findings", self.findings)
-        self.replies = folder / "replies/ms_cxr_t.sqlite"
+        self.replies = folder / "replies/ms_cxr_t"
 
     def settings(self, server: ChatServer, **values: Any) -> dict[str, Any]:
         generator = {"url": server.url, "model": "writing", "key_env": None, **PRICES, **values.pop("generator", {})}
@@ -85,7 +85,7 @@ class World:
 
     def write(self, server: ChatServer, parts: int = 1, **values: Any) -> rewrite.WritingResult:
         """What is made, in this process."""
-        with Replies(self.replies) as replies:
+        with ReplyStore(self.replies) as replies:
             writer = Writer(**self.settings(server, **values))
             return rewrite.write_questions(self.rows, self.findings, writer=writer, seed=5, replies=replies, parts=parts)
 
@@ -94,7 +94,7 @@ class World:
         values["generator"] = {"key_env": "PLANTED_KEY", **values.get("generator", {})}
         told = {"writer": self.settings(server, **values), "seed": 5, "parts": 1, "credentialed": [], **(cfg or {})}
         return Program(
-            [WORKFLOW / "scripts/write_qa.py", "--cfg", json.dumps(told), "--code", code_digest("write_qa.py")["sha256"],
+            [WORKFLOW / "scripts/write_qa.py", "--cfg", config_file(told), "--code", code_digest("write_qa.py")["sha256"],
              "--log", "logs/write.log", "--source", "ms_cxr_t", "--qa", "qa.parquet", "--findings", "findings.parquet",
              "--replies", self.replies.relative_to(self.folder), "--written", "written.parquet", "--writing", "writing.parquet"],
             cwd=self.folder, env={**os.environ, "PYTHONPATH": str(WORKFLOW), "PLANTED_KEY": SECRET, "OPENAI_LOG": "debug"},
@@ -303,7 +303,7 @@ def test_faults_that_pass_leave_no_trace(world: World, server: ChatServer, fault
     assert made.counts["rewritten"] == 10 == len(made.replies) and (made.sent == 20 or fault.delay)
     server.answer = well
     assert world.write(server) == rewrite.WritingResult(made.rows, made.replies, made.counts, made.budget, 0)
-    world.replies = world.folder / "others.sqlite"
+    world.replies = world.folder / "others"
     assert world.write(server).rows == made.rows
 
 
@@ -314,7 +314,7 @@ def test_the_result_does_not_depend_on_when_replies_come(world: World, server: C
 
     server.answer = slowly
     made = world.write(server, open=1.0, reviewer={}, generator={"concurrency": 16})
-    world.replies = world.folder / "others.sqlite"
+    world.replies = world.folder / "others"
     again = world.write(server, open=1.0, reviewer={}, generator={"concurrency": 1})
     assert (made.rows, made.replies) == (again.rows, again.replies)
 
@@ -437,7 +437,7 @@ def test_a_run_that_is_stopped_pays_for_nothing_twice(world: World, server: Chat
     world.run(server, reviewer={"key_env": None})
     assert len(server.requests) - asked == 20 - kept
     resumed = world.left
-    world.replies = world.folder / "replies/others.sqlite"
+    world.replies = world.folder / "replies/others"
     world.run(server, reviewer={"key_env": None})
     assert world.left == resumed
 
@@ -473,7 +473,7 @@ def test_batches_give_what_single_requests_do(world: World, server: ChatServer) 
         assert there.requests == [] and len(there.request_lines) == 20 and len(there.batches) == 2
         assert {(line["method"], line["url"]) for line in there.request_lines} == {("POST", "/v1/chat/completions")}
         assert world.write(there, generator=BATCH, reviewer=BATCH).rows == made.rows and len(there.batches) == 2
-    world.replies = world.folder / "others.sqlite"
+    world.replies = world.folder / "others"
     assert world.write(server, reviewer={}).rows == made.rows
 
 
@@ -499,7 +499,7 @@ def test_a_signal_ends_the_wait_for_a_batch(world: World) -> None:
         running.send_signal(signal.SIGTERM)
         _, text = running.communicate(timeout=60)
         assert running.returncode == 75 and "told to stop: 0 of 10 replies are kept" in text
-        with Replies(world.replies) as replies:
+        with ReplyStore(world.replies) as replies:
             assert list(replies.pending_batches(there.url).values()) == ["batch-0"]
 
 
@@ -517,11 +517,11 @@ def test_a_kill_between_a_batch_and_its_note_loses_nothing(world: World, there_i
     with batches() as there:
         world.write(there, generator=BATCH)
         first = there.batches["batch-0"]
-        db = sqlite3.connect(world.replies)
-        with db:
-            db.execute("DELETE FROM replies")
-            db.execute("INSERT INTO batches VALUES (?, ?, NULL)", (first["metadata"]["medmim"] if there_is else "f00", there.url))
-        db.close()
+        for path in world.replies.iterdir():
+            path.unlink()
+        with ReplyStore(world.replies) as replies:
+            name = first["metadata"]["medmim"] if there_is else "f00"
+            replies._append_entry({"batch": name, "url": there.url})
         assert world.write(there, generator=BATCH).counts["rewritten"] == 10
         assert len(there.batches) == (1 if there_is else 2)
 
@@ -534,7 +534,7 @@ def test_what_a_batch_leaves_open_is_asked_again(world: World) -> None:
 
 
 def test_a_batch_that_the_service_no_longer_has_is_made_again(world: World) -> None:
-    with Replies(world.replies) as replies, batches() as there:
+    with ReplyStore(world.replies) as replies, batches() as there:
         replies.record_batch_id(replies.plan_batch(there.url), "batch-gone")
         assert world.write(there, generator=BATCH).counts["rewritten"] == 10
         assert replies.pending_batches(there.url) == {}
@@ -583,7 +583,7 @@ def test_a_batch_that_the_service_refuses_says_so(world: World) -> None:
         there.answer = lambda body, before: Answer(503)
         with pytest.raises(UserError, match="took no batch"):
             world.write(there, generator=BATCH)
-        with Replies(world.replies) as replies:
+        with ReplyStore(world.replies) as replies:
             assert replies.pending_batches(there.url) == {}
     with ChatServer() as plain:  # it has no such API
         plain.answer = lambda body, before: Answer(404, make_error_body("no such thing"))
@@ -592,27 +592,3 @@ def test_a_batch_that_the_service_refuses_says_so(world: World) -> None:
         )  # type: ignore[method-assign]
         with pytest.raises(UserError, match="404: no"):
             world.write(plain, generator=BATCH)
-
-
-# Replies
-
-
-def test_replies_are_kept_by_several_processes_and_the_first_stays(tmp_path: Path) -> None:
-    path = tmp_path / "a/replies.sqlite"
-    with Replies(path) as one, Replies(path) as two:
-        one.put("k", {"a": "ä\ud83d"})
-        two.put("k", {"a": 2})
-        assert two.get("k") == {"a": "ä\ud83d"} and "k" in two and "x" not in two and one.get("x") is None
-        name = one.plan_batch("u")
-        assert two.pending_batches("u") == {name: None} and two.pending_batches("v") == {}
-        two.record_batch_id(name, "b1")
-        assert one.pending_batches("u") == {name: "b1"}
-        one.end_batch(name, {"z": 1})
-        assert two.pending_batches("u") == {} and two.get("z") == 1
-
-
-def test_another_file_is_not_taken_for_replies(tmp_path: Path) -> None:
-    (tmp_path / "x.sqlite").write_text("no database, but something dear to somebody\n" * 50)
-    with pytest.raises(UserError, match=r"x\.sqlite can't be used to keep replies: .*move it away"):
-        Replies(tmp_path / "x.sqlite")
-    assert (tmp_path / "x.sqlite").read_text().startswith("no database")

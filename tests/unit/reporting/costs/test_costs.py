@@ -249,20 +249,6 @@ def test_what_may_fail_is_told_before_what_is_wasted(tmp_path: Path, add: Add) -
     assert [text.split(":")[1] for text in advised(tmp_path)] == [" b", " a", " a"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(None, "–"), (0, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.7, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
-)
-def test_durations_for_people(seconds: float | None, said: str) -> None:
-    assert page.format_duration(seconds) == said
-
-
-def test_sizes_for_people() -> None:
-    assert [page.format_hours(h) for h in (0, 1e-5, 0.004, 12.34, 1234.5)] == ["0", "<0.001", "0.004", "12.3", "1,234"]
-    assert [page.format_memory(m) for m in (None, 610.2, 16000)] == ["–", "610 MB", "15.6 GB"]
-    assert [page.format_percent(s) for s in (None, 0.714)] == ["–", "71 %"]
-
-
 def test_the_page_shows_every_rule_and_job_and_loads_nothing(tmp_path: Path, add: Add) -> None:
     add("tune.<b>m", slurm=slurm(gpus=2), node="g1")
     add("score.a")

@@ -4,15 +4,17 @@ import pandas as pd
 from huggingface_hub import ModelCard
 
 from medmim.config.run_config import load_config
+from medmim.config.source_plugins import SOURCES
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.reporting.model_card import licences
 from medmim.reporting.model_card.page import render_card
-from medmim.sources.terms import PROVIDERS
 from medmim.training.planning.architecture import REFERENCE_CONFIGS
 
 CFG = {
     "model": "med-mantis", "base": "mantis", "hub": "TIGER-Lab/Mantis-8B-siglip-llama3", "family": "mantis", "system": "",
-    "seed": 1, "sources": {"embed": "local", "odir": "local"}, "tuning": {"lora_rank": 128, "learning_rate": 1e-4},
+    "seed": 1, "sources": {"embed": "local", "odir": "local"},
+    "providers": {name: SOURCES[name].describe_terms() for name in ("embed", "odir")},
+    "tuning": {"lora_rank": 128, "learning_rate": 1e-4},
 }  # fmt: skip
 HASHES = {"training questions": "a" * 64}
 
@@ -61,13 +63,13 @@ def test_who_must_be_asked_is_said() -> None:
 
 
 def test_a_model_of_phantoms_says_so() -> None:
-    text = render_card(CFG | {"sources": {"embed": "phantom"}, "hub": None}, HASHES, None)
+    text = render_card(CFG | {"sources": {"embed": "phantom"}, "providers": {}, "hub": None}, HASHES, None)
     assert "**Synthetic.**" in text and "synthetic" in ModelCard(text).data.tags and "EMBED" not in text
 
 
 def test_every_source_and_base_of_the_papers_config_has_its_terms() -> None:
     config = load_config(WORKFLOW.parent / "config/config.yaml")
-    assert config.sources.keys() == PROVIDERS.keys()
+    assert config.sources.keys() <= SOURCES.keys()
     assert (
         {config.models[m.base].hub for m in config.models.values() if m.base}
         == licences.BASE_LICENCES.keys()
@@ -77,5 +79,5 @@ def test_every_source_and_base_of_the_papers_config_has_its_terms() -> None:
 
 def test_terms_are_whole() -> None:
     for hub in licences.BASE_LICENCES:
-        for one in licences.list_licences(dict.fromkeys(PROVIDERS, "local"), hub):
+        for one in licences.list_licences({name: source.describe_terms() for name, source in SOURCES.items()}, hub):
             assert one.terms and one.says and one.source and "|" not in one.terms + one.says + one.source, one

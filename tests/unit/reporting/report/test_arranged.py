@@ -28,7 +28,12 @@ def board(clean: int = 50) -> pd.DataFrame:
 def made(clean: int = 50) -> list[PaperTable]:
     behind = [{"model": "a_b", "weights": "Some_One/a~b & c", "files": "0" * 12}]
     return build_paper_tables(
-        board(clean), ["a_b", "tuned"], paper={("tuned", "rad"): 0.7}, min_open_items=100, provenance_rows=behind
+        board(clean),
+        ["a_b", "tuned"],
+        paper={("tuned", "rad"): 0.7},
+        min_open_items=100,
+        provenance_rows=behind,
+        set_labels={"medframeqa": "MedFrameQA"},
     )
 
 

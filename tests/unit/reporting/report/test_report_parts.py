@@ -6,6 +6,7 @@ import pytest
 import report_run
 
 from medmim.common.errors import TableError
+from medmim.common.formatting import format_bytes
 from medmim.reporting import palette
 from medmim.reporting.report import page, plots
 from medmim.reporting.report.board import Cell, Leaderboard, ScoredModel, read_paper_scores, sort_sets
@@ -145,26 +146,14 @@ def test_the_page_lists_the_files_it_was_made_from(tmp_path: Path) -> None:
     for name, found in inputs.items():
         assert (name.replace("_", " ") in origin) is bool(found)
         for file in found:
-            assert Path(file["path"]).name in origin and file["sha256"] in origin and page.format_bytes(file["bytes"]) in origin
+            assert Path(file["path"]).name in origin and file["sha256"] in origin and format_bytes(file["bytes"]) in origin
     assert tmp_path.as_posix() not in html
 
 
-def test_numbers_for_people() -> None:
-    assert (page.format_percent(0.71249), page.format_percent(-0.5)) == ("71.2", "−50.0")
-    assert [page.format_points(v) for v in (0.215, -0.215, 0.0, -0.0004)] == ["+21.5", "−21.5", "0.0", "0.0"]
-    assert (
-        page.format_interval(Cell(0.5, None, None, 1, 1)) == ""
-        and page.format_point_interval(Cell(0.1, -0.05, 0.2, 1, 1)) == "−5.0 to +20.0"
-    )
-    assert [page.format_bytes(n) for n in (0, 999, 1000, 123_456, 2_500_000_000)] == [
-        "0 B",
-        "999 B",
-        "1.0 kB",
-        "123 kB",
-        "2.5 GB",
-    ]
-    assert page.replace_control_characters("a\x07b\u202ec\nd") == "a\ufffdb\ufffdc\nd"
-    assert page.truncate_text("x" * 20, 5) == "xxxxx … [15 more characters]"
+def test_intervals_for_people() -> None:
+    assert page.format_interval(Cell(0.5, None, None, 1, 1)) == ""
+    assert page.format_interval(Cell(0.5, 0.25, 0.71249, 1, 1)) == "25.0–71.2"
+    assert page.format_point_interval(Cell(0.1, -0.05, 0.2, 1, 1)) == "−5.0 to +20.0"
 
 
 def test_every_colour_of_a_plot_is_the_pages() -> None:
@@ -179,7 +168,7 @@ def test_every_colour_of_a_plot_is_the_pages() -> None:
 
 def test_the_main_figure_holds_what_the_leaderboard_says() -> None:
     lines = page.build_figure_rows(board(report_run.make_leaderboard()), "mantis", "med-mantis")
-    assert [(r.set, r.is_sum) for r in lines][:2] == [("held_in", True), ("temporal", False)]
+    assert [(r.label, r.is_sum) for r in lines][:2] == [("Held-in", True), ("Temporal", False)]
     first = lines[0]
     assert first.tuned and first.base and first.blind and first.chance and first.majority and first.gain and first.sight
     assert (first.tuned.value, first.blind.value, first.chance.value) == (0.807, 0.31, 1 / 3)

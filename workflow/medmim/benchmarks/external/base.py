@@ -1,14 +1,15 @@
 """Held-out sets as others publish them become questions and images of ours.
 
-Each adapter (medmim.benchmarks.external.medframeqa, ...) has one function, `cases(root)`: it reads a folder in its authors'
-layout and yields
-what each question states, its images yet unread, or why it can't be used. `HeldoutImporter` reads the images and gives the rows.
+Each set is a module of this package that defines EXTERNAL_SET: what it is called, where it is published, on which terms, and
+`read_cases(root)`, which reads a folder in its authors' layout and yields what each question states, its images yet unread, or
+why it can't be used. `HeldoutImporter` reads the images and gives the rows.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from medmim.questions.row import question_row
 from medmim.questions.validation import check_row
 from medmim.sources.base import Rejection, RenderedImage, render_image
 from medmim.sources.readers import raster
+from medmim.tables.data_policy import UNSTATED_LICENCE
 
 STAGE = "import_heldout"
 MIN_IMAGES = 2
@@ -49,6 +51,45 @@ class Case:
 
 
 Adapter = Callable[[Path], Iterable[Case | Rejection]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalSet:
+    """A held-out set as its authors publish it: each module of this package defines one, as EXTERNAL_SET."""
+
+    label: str
+    """Name for people."""
+    repository: str
+    """Where it is on the hub."""
+    files: tuple[str, ...]
+    """Patterns of the files there that are read; the card comes with them."""
+    licence: str
+    """Its licence, as its authors state it."""
+    model_terms: str = UNSTATED_LICENCE
+    """What its terms mean for a model that was trained on it."""
+    published: str
+    """What is published of its size."""
+    read_cases: Adapter
+    """Reads a folder in its authors' layout."""
+
+    def describe_terms(self) -> dict[str, str]:
+        """Return its terms in the form of a source's, as medmim.config.source_plugins.Terms has them."""
+        return {
+            "title": f"{self.label}, {self.repository}",
+            "licence": self.licence,
+            "terms": f"https://huggingface.co/datasets/{self.repository}",
+            "model_terms": self.model_terms,
+            "access": "open",
+            "published": self.published,
+        }
+
+
+def load_external_set(name: str) -> ExternalSet:
+    """Return the held-out set of a module of this package. Raises UserError where the module defines none."""
+    found = getattr(import_module(f"medmim.benchmarks.external.{name}"), "EXTERNAL_SET", None)
+    if not isinstance(found, ExternalSet):
+        raise UserError(f"medmim/benchmarks/external/{name}.py: EXTERNAL_SET is no ExternalSet; docs/extending.md shows one")
+    return found
 
 
 def letter_index(answer: object, count: int) -> int:

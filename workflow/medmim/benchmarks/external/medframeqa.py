@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medmim.benchmarks.external.base import Case, letter_index
+from medmim.benchmarks.external.base import Case, ExternalSet, letter_index
 from medmim.common.errors import UserError
 from medmim.common.files import INDEX_NAME
 from medmim.sources.base import Rejection
@@ -106,3 +106,13 @@ def _make_loader(image: dict[str, Any]) -> Any:
         return bytes(image["bytes"])
 
     return load_bytes
+
+
+EXTERNAL_SET = ExternalSet(
+    label="MedFrameQA",
+    repository="SuhaoYu1020/MedFrameQA",
+    files=("*.parquet",),
+    licence="CC BY 4.0",
+    published="2,851 questions",
+    read_cases=read_cases,
+)

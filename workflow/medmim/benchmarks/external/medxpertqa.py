@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
-from medmim.benchmarks.external.base import Case, letter_index
+from medmim.benchmarks.external.base import Case, ExternalSet, letter_index
 from medmim.common.errors import UserError
 from medmim.sources.base import Rejection
 from medmim.sources.readers.tabular import read_records
@@ -108,3 +108,13 @@ def _parse_case(item: str, record: dict[str, Any], images: dict[str, Image]) -> 
         patient=record["id"],
         task=record["medical_task"],
     )
+
+
+EXTERNAL_SET = ExternalSet(
+    label="MedXpertQA MM",
+    repository="TsinghuaC3I/MedXpertQA",
+    files=(RECORDS_FILE, ARCHIVE_FILE),
+    licence="MIT",
+    published="2,000 questions, of which 419 show several images",
+    read_cases=read_cases,
+)

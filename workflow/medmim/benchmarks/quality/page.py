@@ -10,6 +10,7 @@ from jinja2 import Environment
 
 from medmim.benchmarks.quality.faults import FAULTS, SetAudit, Training, audit_files
 from medmim.benchmarks.quality.text_only import TextOnlyScores, score_text_only
+from medmim.common.formatting import format_percent
 
 MAX_EXAMPLES = 3
 # What each fault is called, and why it matters, in words for a reader who doesn't know the code.
@@ -198,10 +199,6 @@ class AuditReport:
         return cls(origin, [path.name for path in training], train, sets, text_scores)
 
 
-def _format_percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
 def _set_context(audit: SetAudit, figures: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of a set: faults found with their entries and the number they are a share of, and the rest."""
     bases = {
@@ -245,7 +242,7 @@ def _statistics_cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{sum(n for _, n in shares_of('questions')):,.0f}",
         format_average("images"),
         format_average("options"),
-        " ".join(f"{letter} {100 * share:.0f} %" for letter, share in shares_of("letters")) or "–",
+        " ".join(f"{letter} {format_percent(share, 0)}" for letter, share in shares_of("letters")) or "–",
         *(format_number("answer_words", f"{kind} median") for kind in ("closed", "open")),
         format_number("wordings", ""),
         *(format_number("ngrams", n) for n in "123"),
@@ -266,6 +263,6 @@ def render_page(parts: Sequence[AuditReport], rows: Sequence[Mapping[str, Any]] 
     ]
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
     return template.render(
-        parts=parts, audits=set_contexts, beside=beside, leaks=LEAKS, examples=MAX_EXAMPLES, percent=_format_percent,
+        parts=parts, audits=set_contexts, beside=beside, leaks=LEAKS, examples=MAX_EXAMPLES, percent=format_percent,
         several=sum(len(part.names) for part in parts) > 1,
     )  # fmt: skip

@@ -28,26 +28,38 @@ def _share_rows(statistic: str, values: Iterable[object]) -> Iterator[tuple[str,
     yield from ((statistic, key, counts[key] / n, n) for key in sorted(counts))
 
 
-def _set_statistics(entries: Sequence[Entry], text_scores: TextOnlyScores | None) -> Iterator[tuple[str, str, float, int]]:
+Figure = tuple[str, str, float, int]
+"""Statistic, key, value, number of questions."""
+
+
+def _answer_lengths(kinds: Mapping[str, Sequence[Entry]]) -> Iterator[Figure]:
+    for kind, entries in kinds.items():
+        if lengths := [len(split_words(e.answer)) for e in entries]:
+            summary = {"mean": mean(lengths), "median": median(lengths), "longest": max(lengths)}
+            yield from (("answer_words", f"{kind} {name}", value, len(entries)) for name, value in summary.items())
+
+
+def _count_distinct_ngrams(entries: Sequence[Entry]) -> Iterator[Figure]:
+    texts = Counter(e.question_text for e in entries)
+    split_texts = [(split_words(text), count) for text, count in texts.items()]
+    for n in NGRAMS:
+        distinct = {gram for text, _ in split_texts for gram in zip(*(text[i:] for i in range(n)), strict=False)}
+        yield "ngrams", str(n), len(distinct), sum(max(0, len(text) + 1 - n) * count for text, count in split_texts)
+
+
+def _set_statistics(entries: Sequence[Entry], text_scores: TextOnlyScores | None) -> Iterator[Figure]:
     """(statistic, key, value, n) of one set."""
     kinds = {"closed": [e for e in entries if e.closed], "open": [e for e in entries if not e.closed]}
     yield from (("questions", kind, len(of), len(entries)) for kind, of in kinds.items())
     yield from _share_rows("images", (len(e.images) for e in entries))
     yield from _share_rows("options", (len(e.options) for e in kinds["closed"] if e.options))
     yield from _share_rows("letters", (LETTERS[e.gold] for e in kinds["closed"] if e.gold is not None))
-    for kind, of in kinds.items():
-        if lengths := [len(split_words(e.answer)) for e in of]:
-            summary = {"mean": mean(lengths), "median": median(lengths), "longest": max(lengths)}
-            yield from (("answer_words", f"{kind} {name}", value, len(of)) for name, value in summary.items())
+    yield from _answer_lengths(kinds)
     yield "wordings", "", len({e.question_text for e in entries}), len(entries)
-    texts = Counter(e.question_text for e in entries)
-    split_texts = [(split_words(text), count) for text, count in texts.items()]
-    for n in NGRAMS:
-        distinct = {gram for text, _ in split_texts for gram in zip(*(text[i:] for i in range(n)), strict=False)}
-        yield "ngrams", str(n), len(distinct), sum(max(0, len(text) + 1 - n) * count for text, count in split_texts)
-    for name, value in text_scores.compute_figures().items() if text_scores else ():
-        if value is not None:
-            yield "guess", name, value, text_scores.n if text_scores else 0
+    yield from _count_distinct_ngrams(entries)
+    if text_scores:
+        figures = text_scores.compute_figures()
+        yield from (("guess", name, value, text_scores.n) for name, value in figures.items() if value is not None)
 
 
 def compute_statistics(

@@ -10,7 +10,7 @@ differs from the release only where that skips a letter.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from medmim.benchmarks.released.records import Record, Slot, origin_from_path, parse_question
+from medmim.benchmarks.released.records import Question, Record, Slot, origin_from_path, parse_question
 from medmim.questions.row import Row, question_row
 from medmim.questions.validation import check_row
 
@@ -32,10 +32,8 @@ class ImportResult:
         self.rejected.append({"stage": STAGE, "item": record.location, "reason": reason})
 
 
-def row_from_record(record: Record, slot: Slot, generator: str) -> Row:
-    """The record's row of the qa table. Raises ValueError saying why it can't be used."""
-    parsed = parse_question(record)
-    origins = [origin_from_path(image) for image in record.images]
+def _check_record(record: Record, parsed: Question, origins: list[tuple[str, str] | None]) -> list[str]:
+    """Why a record can't be used, in words; empty where it can."""
     faults = []
     if len(record.turns) > 2:
         faults.append(f"{len(record.turns)} turns, expected one question and its answer")
@@ -52,6 +50,14 @@ def row_from_record(record: Record, slot: Slot, generator: str) -> Row:
     if parsed.is_closed and parsed.gold is None:
         lines = "; ".join(f"{letter}: {text}" for letter, text in parsed.options) or "none"
         faults.append(f"the answer {parsed.answer!r} is not among the options ({lines})")
+    return faults
+
+
+def row_from_record(record: Record, slot: Slot, generator: str) -> Row:
+    """The record's row of the qa table. Raises ValueError saying why it can't be used."""
+    parsed = parse_question(record)
+    origins = [origin_from_path(image) for image in record.images]
+    faults = _check_record(record, parsed, origins)
     if not faults:
         options = [text for _, text in parsed.options]
         qa_row = question_row(
@@ -65,7 +71,7 @@ def row_from_record(record: Record, slot: Slot, generator: str) -> Row:
             answer_index=parsed.gold,
             image_ids=[f"release/{path}" for path in record.images],
             patient_ids=[o[1] for o in origins if o],
-            source=sources[0],
+            source=next(o[0] for o in origins if o),
             generator=generator,
         )
         faults = check_row(qa_row)

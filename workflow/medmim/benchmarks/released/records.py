@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from medmim.common.errors import UserError
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
-from medmim.questions.sets import HELD_OUT, SETS
+from medmim.questions.sets import HELD_IN, HELD_OUT, SETS, TRAIN_ONLY
 
 RECORD_KEYS = ("id", "images", "conversation", "source")
 JSON_SUFFIX = ".json"
@@ -297,11 +297,9 @@ def slot_from_name(name: str) -> Slot:
     stem = Path(name).name.lower().removesuffix(JSON_SUFFIX)
     words, letters = set(re.split(r"[^a-z]+", stem)), re.sub(r"[^a-z]", "", stem)
     splits = [s for s, said in (("train", {"train"}), ("benchmark", {"benchmark", "held"})) if words & said]
-    sets = (
-        ["composed"]
-        if "composed" in letters
-        else [s for s in SETS["train"] if s in letters] + [s for s in HELD_OUT if s in words]
-    )
+    # A composed question is composed of other sets' questions, whose names may stand in the file's name too.
+    sets = [s for s in TRAIN_ONLY if s in letters]
+    sets = sets or [s for s in HELD_IN if s in letters] + [s for s in HELD_OUT if s in words]
     if len(splits) != 1 or len(sets) != 1 or sets[0] not in SETS[splits[0]]:
         raise ReleaseError(
             f"{name}: the name does not say where its questions belong (split: {' and '.join(splits) or 'none'}, "

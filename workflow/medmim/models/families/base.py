@@ -7,10 +7,10 @@ writes it in its own words (`Family.format_prompt`) and one tokenizer call makes
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,26 @@ from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
 IGNORE_INDEX = -100
 """Label where no loss is taken."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyRecipe:
+    """What a small synthetic base of a family is made of, for the demo and the tests; medmim.models.tiny makes it."""
+
+    tokenizer: Literal["byte_level", "sentence_piece"]
+    """How words become tokens: as in Llama 3, or as in Llama 2 and Mistral."""
+    first_tokens: tuple[str, ...] = ()
+    """Special tokens at the beginning of the vocabulary."""
+    last_tokens: tuple[str, ...]
+    """Special tokens at its end; the image placeholder must be one of the two."""
+    special_tokens: Mapping[str, str]
+    """bos_token, eos_token, pad_token and, where there is one, unk_token."""
+    vision: str
+    """Type of the vision tower in transformers, such as clip_vision_model."""
+    language: str
+    """Type of the language model in transformers, such as llama."""
 
 
 class Family(ABC):
@@ -35,6 +55,12 @@ class Family(ABC):
     """Subtracted from pixels / 255."""
     std: ClassVar[tuple[float, float, float]]
     """Divides what is left."""
+    pads_to_square: ClassVar[bool]
+    """Whether an image is padded to a square with the mean colour; else it is stretched to one."""
+    chat_template: ClassVar[str]
+    """The prompt layout as a Jinja chat template, but for its beginning: what a merged model is published with."""
+    tiny: ClassVar[TinyRecipe | None] = None
+    """Recipe of a tiny base; without one, only published models of the family can be used."""
 
     @abstractmethod
     def format_prompt(self, text: str, system: str = "") -> str:
@@ -44,9 +70,16 @@ class Family(ABC):
     def format_answer(self, text: str) -> str:
         """What follows the prompt: the answer and the token that ends it."""
 
-    @abstractmethod
     def preprocess_image(self, image: Image.Image, size: int) -> np.ndarray:
-        """uint8, size x size x 3, as the vision tower sees the image before rescaling and normalisation."""
+        """Return the image as the vision tower sees it before rescaling and normalisation: uint8, size x size x 3."""
+        if not self.pads_to_square:
+            source = image if image.mode == "L" else image.convert("RGB")  # a grey image is resized once, not three times over
+            return np.asarray(source.resize((size, size), Image.Resampling.BICUBIC).convert("RGB"))
+        # Both sides alike, the odd pixel right or below, so that the crop of CLIP's own processor would cut nothing.
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), tuple(int(m * 255) for m in self.mean))
+        square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
+        return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
 
     def check_control_strings(self, text: str, where: str) -> None:
         """Raises ValueError where the text holds a control string of the layout."""

@@ -3,15 +3,8 @@
 `[INST] <image>\\n<image>\\n{text} [/INST] {answer}</s>`; images padded to a square with the CLIP mean colour, then resized.
 """
 
-import numpy as np
-from PIL import Image
-
-from medmim.models.families.base import Family, split_images
+from medmim.models.families.base import CLIP_MEAN, CLIP_STD, Family, TinyRecipe, split_images
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-PADDING_COLOUR = tuple(int(m * 255) for m in CLIP_MEAN)
 
 
 class LlavaMed(Family):
@@ -21,6 +14,31 @@ class LlavaMed(Family):
     end_tokens = ("</s>",)
     control_strings = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>")
     mean, std = CLIP_MEAN, CLIP_STD
+    pads_to_square = True
+    chat_template = (
+        "{%- set before = namespace(system='') %}"
+        "{%- for message in messages %}"
+        "{%- set told = namespace(images='', text='') %}"
+        "{%- if message['content'] is string %}{%- set told.text = message['content'] %}{%- else %}"
+        "{%- for part in message['content'] %}"
+        "{%- if part['type'] == 'image' %}{%- set told.images = told.images + '<image>\n' %}"
+        "{%- elif part['type'] == 'text' %}{%- set told.text = told.text + part['text'] %}{%- endif %}"
+        "{%- endfor %}{%- endif %}"
+        "{%- if message['role'] == 'system' %}"
+        "{%- set before.system = '<<SYS>>\n' + told.text + '\n<</SYS>>\n\n' %}"
+        "{%- elif message['role'] == 'user' %}"
+        "{{- '[INST] ' + before.system + told.images + told.text.strip() + ' [/INST]' }}{%- set before.system = '' %}"
+        "{%- else %}{{- ' ' + told.text.strip() + '</s>' }}{%- endif %}"
+        "{%- endfor %}"
+    )
+    tiny = TinyRecipe(
+        tokenizer="sentence_piece",
+        first_tokens=("<unk>", "<s>", "</s>"),
+        last_tokens=(IMAGE_PLACEHOLDER, "<pad>"),
+        special_tokens={"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+        vision="clip_vision_model",
+        language="mistral",
+    )
 
     def format_prompt(self, text: str, system: str = "") -> str:
         """A system message stands inside the first turn."""
@@ -32,13 +50,6 @@ class LlavaMed(Family):
     def format_answer(self, text: str) -> str:
         """One space, the answer, end of sequence."""
         return f" {text}</s>"
-
-    def preprocess_image(self, image: Image.Image, size: int) -> np.ndarray:
-        """Padded on both sides alike (the odd pixel right or below), so that the CLIP processor's crop cuts nothing."""
-        side = max(image.size)
-        square = Image.new("RGB", (side, side), PADDING_COLOUR)
-        square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
-        return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
 
 
 FAMILY = LlavaMed()

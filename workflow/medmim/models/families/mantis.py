@@ -5,10 +5,7 @@ Llama-3 headers; the i-th image is `(image {i}: <Image><image></Image>)`; images
 
 from itertools import count
 
-import numpy as np
-from PIL import Image
-
-from medmim.models.families.base import Family
+from medmim.models.families.base import Family, TinyRecipe
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
 
@@ -19,6 +16,36 @@ class Mantis(Family):
     end_tokens = ("<|eot_id|>", "<|end_of_text|>")
     control_strings = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", *end_tokens)
     mean = std = (0.5, 0.5, 0.5)
+    pads_to_square = False
+    chat_template = (
+        "{%- set seen = namespace(images=0) %}"
+        "{%- for message in messages %}"
+        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
+        "{%- if message['content'] is string %}{{- message['content'] }}{%- else %}"
+        "{%- for part in message['content'] %}"
+        "{%- if part['type'] == 'image' %}{%- set seen.images = seen.images + 1 %}"
+        "{{- '(image ' ~ seen.images ~ ': <Image><image></Image>)' }}"
+        "{%- elif part['type'] == 'text' %}{{- part['text'] }}{%- endif %}"
+        "{%- endfor %}{%- endif %}"
+        "{{- '<|eot_id|>' }}"
+        "{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
+    )
+    tiny = TinyRecipe(
+        tokenizer="byte_level",
+        last_tokens=(
+            "<|begin_of_text|>",
+            "<|end_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eot_id|>",
+            IMAGE_PLACEHOLDER,
+            "<|pad|>",
+        ),
+        special_tokens={"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": "<|pad|>"},
+        vision="siglip_vision_model",
+        language="llama",
+    )
 
     def format_prompt(self, text: str, system: str = "") -> str:
         """Images are counted from 1 where they stand; nothing is added between them."""
@@ -31,11 +58,6 @@ class Mantis(Family):
     def format_answer(self, text: str) -> str:
         """The answer and the end of the turn."""
         return f"{text}<|eot_id|>"
-
-    def preprocess_image(self, image: Image.Image, size: int) -> np.ndarray:
-        """As the SigLIP processor resizes; a grey image once, not three times over."""
-        source = image if image.mode == "L" else image.convert("RGB")
-        return np.asarray(source.resize((size, size), Image.Resampling.BICUBIC).convert("RGB"))
 
 
 def _format_header(role: str) -> str:

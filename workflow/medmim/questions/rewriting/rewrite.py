@@ -19,7 +19,7 @@ from medmim.config.endpoint import Author
 from medmim.config.question_writer import Writer
 from medmim.endpoints.batch import BatchRunner
 from medmim.endpoints.client import RequestRunner, reply_key, send_requests
-from medmim.endpoints.reply_store import Replies
+from medmim.endpoints.reply_store import ReplyStore
 from medmim.questions.rewriting import checks, prompts
 from medmim.questions.rewriting.facts import normalize_line
 from medmim.questions.rewriting.prompts import Closed, Form, Open, Review
@@ -119,7 +119,7 @@ def describe_findings(findings: Iterable[Mapping[str, Any]], images: Collection[
 class WritingSession:
     """One source's questions on their way."""
 
-    def __init__(self, rows: Sequence[Row], writer: Writer, seed: int, replies: Replies, parts: int) -> None:
+    def __init__(self, rows: Sequence[Row], writer: Writer, seed: int, replies: ReplyStore, parts: int) -> None:
         self.writer, self.seed, self.replies = writer, seed, replies
         self.budget = Budget(writer.budget_tokens // parts, writer.budget_usd / parts)
         self.qa_ids = {r["qa_id"] for r in rows}
@@ -314,7 +314,7 @@ def write_questions(
     *,
     writer: Writer,
     seed: int,
-    replies: Replies,
+    replies: ReplyStore,
     parts: int = 1,
 ) -> WritingResult:
     """The questions of a source, some of them written by a model; an open one that is added follows its closed one.

@@ -3,9 +3,9 @@
 A help to read the terms, not advice; `checked` tells what the owner's own text was read for and what was not.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from medmim.sources.terms import PROVIDERS
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,9 @@ BASE_LICENCES = {
 """By the base's repository on the hub."""
 
 
-def list_licences(sources: dict[str, str], hub: str | None) -> list[Licence]:
-    """What binds a model: terms of its base, and of the sources by origin; phantoms, which are drawn here, have none."""
-    providers = [PROVIDERS[name] for name, origin in sources.items() if origin != "phantom"]
+def list_licences(providers: Mapping[str, Mapping[str, Any]], hub: str | None) -> list[Licence]:
+    """What binds a model: terms of its base, and of its real sources, as medmim.config.source_plugins.Terms has them."""
     return [
         *BASE_LICENCES.get(hub or "", ()),
-        *(Licence(o.name, o.licence, o.model_terms, o.terms, o.is_verified) for o in providers),
+        *(Licence(p["title"], p["licence"], p["model_terms"], p["terms"], p["is_verified"]) for p in providers.values()),
     ]

@@ -12,9 +12,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medmim.reporting.model_card import licences
+from medmim.scoring.items import METRIC_LABELS
 
 SHOWN_METRICS = ("accuracy", "token_f1")
-METRIC_LABELS = {"accuracy": "Accuracy", "token_f1": "Token F1"}
+SHOWN_LABELS = {name: METRIC_LABELS[name][0].upper() + METRIC_LABELS[name][1:] for name in SHOWN_METRICS}
 
 
 def select_scores(leaderboard: pd.DataFrame, model: str, base: str) -> list[dict[str, Any]]:
@@ -32,10 +33,10 @@ def select_scores(leaderboard: pd.DataFrame, model: str, base: str) -> list[dict
 def render_card(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: pd.DataFrame | None) -> str:
     """The card, Markdown with the hub's front matter.
 
-    cfg: {"model", "base", "hub", "family", "sources": {name: origin}, "seed", "tuning", "system"}. `hashes`: sha256 by name of
-    what it was trained on. Equal arguments give equal bytes.
+    cfg: {"model", "base", "hub", "family", "sources": {name: origin}, "providers": {name: terms}, "seed", "tuning",
+    "system"}. `hashes`: sha256 by name of what it was trained on. Equal arguments give equal bytes.
     """
-    binding_licences = licences.list_licences(cfg["sources"], cfg["hub"])
+    binding_licences = licences.list_licences(cfg["providers"], cfg["hub"])
     synthetic = "phantom" in cfg["sources"].values()
     scores = [] if leaderboard is None else select_scores(leaderboard, cfg["model"], cfg["base"])
     data = ModelCardData(
@@ -55,7 +56,7 @@ def render_card(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: 
                 dataset_config=row["set"],  # what the hub tells results apart by
                 dataset_split=row["kind"],
                 metric_type=row["metric"],
-                metric_name=METRIC_LABELS[row["metric"]],
+                metric_name=SHOWN_LABELS[row["metric"]],
                 metric_value=round(float(row["value"]), 4),
             )
             for row in scores
@@ -67,6 +68,6 @@ def render_card(cfg: Mapping[str, Any], hashes: Mapping[str, str], leaderboard: 
     )  # Markdown, not HTML
     environment.filters["share"] = lambda value: "" if pd.isna(value) else f"{value:.3f}"
     body = environment.get_template("card.md.j2").render(
-        cfg=cfg, hashes=hashes, scores=scores, licences=binding_licences, synthetic=synthetic, names=METRIC_LABELS
+        cfg=cfg, hashes=hashes, scores=scores, licences=binding_licences, synthetic=synthetic, names=SHOWN_LABELS
     )
     return f"---\n{data.to_yaml()}\n---\n\n{body}"

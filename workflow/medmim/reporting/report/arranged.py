@@ -7,25 +7,19 @@ that shares no patient or image with training; open ones by each metric. A table
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from medmim.questions.sets import HELD_IN
-from medmim.reporting.report.board import BASELINES, SET_LABELS, SUM_SETS, get_set_label, sort_sets
-from medmim.scoring.items import METRICS
+from medmim.common.formatting import MINUS, format_percent
+from medmim.questions.sets import HELD_IN, SUMS
+from medmim.reporting.report.board import BASELINES, SET_LABELS, get_set_label, sort_sets
+from medmim.scoring.items import METRIC_LABELS, METRICS
 
 NOT_AVAILABLE = "not available"
 SIZE_ROW = "questions / patients"
-GROUP_LABELS = {"held_in": "Held-in", "held_out": "Held-out"}
-MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-METRIC_LABELS = {
-    "exact_match": "exact match",
-    "token_recall": "token recall",
-    "token_f1": "token F1",
-    "bleu": "BLEU",
-    "rouge_l": "ROUGE-L",
-}
+DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -69,60 +63,82 @@ def _escape_latex(text: str) -> str:
     return "".join(marks.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def _format_percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+format_share = partial(format_percent, unit="")
+"""0.7125 becomes 71.3: the tables' titles name the unit."""
 
 
 def _format_cell(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["ci_low"]):
-        return _format_percent(row["value"])
-    return f"{_format_percent(row['value'])} ({_format_percent(row['ci_low'])}{DASH}{_format_percent(row['ci_high'])})"
+        return format_share(row["value"])
+    return f"{format_share(row['value'])} ({format_share(row['ci_low'])}{DASH}{format_share(row['ci_high'])})"
 
 
 def _order_columns(sets: Sequence[str]) -> list[tuple[str, str]]:
     """(group, set) in the paper's order: held-in, held-out, further sets; each sum at the end of its group."""
     held_in = [s for s in sort_sets(sets) if s in HELD_IN]
     more = [s for s in sort_sets(sets) if s not in SET_LABELS]
-    held_out = [s for s in sort_sets(sets) if s not in (*HELD_IN, *more, *SUM_SETS)]
+    held_out = [s for s in sort_sets(sets) if s not in (*HELD_IN, *more, *SUMS)]
     columns = [("held_in", s) for s in (*held_in, "held_in")] + [("held_out", s) for s in (*held_out, "held_out", *more)]
     return [(group, s) for group, s in columns if s in sets]
 
 
+Rows = Mapping[tuple[str, str], Mapping[Any, Any]]
+"""Rows of one score by model and set."""
+
+
+def _find_best_values(rows: Rows, sets: Sequence[str], min_items: int) -> dict[str, float | None]:
+    """Best value of each set that ranks several models; None where there is nothing to rank."""
+    best_values: dict[str, float | None] = {}
+    for name in sets:
+        values = [r["value"] for (m, s), r in rows.items() if s == name and m not in BASELINES and r["n"] >= min_items]
+        best_values[name] = max(values) if len(values) > 1 else None
+    return best_values
+
+
+def _format_paper_values(paper: Mapping[tuple[str, str], float], model: str, sets: Sequence[str]) -> list[str]:
+    """A model's accuracies in the paper, set by set."""
+    return [NOT_AVAILABLE if (value := paper.get((model, s))) is None else format_share(value) for s in sets]
+
+
+def _label_columns(columns: Sequence[tuple[str, str]], labels: Mapping[str, str]) -> pd.MultiIndex:
+    """Heads of the columns (group, set) for people."""
+    return pd.MultiIndex.from_tuples([(SUMS[group], "all" if s in SUMS else get_set_label(s, labels)) for group, s in columns])
+
+
 def _build_score_table(
-    rows: pd.DataFrame,
+    score_rows: pd.DataFrame,
     models: Sequence[str],
     title: str,
     note: str,
     paper: Mapping[tuple[str, str], float] | None,
     min_items: int,
+    labels: Mapping[str, str],
 ) -> PaperTable | None:
-    """One score of all models. paper: (model, set) -> share, a row below each model; least: items that rank a column."""
-    columns = _order_columns(list(dict.fromkeys(rows["set"])))
-    names = [m for m in models if m in set(rows["model"])] + [b for b in BASELINES if b in set(rows["model"])]
+    """Build the table of one score of all models; None where there is nothing to show.
+
+    paper: (model, set) -> share, a row below each model. min_items: items from which a column is ranked.
+    """
+    columns = _order_columns(list(dict.fromkeys(score_rows["set"])))
+    names = [m for m in (*models, *BASELINES) if m in set(score_rows["model"])]
     if not columns or not names:
         return None
-    rows_by_cell = {(r["model"], r["set"]): r for r in rows.to_dict("records")}
-    sizes = [rows[rows["set"] == s].nlargest(1, "n").iloc[0] for _, s in columns]
+    sets = [s for _, s in columns]
+    rows: Rows = {(r["model"], r["set"]): r for r in score_rows.to_dict("records")}
+    sizes = [score_rows[score_rows["set"] == s].nlargest(1, "n").iloc[0] for s in sets]
     lines = {SIZE_ROW: [f"{row['n']} / {row['n_patients']}" for row in sizes]}
     is_best = {SIZE_ROW: [False] * len(columns)}
-    best_values = {}
-    for _, s in columns:
-        values = {m: r["value"] for (m, t), r in rows_by_cell.items() if t == s and m not in BASELINES and r["n"] >= min_items}
-        best_values[s] = max(values.values(), default=None) if len(values) > 1 else None
+    best_values = _find_best_values(rows, sets, min_items)
     for name in names:
-        model_rows = [rows_by_cell.get((name, s)) for _, s in columns]
+        model_rows = [rows.get((name, s)) for s in sets]
         lines[name] = [NOT_AVAILABLE if r is None else _format_cell(r) for r in model_rows]
         is_best[name] = [
             r is not None and name not in BASELINES and r["value"] == best_values[s]
-            for r, (_, s) in zip(model_rows, columns, strict=True)
+            for r, s in zip(model_rows, sets, strict=True)
         ]
         if paper is not None and name not in BASELINES:
-            paper_values = [paper.get((name, s)) for _, s in columns]
-            lines[f"{name}, in the paper"] = [NOT_AVAILABLE if f is None else _format_percent(f) for f in paper_values]
+            lines[f"{name}, in the paper"] = _format_paper_values(paper, name, sets)
             is_best[f"{name}, in the paper"] = [False] * len(columns)
-    index = pd.MultiIndex.from_tuples(
-        [(GROUP_LABELS[group], "all" if s in SUM_SETS else get_set_label(s)) for group, s in columns]
-    )
+    index = _label_columns(columns, labels)
     cells = pd.DataFrame.from_dict(lines, orient="index").set_axis(index, axis=1)
     return PaperTable(title, note, cells, pd.DataFrame.from_dict(is_best, orient="index").set_axis(index, axis=1))
 
@@ -134,12 +150,14 @@ def build_paper_tables(
     paper: Mapping[tuple[str, str], float],
     min_open_items: int,
     provenance_rows: Sequence[Mapping[str, str]],
+    set_labels: Mapping[str, str] | None = None,
 ) -> list[PaperTable]:
-    """The tables of a leaderboard (frame of that table), models in the order given.
+    """Build the tables of a leaderboard (frame of that table), models in the order given.
 
-    paper: the paper's accuracies, (model, set) -> share of 1. least: open items from which a set is ranked.
-    behind: rows of what stands behind the scores, by column.
+    paper: the paper's accuracies, (model, set) -> share of 1. min_open_items: open items from which a set is ranked.
+    provenance_rows: what stands behind the scores, by column. set_labels: names of further held-out sets for people.
     """
+    labels = set_labels or {}
     plain = board[(board["condition"] == "plain")]
     closed = plain[(plain["kind"] == "closed") & (plain["metric"] == "accuracy")]
     all_closed, clean_closed = (closed[closed["part"] == part] for part in ("all", "clean"))
@@ -148,7 +166,7 @@ def build_paper_tables(
         _build_score_table(
             all_closed, models, "Closed questions: accuracy in percent",
             f"In brackets 95 % intervals, bootstrap over patients. {bold_note} What can't be read as one option counts as wrong.",
-            paper, 1,
+            paper, 1, labels,
         )
     ]  # fmt: skip
     if all_closed.groupby("set")["n"].max().equals(clean_closed.groupby("set")["n"].max()):
@@ -156,7 +174,9 @@ def build_paper_tables(
     else:
         leak_note = "Only questions that share neither patient nor image with training."
     paper_tables.append(
-        _build_score_table(clean_closed, models, "Closed questions without leakage: accuracy in percent", leak_note, None, 1)
+        _build_score_table(
+            clean_closed, models, "Closed questions without leakage: accuracy in percent", leak_note, None, 1, labels
+        )
     )
     opened = plain[(plain["kind"] == "open") & (plain["part"] == "all")]
     for metric in METRICS["open"]:
@@ -165,7 +185,7 @@ def build_paper_tables(
                 opened[opened["metric"] == metric], models, f"Open questions: {METRIC_LABELS[metric]} in percent",
                 f"Columns of fewer than {min_open_items} questions are not ranked. The paper's metric for open questions is "
                 "not known.",
-                None, min_open_items,
+                None, min_open_items, labels,
             )
         )  # fmt: skip
     provenance = pd.DataFrame(list(provenance_rows)).set_index("model")

@@ -10,30 +10,21 @@ from typing import Any
 import pandas as pd
 
 from medmim.common.errors import TableError
+from medmim.config.question_sets import QUESTION_SETS
+from medmim.config.source_plugins import HELD_OUT_SETS
+from medmim.questions.sets import FURTHER, HELD_IN, HELD_OUT, SUMS, TRAIN_ONLY
 
-SET_LABELS = {
-    "temporal": "Temporal",
-    "reasoning": "Reasoning",
-    "comparison": "Comparison",
-    "coreference": "Co-reference",
-    "composed": "Composed",
-    "held_in": "Held-in",
-    "rad": "RAD",
-    "odir": "ODIR",
-    "held_out": "Held-out",
-}
+_LABELS = {s.name: s.label for s in QUESTION_SETS} | {name: s.label for name, s in HELD_OUT_SETS.items()} | SUMS
+SET_LABELS = {name: _LABELS[name] for name in (*HELD_IN, *TRAIN_ONLY, "held_in", *HELD_OUT, "held_out")}
 """Names of the sets for people, in the order of the tables; a set that is not named here comes before the held-out sum."""
-SUM_SETS = ("held_in", "held_out")
-FURTHER = "further"
-"""Ability of the sets that are in no sum."""
-ALL_SET_LABELS = SET_LABELS | {FURTHER: "Further held-out", "medframeqa": "MedFrameQA", "medxpertqa": "MedXpertQA MM"}
-"""Names of those sets too."""
+FURTHER_LABEL = "Further held-out"
+"""What the sets are called that are in no sum."""
 BASELINES = ("chance", "majority")
 
 
-def get_set_label(name: str) -> str:
-    """Name of a set for people."""
-    return ALL_SET_LABELS.get(name, name)
+def get_set_label(name: str, further: Mapping[str, str]) -> str:
+    """Return the name of a set for people; `further` has those of the run's further held-out sets."""
+    return SET_LABELS.get(name) or further.get(name) or (FURTHER_LABEL if name == FURTHER else name)
 
 
 def sort_sets(sets: Iterable[str]) -> list[str]:
@@ -71,9 +62,10 @@ class ScoredModel:
 
 
 class Leaderboard:
-    """Lookup of leaderboard cells. Raises TableError where two rows stand for one cell."""
+    """Lookup of leaderboard cells, and names of its sets. Raises TableError where two rows stand for one cell."""
 
-    def __init__(self, frame: pd.DataFrame) -> None:
+    def __init__(self, frame: pd.DataFrame, further_labels: Mapping[str, str] | None = None) -> None:
+        self._further_labels = further_labels or {}
         self.rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
         self._cells: dict[tuple[str, str, str, str, str, str], Cell] = {}
         self._sum_by_set: dict[str, str] = {}
@@ -91,6 +83,10 @@ class Leaderboard:
         """The cell, or None where the leaderboard has no such row."""
         return self._cells.get((model, set_, metric, kind, condition, part))
 
+    def get_set_label(self, name: str) -> str:
+        """Return the name of a set for people."""
+        return get_set_label(name, self._further_labels)
+
     def _distinct_values(self, position: int, **criteria: str) -> list[str]:
         names = ("model", "set", "metric", "kind", "condition", "part")
         filters = [(names.index(k), v) for k, v in criteria.items()]
@@ -99,7 +95,7 @@ class Leaderboard:
     def sets_by_sum(self, metric: str, kind: str = "closed") -> list[tuple[str, list[str]]]:
         """(sum, the sum followed by its sets) for held-in, then held-out, then those in no sum, where the metric has values."""
         sets = sort_sets(self._distinct_values(1, metric=metric, kind=kind))
-        members_by_sum = {s: [t for t in sets if self._sum_by_set[t] == s] for s in (*SUM_SETS, FURTHER)}
+        members_by_sum = {s: [t for t in sets if self._sum_by_set[t] == s] for s in (*SUMS, FURTHER)}
         members_by_sum = {s: sorted(members, key=lambda t: t != s) for s, members in members_by_sum.items()}
         return [(s, members) for s, members in members_by_sum.items() if members]
 

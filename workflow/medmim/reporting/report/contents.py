@@ -9,6 +9,7 @@ import pandas as pd
 
 from medmim.questions.prompt import LETTERS, strip_placeholders
 from medmim.reporting.report.board import ScoredModel, sort_sets
+from medmim.scoring.items import METRICS
 
 OPEN_METRICS = ("token_f1",)
 
@@ -213,7 +214,7 @@ def build_examples(
 
 
 def _build_reply(text: str, kind: str, metric_rows: Mapping[str, Mapping[str, Any]]) -> JudgedReply:
-    main_row = metric_rows.get("accuracy" if kind == "closed" else "exact_match")
+    main_row = metric_rows.get(METRICS[kind][0])
     right = None if main_row is None else bool(main_row["value"] == 1)
     return JudgedReply(
         text=text,

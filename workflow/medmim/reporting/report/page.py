@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from markupsafe import Markup
 from PIL import Image
 
 from medmim.benchmarks.quality.faults import FAULTS
+from medmim.common.formatting import MINUS, format_bytes, format_percent, format_points
 from medmim.models.families import registry as families
 from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS, prompt_text
+from medmim.questions.sets import SUMS
 from medmim.reporting import palette
 from medmim.reporting.report import plots
-from medmim.reporting.report.board import SUM_SETS, Cell, Leaderboard, ScoredModel, get_set_label, read_paper_scores, sort_sets
+from medmim.reporting.report.board import Cell, Leaderboard, ScoredModel, read_paper_scores, sort_sets
 from medmim.reporting.report.contents import build_examples, count_composition, count_sources
+from medmim.scoring.items import METRIC_LABELS
 from medmim.tables import table_io
 from medmim.tables.images import ImageStore
 
@@ -29,18 +33,7 @@ MAX_IMAGE_SIDE_PIXELS = 320
 """Examples' images are shown at most so large: larger ones are scaled down, as JPEG."""
 MAX_TEXT_CHARACTERS = 1000
 CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-METRIC_LABELS = {
-    "accuracy": "accuracy",
-    "loglikelihood_accuracy": "log-likelihood accuracy",
-    "text_loglikelihood_accuracy": "text log-likelihood accuracy",
-    "circular_accuracy": "circular accuracy",
-    "exact_match": "exact match",
-    "token_recall": "token recall",
-    "token_f1": "token F1",
-    "bleu": "BLEU",
-    "rouge_l": "ROUGE-L",
-}
-DIFFERENCE_LABELS = {"base": f"tuned {plots.MINUS} base", "blind": f"images {plots.MINUS} blind"}
+DIFFERENCE_LABELS = {"base": f"tuned {MINUS} base", "blind": f"images {MINUS} blind"}
 LEADERBOARD_CONDITIONS = ("plain", "blind")
 """Conditions with lines of their own in the leaderboard; the others stand in the table of controls."""
 CONTROL_LABELS = {
@@ -89,24 +82,20 @@ class ReportFiles:
     paper: Path | None
 
 
-def format_percent(value: float, digits: int = 1) -> str:
-    """0.7125 -> 71.3, with no sign and no unit."""
-    return f"{value * 100:.{digits}f}".replace("-", plots.MINUS)
+format_share = partial(format_percent, unit="")
+"""0.7125 becomes 71.3: the page's tables name the unit."""
+format_difference = partial(format_points, digits=1)
+"""0.215 becomes +21.5."""
 
 
 def format_interval(cell: Cell) -> str:
     """65.0–77.1 in percent; empty where there is none."""
-    return "" if cell.low is None or cell.high is None else f"{format_percent(cell.low)}–{format_percent(cell.high)}"
-
-
-def format_points(value: float) -> str:
-    """+21.5 in percentage points."""
-    return plots.format_points(value, 1)
+    return "" if cell.low is None or cell.high is None else f"{format_share(cell.low)}–{format_share(cell.high)}"
 
 
 def format_point_interval(cell: Cell) -> str:
     """+15.0 to +28.1 in percentage points; empty where there is none."""
-    return "" if cell.low is None or cell.high is None else f"{format_points(cell.low)} to {format_points(cell.high)}"
+    return "" if cell.low is None or cell.high is None else f"{format_difference(cell.low)} to {format_difference(cell.high)}"
 
 
 def replace_control_characters(value: Any) -> Any:
@@ -121,20 +110,13 @@ def truncate_text(text: str, limit: int = MAX_TEXT_CHARACTERS) -> str:
     return text if len(text) <= limit else text[:limit] + f" … [{len(text) - limit} more characters]"
 
 
-def format_bytes(count: int) -> str:
-    """Bytes for people: 1.2 MB."""
-    power = min(4, (len(str(count)) - 1) // 3)
-    value = count / 1000**power
-    return f"{value:.{1 if power and value < 100 else 0}f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
-
-
 def build_figure_rows(board: Leaderboard, base: str, tuned: str) -> list[plots.FigureRow]:
     """Rows of the main figure for one pair: each sum above its sets."""
     figure_rows = []
     for sum_, sets in board.sets_by_sum("accuracy"):
         for name in sets:
             row = plots.FigureRow(
-                set=name,
+                label=board.get_set_label(name),
                 is_sum=name == sum_,
                 base=board.get(base, name, "accuracy"),
                 tuned=board.get(tuned, name, "accuracy"),
@@ -166,10 +148,41 @@ def _build_headlines(board: Leaderboard, pairs: Sequence[tuple[str, str]]) -> li
                 "gain": board.get(tuned, s, "accuracy_minus_base"),
                 "sight": board.get(tuned, s, "accuracy_minus_blind"),
             }
-            for s in SUM_SETS
+            for s in SUMS
         ]
         headlines.append({"base": base, "tuned": tuned, "sums": [s for s in sums if s["tuned"] and s["base"]]})
     return headlines
+
+
+def _build_score_lines(
+    board: Leaderboard, model: ScoredModel, metric: str, sets: Sequence[str], rates: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A model's lines of a leaderboard table: its score under each condition, and on the clean questions."""
+    lines: list[dict[str, Any]] = []
+    for condition in LEADERBOARD_CONDITIONS:
+        cells = {s: board.get(model.name, s, metric, condition=condition) for s in sets}
+        unread_shares = {
+            s: sum(c.value for r in rates if (c := board.get(model.name, s, r, condition=condition)) is not None) for s in sets
+        }
+        if any(cells.values()):
+            lines.append({"kind": "score", "model": model, "condition": condition, "cells": cells, "unread": unread_shares})
+    if model.role != "baseline":
+        plain = {s: board.get(model.name, s, metric) for s in sets}
+        clean = {s: board.get(model.name, s, metric, part="clean") for s in sets}
+        if any(c and (d := clean[s]) and d.n < c.n for s, c in plain.items()):  # else the two lines are the same
+            place = sum(line["condition"] == "plain" for line in lines)
+            lines.insert(place, {"kind": "clean", "model": model, "cells": clean})
+    return lines
+
+
+def _build_difference_lines(board: Leaderboard, model: ScoredModel, metric: str, sets: Sequence[str]) -> list[dict[str, Any]]:
+    """A model's lines of paired differences."""
+    lines: list[dict[str, Any]] = []
+    for other, difference_label in DIFFERENCE_LABELS.items():
+        cells = {s: board.get(model.name, s, f"{metric}_minus_{other}") for s in sets}
+        if any(cells.values()):
+            lines.append({"kind": "difference", "model": model, "words": difference_label, "cells": cells})
+    return lines
 
 
 def _build_score_table(
@@ -179,24 +192,9 @@ def _build_score_table(
     rates = [m for m in board.list_metrics("closed") if m.endswith("_rate")] if metric == "accuracy" else []
     lines: list[dict[str, Any]] = []
     for model in models:
-        for condition in LEADERBOARD_CONDITIONS:
-            cells = {s: board.get(model.name, s, metric, condition=condition) for s in sets}
-            unread_shares = {
-                s: sum(c.value for r in rates if (c := board.get(model.name, s, r, condition=condition)) is not None)
-                for s in sets
-            }
-            if any(cells.values()):
-                lines.append({"kind": "score", "model": model, "condition": condition, "cells": cells, "unread": unread_shares})
-            clean = {s: board.get(model.name, s, metric, condition=condition, part="clean") for s in sets}
-            differs_when_clean = any(
-                c and (d := clean[s]) and d.n < c.n for s, c in cells.items()
-            )  # else the two lines are the same
-            if condition == "plain" and differs_when_clean and model.role != "baseline":
-                lines.append({"kind": "clean", "model": model, "cells": clean})
-        for other, difference_label in DIFFERENCE_LABELS.items() if model.role != "base" else ():
-            cells = {s: board.get(model.name, s, f"{metric}_minus_{other}") for s in sets}
-            if any(cells.values()):
-                lines.append({"kind": "difference", "model": model, "words": difference_label, "cells": cells})
+        lines += _build_score_lines(board, model, metric, sets, rates)
+        if model.role != "base":
+            lines += _build_difference_lines(board, model, metric, sets)
     counts = {}
     for s in sets:
         distinct_counts = {(c.n, c.patients) for line in lines if line["kind"] != "clean" and (c := line["cells"][s])}
@@ -354,7 +352,7 @@ def read_benchmark_audit(path: Path) -> dict[str, Any]:
     return {"files": names, "lines": [{"key": k, "cells": [checks_by_set[name].get(k) for name in names]} for k in order]}
 
 
-def load_template() -> jinja2.Template:
+def load_template(board: Leaderboard) -> jinja2.Template:
     """The template with everything escaped and every name that it uses required to exist."""
     env = jinja2.Environment(
         autoescape=True,
@@ -365,89 +363,106 @@ def load_template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     env.filters |= {
-        "percent": format_percent,
+        "percent": format_share,
         "interval": format_interval,
-        "points": format_points,
+        "points": format_difference,
         "point_interval": format_point_interval,
         "shortened": truncate_text,
         "size": format_bytes,
         "filename": lambda path: Path(path).name,
-        "label": get_set_label,
+        "label": board.get_set_label,
         "p_value": format_p_value,
     }
     return env.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
-def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The whole page. `cfg`: title, examples, synthetic, models {name: settings}, and optionally
-    min_open_ranked, resamples, precision, max_new_tokens. `inputs`: path, bytes and sha256 of each file read, by role.
-
-    Raises TableError for a table that is not what it should be.
-    """
-    config: dict[str, dict[str, Any]] = cfg["models"]
-    board = Leaderboard(table_io.read_frame(files.leaderboard, "leaderboard"))
-    models = board.list_models(config)
+def _score_context(
+    board: Leaderboard, models: Sequence[ScoredModel], files: ReportFiles, cfg: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the template shows of the leaderboard and of the comparisons."""
     pairs = _find_model_pairs(models)
-    splits = {"train": table_io.read_frame(files.train, "qa"), "benchmark": table_io.read_frame(files.benchmark, "qa")}
-    question_counts = count_composition(splits)
+    figures = [(base, tuned, build_figure_rows(board, base, tuned)) for base, tuned in pairs]
+    tables = {
+        metric: [_build_score_table(board, models, metric, *group) for group in board.sets_by_sum(metric)]
+        for metric in ("accuracy", "loglikelihood_accuracy", "text_loglikelihood_accuracy")
+    }
+    min_open_ranked = int(cfg.get("min_open_ranked", 100))
+    return {
+        "board": board,
+        "headlines": _build_headlines(board, pairs),
+        "main": [(f"{base} → {tuned}", plots.plot_comparison(tuned, lines)) for base, tuned, lines in figures],
+        "forest": [
+            (tuned, plots.plot_differences(tuned, lines)) for _, tuned, lines in figures if any(r.gain or r.sight for r in lines)
+        ],
+        "tables": tables["accuracy"],
+        "all_clean": all(line["kind"] != "clean" for table in tables["accuracy"] for line in table["lines"]),
+        "likelihood": tables["loglikelihood_accuracy"],
+        "text_likelihood": tables["text_loglikelihood_accuracy"],
+        "controls": _build_control_table(board, models),
+        "recall": _build_recall_table(board, models),
+        "comparisons": _build_comparison_blocks(table_io.read_table(files.comparisons, "comparisons").to_pylist()),
+        "open": _build_open_table(board, models, min_open_ranked),
+        "min_open_ranked": min_open_ranked,
+        "paper": _build_paper_table(board, models, read_paper_scores(files.paper) if files.paper else {}),
+        "roles": {m.name: m.role for m in models},
+    }
+
+
+def _composition_context(board: Leaderboard, splits: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """What the template shows of the questions' numbers."""
+    composition = count_composition(splits)
+    images = {split: {str(n): count for n, count in counts.items()} for split, counts in composition.images.items()}
+    bars = {split: [(board.get_set_label(c.set), c.closed, c.open) for c in counts] for split, counts in composition.sets.items()}
+    return {
+        "made_of": composition,
+        "composition": [{"split": s, "svg": plots.plot_question_counts(s, counts)} for s, counts in bars.items() if counts],
+        "images_svg": plots.plot_shares("images", images, "images in a question"),
+        "letters_svg": plots.plot_shares("letters", composition.letters, "letter of the right option"),
+    }
+
+
+def _example_context(benchmark: pd.DataFrame, models: Sequence[ScoredModel], files: ReportFiles, count: int) -> dict[str, Any]:
+    """What the template shows of single questions, and of the images that there are."""
     store = ImageStore(list(files.images))
     answers = pd.concat([table_io.read_frame(p, "answers") for p in files.answers], ignore_index=True)
     columns = ["qa_id", "model", "condition", "rotation", "reply"]
     predictions = pd.concat([table_io.read_frame(p, "predictions", columns) for p in files.predictions], ignore_index=True)
     predictions = predictions[predictions["rotation"] == 0]  # an example shows its options in one order
-    figures = [(base, tuned, build_figure_rows(board, base, tuned)) for base, tuned in pairs]
-    closed = [_build_score_table(board, models, "accuracy", *group) for group in board.sets_by_sum("accuracy")]
-    return load_template().render(
+    return {
+        "sources": count_sources(store.to_frame()) if files.images else [],
+        "examples": [
+            {"item": e, "images": [encode_example_image(store, i) for i in e.image_ids]}
+            for e in build_examples(benchmark, answers, predictions, models, count)
+        ],
+    }
+
+
+def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Render the whole page.
+
+    cfg: title, examples, synthetic, models {name: settings}, and optionally min_open_ranked, resamples, precision,
+    max_new_tokens, set_labels {further held-out set: its name for people}. inputs: path, bytes and sha256 of each file read, by
+    role. Raises TableError for a table that is not what it should be.
+    """
+    board = Leaderboard(table_io.read_frame(files.leaderboard, "leaderboard"), cfg.get("set_labels"))
+    models = board.list_models(cfg["models"])
+    splits = {"train": table_io.read_frame(files.train, "qa"), "benchmark": table_io.read_frame(files.benchmark, "qa")}
+    return load_template(board).render(
         title=cfg["title"],
         synthetic=cfg["synthetic"],
         light=palette.LIGHT,
         dark=palette.DARK,
-        headlines=_build_headlines(board, pairs),
-        main=[(f"{base} → {tuned}", plots.plot_comparison(tuned, lines)) for base, tuned, lines in figures],
-        forest=[
-            (tuned, plots.plot_differences(tuned, lines)) for _, tuned, lines in figures if any(r.gain or r.sight for r in lines)
-        ],
-        tables=closed,
-        all_clean=all(line["kind"] != "clean" for table in closed for line in table["lines"]),
-        likelihood=[
-            _build_score_table(board, models, "loglikelihood_accuracy", *group)
-            for group in board.sets_by_sum("loglikelihood_accuracy")
-        ],
-        text_likelihood=[
-            _build_score_table(board, models, "text_loglikelihood_accuracy", *group)
-            for group in board.sets_by_sum("text_loglikelihood_accuracy")
-        ],
-        controls=_build_control_table(board, models),
-        recall=_build_recall_table(board, models),
-        comparisons=_build_comparison_blocks(table_io.read_table(files.comparisons, "comparisons").to_pylist()),
-        open=_build_open_table(board, models, int(cfg.get("min_open_ranked", 100))),
-        min_open_ranked=int(cfg.get("min_open_ranked", 100)),
-        paper=_build_paper_table(board, models, read_paper_scores(files.paper) if files.paper else {}),
-        board=board,
+        **_score_context(board, models, files, cfg),
+        **_composition_context(board, splits),
+        **_example_context(splits["benchmark"], models, files, int(cfg["examples"])),
         metrics=METRIC_LABELS,
-        made_of=question_counts,
-        composition=[
-            {"split": split, "svg": plots.plot_question_counts(split, [(c.set, c.closed, c.open) for c in counts])}
-            for split, counts in question_counts.sets.items()
-            if counts
-        ],
-        images_svg=plots.plot_shares(
-            "images", {s: {str(k): v for k, v in c.items()} for s, c in question_counts.images.items()}, "images in a question"
-        ),
-        letters_svg=plots.plot_shares("letters", question_counts.letters, "letter of the right option"),
-        sources=count_sources(store.to_frame()) if files.images else [],
         loss=_build_loss_figures(files.loss),
-        examples=[
-            {"item": e, "images": [encode_example_image(store, i) for i in e.image_ids]}
-            for e in build_examples(splits["benchmark"], answers, predictions, models, int(cfg["examples"]))
-        ],
-        roles={m.name: m.role for m in models},
         letters=LETTERS,
         audit=read_benchmark_audit(files.benchmark_audit) if files.benchmark_audit else None,
         audit_labels=AUDIT_LABELS,
         audit_faults=FAULTS,
         audit_shares=AUDIT_SHARES,
-        recipes=_build_recipes(config),
+        recipes=_build_recipes(cfg["models"]),
         precision=cfg.get("precision"),
         max_new_tokens=cfg.get("max_new_tokens"),
         resamples=cfg.get("resamples"),
@@ -457,7 +472,7 @@ def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[st
 
 def render_summary_picture(files: ReportFiles, cfg: Mapping[str, Any]) -> bytes:
     """PNG of the main figure, for a README."""
-    board = Leaderboard(table_io.read_frame(files.leaderboard, "leaderboard"))
+    board = Leaderboard(table_io.read_frame(files.leaderboard, "leaderboard"), cfg.get("set_labels"))
     panels = [
         (f"{base} → {tuned}", build_figure_rows(board, base, tuned))
         for base, tuned in _find_model_pairs(board.list_models(cfg["models"]))

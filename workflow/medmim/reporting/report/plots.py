@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from medmim.common.formatting import MINUS, format_percent, format_points
 from medmim.reporting.palette import LIGHT
-from medmim.reporting.report.board import Cell, get_set_label
+from medmim.reporting.report.board import Cell
 
 SERIES_COLOURS = [name for name in LIGHT if name.startswith("series")]
 UNITS_PER_INCH = 72  # matplotlib's SVG units an inch
@@ -50,7 +51,6 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
 }
-MINUS = "−"
 DOTTED_LINE = (0, (1.2, 1.6))
 
 
@@ -58,7 +58,8 @@ DOTTED_LINE = (0, (1.2, 1.6))
 class FigureRow:
     """One set of the main figure."""
 
-    set: str
+    label: str
+    """Name of the set for people."""
     is_sum: bool
     """A sum over the sets below it."""
     base: Cell | None
@@ -106,12 +107,6 @@ def _create_figure(width: float, height: float) -> Figure:
     return Figure((width / UNITS_PER_INCH, height / UNITS_PER_INCH))
 
 
-def format_points(value: float, digits: int = 0) -> str:
-    """A difference of shares as percentage points with its sign: 0.215 -> +22."""
-    text = f"{abs(value) * 100:.{digits}f}"
-    return ("" if float(text) == 0 else "+" if value > 0 else MINUS) + text
-
-
 def _lay_out_rows(axes: Axes, rows: Sequence[FigureRow]) -> list[float]:
     """Lay sets out from top to bottom with room above each sum; returns their places."""
     positions, y = [], 0.0
@@ -123,7 +118,7 @@ def _lay_out_rows(axes: Axes, rows: Sequence[FigureRow]) -> list[float]:
     axes.set_yticks([])
     for row, position in zip(rows, positions, strict=True):
         axes.annotate(
-            get_set_label(row.set),
+            row.label,
             (0, position),
             (-8, 0),
             xycoords=("axes fraction", "data"),
@@ -286,12 +281,12 @@ def plot_losses(stage: str, curves: Mapping[str, pd.DataFrame], colours: Mapping
 
 
 def plot_question_counts(split: str, counts: Sequence[tuple[str, int, int]]) -> Markup:
-    """Questions per set: (set, closed, open) as stacked bars."""
+    """Questions per set: (name for people, closed, open) as stacked bars."""
     height = 27 * len(counts) + 8
     with _apply_style(f"questions {split}"):
         figure = _create_figure(420, height)
         axes = figure.add_axes((92 / 420, 0, 268 / 420, 1))
-        names = [get_set_label(s) for s, _, _ in counts]
+        names = [name for name, _, _ in counts]
         closed, opened = [c for _, c, _ in counts], [o for _, _, o in counts]
         axes.barh(range(len(counts)), closed, 0.62, color=LIGHT["series7"])
         axes.barh(range(len(counts)), opened, 0.62, left=closed, color=LIGHT["series2"])
@@ -332,7 +327,7 @@ def plot_shares(name: str, counts: Mapping[str, Mapping[str, int]], xlabel: str)
                 )
         axes.set_xticks(range(len(categories)), categories)
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y * 100:.0f} %")
+        axes.yaxis.set_major_formatter(lambda y, _: format_percent(y, 0))
         axes.margins(y=0.15)
         axes.set_xlabel(xlabel)
         axes.grid(axis="y")

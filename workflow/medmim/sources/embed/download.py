@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 
 from medmim.common.errors import UserError
 from medmim.config.download import Download
+from medmim.config.source_plugins import SOURCES
 from medmim.download.estimate import Estimate
 from medmim.download.s3 import S3Bucket
 from medmim.download.source_folder import DownloadFolder
 from medmim.download.transfer import RemoteFile
 from medmim.sources.embed import adapter
-from medmim.sources.terms import PROVIDERS
 
 TABLE_PATTERNS = adapter.METADATA_PATTERNS, adapter.CLINICAL_PATTERNS
 IMAGE_COUNT, PATIENT_COUNT = 480_323, 22_382
@@ -23,7 +23,7 @@ IMAGE_COUNT, PATIENT_COUNT = 480_323, 22_382
 
 def _open_bucket(settings: Download, parallel: int = 1) -> S3Bucket:
     bucket_settings = settings.embed
-    apply = PROVIDERS["embed"].how_to_apply
+    apply = SOURCES["embed"].how_to_apply
     return S3Bucket(
         bucket_settings.name,
         bucket_settings.prefix,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from medmim.questions.cohort import HashRing, Image, Patient, hash_position
 from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 
-SPLITS = ("train", "benchmark")
 ASSESSMENT_TEXTS = {
     "A": "additional imaging needed",
     "N": "negative",

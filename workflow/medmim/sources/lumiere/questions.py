@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from medmim.questions.cohort import Image, Patient, Study, hash_position
 from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 
-SPLITS = ("train", "benchmark")
 SEQUENCE_TEXTS = {"T1": "native T1", "CT1": "contrast T1", "T2": "T2", "FLAIR": "FLAIR"}
 RANO_TEXTS = {"PD": "progressive disease", "SD": "stable disease", "PR": "partial response", "CR": "complete response"}
 RESECTION = ("complete resection", "partial resection")

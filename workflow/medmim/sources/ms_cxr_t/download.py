@@ -10,13 +10,13 @@ from pathlib import Path
 from medmim.common import files
 from medmim.common.errors import UserError
 from medmim.config.download import Download
+from medmim.config.source_plugins import SOURCES
 from medmim.download import credentials
 from medmim.download.estimate import Estimate
 from medmim.download.http import HttpClient
 from medmim.download.source_folder import DownloadFolder
 from medmim.download.transfer import Checksum
 from medmim.sources.ms_cxr_t import adapter
-from medmim.sources.terms import PROVIDERS
 
 LABEL_PROJECT, IMAGE_PROJECT = "ms-cxr-t/1.0.0", "mimic-cxr-jpg/2.1.0"
 CHECKSUM_FILE = "SHA256SUMS.txt"
@@ -25,7 +25,7 @@ TABLE_FILE = "MS_CXR_T_temporal_image_classification_v1.0.0.csv"
 
 def _make_client(settings: Download, parallel: int = 1) -> HttpClient:
     base = settings.physionet
-    return HttpClient(base, credentials.find_physionet_login(base), PROVIDERS["ms_cxr_t"].how_to_apply, parallel)
+    return HttpClient(base, credentials.find_physionet_login(base), SOURCES["ms_cxr_t"].how_to_apply, parallel)
 
 
 def _read_checksums(path: Path, paths: Collection[str]) -> dict[str, str]:
@@ -81,9 +81,7 @@ PAIR_COUNT = 1326
 
 
 def estimate_size(settings: Download, limit: int | None) -> Estimate:
-    """Nothing states the bytes, but this asks both projects whether they let the user in. Raises AccessDeniedError,
-    TransientError.
-    """
+    """Ask both projects whether they let the user in; none states the bytes. Raises AccessDeniedError, TransientError."""
     server = _make_client(settings)
     for project in (LABEL_PROJECT, IMAGE_PROJECT):
         server.get_size(f"{server.base}/{project}/{CHECKSUM_FILE}")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from medmim.questions.cohort import Image, Patient
 from medmim.questions.templates import Fact, Template
 
-SPLITS = ("train", "benchmark")
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
 CHANGES = ("improving", "stable", "worsening")
 SEVERITIES = ("mild", "moderate", "severe")

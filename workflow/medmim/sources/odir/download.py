@@ -7,19 +7,19 @@ md5 (X-Goog-Hash).
 from pathlib import PurePosixPath
 
 from medmim.config.download import Download
+from medmim.config.source_plugins import SOURCES
 from medmim.download import credentials
 from medmim.download.estimate import Estimate
 from medmim.download.http import HttpClient
 from medmim.download.source_folder import DownloadFolder
 from medmim.sources.odir import adapter
-from medmim.sources.terms import PROVIDERS
 
 DATASET_NAME = "andrewmvd/ocular-disease-recognition-odir5k"
 TABLE_FILE = "full_df.csv"
 
 
 def _make_client(settings: Download, parallel: int = 1) -> HttpClient:
-    return HttpClient(settings.kaggle, credentials.find_kaggle_login(settings.kaggle), PROVIDERS["odir"].how_to_apply, parallel)
+    return HttpClient(settings.kaggle, credentials.find_kaggle_login(settings.kaggle), SOURCES["odir"].how_to_apply, parallel)
 
 
 def _select_member(name: str) -> str | None:
@@ -42,9 +42,7 @@ def locate_credentials(settings: Download) -> str:
 
 
 def estimate_size(settings: Download, limit: int | None) -> Estimate:
-    """The archive's size, of which this fetches one byte to see that the token works. Raises AccessDeniedError,
-    TransientError.
-    """
+    """Ask for the archive's size and one byte of it, to try the token. Raises AccessDeniedError, TransientError."""
     server = _make_client(settings)
     size = server.get_size(f"{server.base}/datasets/download/{DATASET_NAME}")
     return Estimate(size, 2 * size if size else None, "as its server states" if size else "not stated")

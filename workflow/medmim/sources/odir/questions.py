@@ -8,7 +8,6 @@ from medmim.questions.balance import select_fair
 from medmim.questions.cohort import Image, Patient, hash_position
 from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 
-SPLITS = ("benchmark",)
 ARTEFACT_PATTERN = re.compile(r"lens dust|low image quality|optic disk photographically invisible|image offset|no fundus image")
 """Keywords that say how the photograph came out, not what the eye has."""
 
@@ -268,8 +267,3 @@ def _iter_where_facts(pairs: list[tuple[Image, Image]], diagnosis: str) -> Itera
     for pair, gold, keep in zip(pairs, pair_golds, select_fair(pair_golds, len(golds)), strict=True):
         if keep:
             yield Fact(WHERE_TEMPLATE, pair, gold, ("1", "2", "3", "4"), _finding_ids(pair), {"diagnosis": diagnosis})
-
-
-def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
-    """None: a held-out source trains nothing."""
-    return iter(())

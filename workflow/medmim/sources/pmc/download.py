@@ -16,13 +16,13 @@ from pathlib import PurePosixPath
 from medmim.common import archives
 from medmim.common.errors import UserError
 from medmim.config.download import Download
+from medmim.config.source_plugins import SOURCES
 from medmim.download.errors import AccessDeniedError, NotFoundError, TransientError, UnreachableError
 from medmim.download.estimate import Estimate
 from medmim.download.http import HttpClient
 from medmim.download.s3 import S3Bucket
 from medmim.download.source_folder import DownloadFolder
 from medmim.sources.pmc import adapter
-from medmim.sources.terms import PROVIDERS
 
 LIST_PATHS = {adapter.RECORDS_FILE: f"instruct/{adapter.RECORDS_FILE}", adapter.URLS_FILE: adapter.URLS_FILE}
 PACKAGE_FOLDER = "oa_package/"
@@ -148,5 +148,5 @@ def estimate_size(settings: Download, limit: int | None) -> Estimate:
     """The lists as their server states, and what users report of the figures. Raises TransientError."""
     list_server = HttpClient(settings.llava_med)
     size = sum(list_server.get_size(f"{list_server.base}/{place}") or 0 for place in LIST_PATHS.values())
-    figures = PROVIDERS["pmc"].published_bytes or 0
-    return Estimate(size + figures, size + figures, f"at most: {PROVIDERS['pmc'].published}")
+    figures = SOURCES["pmc"].published_bytes or 0
+    return Estimate(size + figures, size + figures, f"at most: {SOURCES['pmc'].published}")

@@ -9,7 +9,6 @@ from medmim.questions.cohort import HashRing, Patient, hash_position
 from medmim.questions.templates import Fact, Template
 from medmim.questions.turns import JoinedTexts, Turn, collect_findings, number_texts, read_turns
 
-SPLITS = ("train",)
 DOMAIN_TEXTS = {
     "chest_xray": "chest X-ray",
     "mri": "MRI",

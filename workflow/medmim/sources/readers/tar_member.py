@@ -3,13 +3,14 @@
 import tarfile
 from pathlib import Path, PurePosixPath
 
+from medmim.common.files import is_inside_folder
+
 MAX_MEMBER_BYTES = 1 << 30  # bytes; no figure is larger, a bomb may be
 
 
 def check_relative_path(name: str) -> str:
     """`name` if it is a relative path that stays below its folder. Raises ValueError."""
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name:
+    if not is_inside_folder(name):
         raise ValueError(f"{name!r} is not a path below the source's folder")
     return name
 

@@ -12,7 +12,6 @@ from medmim.questions.cohort import HashRing, Patient, hash_position
 from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 from medmim.questions.turns import JoinedTexts, Turn, collect_findings, number_texts, read_turns
 
-SPLITS = ("benchmark",)
 MIN_BALANCED_REPEATS = 3
 """A yes/no question asked this often is joined as often with one answer as with the other: its text alone would tell."""
 
@@ -185,8 +184,3 @@ def _iter_which_facts(all_turns: list[Turn]) -> Iterator[Fact]:
                     text_fields=fields,
                     asks_for_image=True,
                 )
-
-
-def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
-    """None: a held-out source trains nothing."""
-    return iter(())

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common.errors import UserError
+from medmim.common.formatting import GIB, format_gibibytes
+from medmim.config.question_sets import QUESTION_SETS
 from medmim.config.training import Tuning
 from medmim.training.planning.architecture import Architecture, LanguageModel, UnknownArchitectureError, find_config
 from medmim.training.planning.gpu_types import GpuType
 
-GIB = 1 << 30
 BYTES_PER_NUMBER = {"bf16": 2, "fp32": 4}
 MASTER_BYTES, MOMENT_BYTES = 4, 8
 """Bytes a trained weight of DeepSpeed's copy in float32, and of AdamW's two moments."""
@@ -33,9 +34,9 @@ TFLOP/s (NVIDIA NeMo AutoModel's benchmark). An assumption for anything else."""
 PACK_FILL_SHARE = 0.97
 """Share of a pack's tokens that samples are taken to fill."""
 
-IMAGES_PER_QUESTION = {"temporal": 2.14, "reasoning": 2.0, "comparison": 2.0, "coreference": 2.49, "composed": 2.0}
-"""Images a question: means of the authors' benchmark files; of the composed ones, which are not published, a guess."""
-PAPER_QUESTIONS = {"temporal": 9000, "reasoning": 4400, "comparison": 3200, "coreference": 12000, "composed": 54600}
+IMAGES_PER_QUESTION = {s.name: s.images for s in QUESTION_SETS}
+"""Images a question of the sets that are trained on."""
+PAPER_QUESTIONS = {s.name: s.paper_count for s in QUESTION_SETS if s.paper_count}
 """The paper's questions, taken where the config asks for no number of them: the authors' release is used."""
 TEXT_TOKENS, LABEL_TOKENS, MAX_TEXT_TOKENS, MAX_IMAGES = 130, 60, 1024, 3
 """Of samples that are not made yet: tokens of text, of these labels, most of text, most images. Assumed."""
@@ -358,7 +359,7 @@ class RecipeVariant:
 
     def __str__(self) -> str:
         changes = ", ".join(f"{key}: {str(value).lower()}" for key, value in self.changes.items())
-        return f"{changes} ({format_gib(self.plan.memory.total)})"
+        return f"{changes} ({format_gibibytes(self.plan.memory.total)})"
 
 
 def find_variants(base_plan: TrainingPlan, limit: int) -> list[RecipeVariant]:
@@ -398,18 +399,13 @@ def require_gpu_memory(plan: TrainingPlan, name: str) -> None:
     if gpu_memory_gb is None or not plan.tuning.gpus or plan.memory.total <= gpu_memory_gb * GIB:
         return
     raise UserError(
-        f"models.{name}.tuning can't run: it needs {format_gib(plan.memory.total)} of each GPU, which has {gpu_memory_gb:g} "
-        "(gpu_memory_gb): "
+        f"models.{name}.tuning can't run: it needs {format_gibibytes(plan.memory.total)} of each GPU, which has "
+        f"{gpu_memory_gb:g} (gpu_memory_gb): "
         f"{format_memory(plan.memory)}. These would fit: {format_variants(plan, int(gpu_memory_gb * GIB))}"
     )
 
 
 # In words ----------------------------------------------------------------------------------------------------------------
-
-
-def format_gib(size: float) -> str:
-    """Bytes for people."""
-    return f"{size / GIB:.1f} GiB"
 
 
 def format_memory(memory: Memory) -> str:
@@ -456,9 +452,9 @@ def format_plan(plan: TrainingPlan, name: str, source: str, gpu: GpuType, utilis
     }
     limit = int((tuning.gpu_memory_gb or gpu.memory_gb) * GIB)
     if memory.total > limit:
-        rows["does not fit"] = f"{format_gib(limit)}. These would: {format_variants(plan, limit)}"
+        rows["does not fit"] = f"{format_gibibytes(limit)}. These would: {format_variants(plan, limit)}"
     else:
-        rows["fits"] = format_gib(limit)
+        rows["fits"] = format_gibibytes(limit)
         if faster_variant := find_faster(plan, limit):
             rows["faster"] = f"{faster_variant}: {faster_variant.plan.gpu_hours(gpu, utilisation):,.1f} GPU hours"
     return "\n".join(f"{key:<16}{value}" for key, value in rows.items())

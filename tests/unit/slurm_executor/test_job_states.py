@@ -1,8 +1,6 @@
 """What SLURM's clients say, and what is made of it. The executor itself: tests/slurm."""
 
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +9,14 @@ from record_made import complete_record
 
 from medmim.common import slurm_client
 from medmim.provenance import job_record
-from medmim.snakemake_hooks import slurm
-from medmim.snakemake_hooks.slurm import JobStates, fingerprint_job, run_name
+from snakemake_executor_plugin_slurm_medmim import job_states
+from snakemake_executor_plugin_slurm_medmim.fingerprints import fingerprint_job, run_name
+from snakemake_executor_plugin_slurm_medmim.job_states import JobStates
 
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> JobStates:
-    monkeypatch.setattr(slurm, "query_accounting", lambda ids: [row for row in ACCOUNTED if row[0] in ids])
+    monkeypatch.setattr(job_states, "query_accounting", lambda ids: [row for row in ACCOUNTED if row[0] in ids])
     return JobStates(logging.getLogger("test"))
 
 
@@ -92,39 +91,3 @@ def test_of_a_group_what_its_jobs_hand_each_other_is_not_read(tmp_path: Path) ->
     jobs = [job("first", [], [between]), job("second", [between], [tmp_path / "last"])]
     group = SimpleNamespace(jobs=jobs, is_group=lambda: True)
     assert fingerprint_job(group) == fingerprint_job(SimpleNamespace(jobs=jobs[::-1], is_group=lambda: True))
-
-
-def test_sigterm_while_snakemake_is_at_its_books(tmp_path: Path) -> None:
-    """It ends after the job, as at other times; without our mending it waits for itself, for ever."""
-    (tmp_path / "Snakefile").write_text("""
-import os
-import signal
-from pathlib import Path
-from snakemake.persistence.file import FilePersistence
-from medmim.snakemake_hooks import slurm
-
-slurm.patch_executor(workflow, Path("results"))
-finished = FilePersistence.finished
-
-def told_to_stop(*arguments, **options):
-    assert workflow.scheduler._lock.locked()
-    os.kill(os.getpid(), signal.SIGTERM)
-    return finished(*arguments, **options)
-
-FilePersistence.finished = told_to_stop
-
-rule all:
-    input: "second"
-rule first:
-    output: "first"
-    shell: "touch {output}"
-rule second:
-    input: "first"
-    output: "second"
-    shell: "touch {output}"
-""")
-    run = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 1 and "Will exit after finishing currently running jobs" in run.stderr, run.stderr
-    assert (tmp_path / "first").exists() and not (tmp_path / "second").exists()

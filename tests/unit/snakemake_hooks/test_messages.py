@@ -1,0 +1,119 @@
+import logging
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from medmim.snakemake_hooks import messages, programs
+from medmim.snakemake_hooks.messages import JobMessages, read_own_error
+
+PROGRAM = "/some where/workflow/scripts/score.py"
+COMMAND = f"X=1 exec python {shlex.quote(PROGRAM)} --cfg r/.config/score.12.json --code 0 --log l {'--qa file.parquet ' * 99}"
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[JobMessages]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(messages, "PROGRAM_PATHS", {shlex.quote(PROGRAM)})
+    yield JobMessages(SimpleNamespace(dag_settings=SimpleNamespace(targets=()), output_settings=SimpleNamespace(dryrun=False)))
+
+
+def record(event: LogEvent | None, message: str = "", level: int = logging.INFO, **fields: object) -> logging.LogRecord:
+    return logging.makeLogRecord({"event": event, "msg": message, "levelno": level, **fields})
+
+
+def start(said: JobMessages, job: int = 1, log: str = "score.log") -> None:
+    assert said.filter(record(LogEvent.JOB_INFO, jobid=job, output=["o"], log=[log]))
+
+
+def fail(said: JobMessages, job: int = 1, message: str | None = None, command: str | None = COMMAND) -> logging.LogRecord:
+    error = record(
+        LogEvent.JOB_ERROR, jobid=job, rule_msg=message, log=["score.log", "slurm.log"], output=["o", "p"],
+        input=[f"i{n}" for n in range(9)], shellcmd=command,
+    )  # fmt: skip
+    assert said.filter(error)
+    return error
+
+
+def test_a_failed_job_is_short(said: JobMessages) -> None:
+    error = fail(said)
+    lines = error.shellcmd.splitlines()
+    assert lines[0] == f"python '{PROGRAM}' --cfg r/.config/score.12.json …"
+    assert len(lines) <= 3 and max(map(len, lines)) < 130 and "--forcerun o" in lines[1]
+    assert error.input == ["i0", "i1", "i2", "… and 6 more"]
+
+
+def test_the_command_of_an_exception_is_short(said: JobMessages) -> None:
+    for command, short in ((COMMAND, f"python '{PROGRAM}' --cfg r/.config/score.12.json …"), ("cp a\nb", "cp a\nb")):
+        error = record(LogEvent.ERROR, f"RuleException:\nCommand '{command}' returned non-zero exit status 1.")
+        assert said.filter(error)
+        assert error.msg == f"RuleException:\nCommand '{short}' returned non-zero exit status 1."
+
+
+def test_a_job_that_is_not_ours_is_left_alone(said: JobMessages) -> None:
+    error = fail(said, command="cat {input}" * 99)
+    assert error.shellcmd == "cat {input}" * 99 and len(error.input) == 9
+    assert said.list_errors() == []
+
+
+def test_the_programs_own_error_is_told(said: JobMessages) -> None:
+    start(said)
+    Path("score.log").write_text("reading\nscore.py: error: row 3\nhas no reply\n")
+    fail(said)
+    assert said.list_errors() == ["score.log:\nscore.py: error: row 3\nhas no reply"]
+
+
+def test_an_error_of_an_earlier_attempt_is_not_told(said: JobMessages) -> None:
+    Path("score.log").write_text("score.py: error: of yesterday\n")
+    start(said)
+    fail(said, message="SLURM status is: 'TIMEOUT'. For further error details see the log")
+    assert said.list_errors() == ["SLURM status is: 'TIMEOUT'. "]
+
+
+def test_a_job_that_ends_well_the_second_time_is_no_failure(said: JobMessages) -> None:
+    start(said)
+    fail(said, message="once")
+    start(said)
+    said.filter(record(LogEvent.JOB_FINISHED, job_id=1))
+    assert said.list_errors() == []
+
+
+def test_of_a_group_the_last_error_is_told(said: JobMessages) -> None:
+    for job, name in enumerate("ab"):
+        start(said, job, f"{name}.log")
+        Path(f"{name}.log").write_text(f"{name}.py: made\n" if name == "a" else "b.py: failed\nTraceback\nValueError: no\n")
+    jobs = [{"jobid": job, "log": [f"{name}.log"]} for job, name in enumerate("ab")]
+    said.filter(record(LogEvent.GROUP_ERROR, "Error in group x", job_error_info=jobs, groupid="x"))
+    assert said.list_errors() == ["b.log:\nb.py: failed\nTraceback\nValueError: no"]
+
+
+def test_a_long_error_keeps_its_first_and_last_lines(tmp_path: Path) -> None:
+    (tmp_path / "l").write_text("score.py: failed\n" + "".join(f"line {n}\n" for n in range(50)))
+    lines = str(read_own_error(tmp_path / "l")).splitlines()
+    assert len(lines) == messages.MAX_ERROR_LINES and lines[:2] == ["score.py: failed", "…"] and lines[-1] == "line 49"
+
+
+def test_a_plan_is_all_that_is_shown(said: JobMessages, capsys: pytest.CaptureFixture[str]) -> None:
+    said.workflow.dag_settings.targets = ["plan"]
+    assert not said.filter(record(None, "Building DAG of jobs..."))
+    assert said.filter(record(LogEvent.ERROR, "LockException", logging.ERROR)), "what stops it before it begins is"
+    said.filter(record(LogEvent.JOB_INFO, jobid=0, output=[], log=["plan.log"]))
+    error = record(LogEvent.JOB_ERROR, level=logging.ERROR, jobid=0, rule_msg="no", log=[], output=[], input=[], shellcmd=None)
+    assert not said.filter(error) and not said.made_outputs
+    said.print_errors()
+    assert capsys.readouterr().err == ""
+    said.workflow.output_settings.dryrun = True
+    assert said.filter(record(None, "Building DAG of jobs..."))
+
+
+def test_a_command_knows_its_program_and_run(tmp_path: Path) -> None:
+    run = programs.Run(tmp_path, None)
+    command = programs.start_program(Path("/x/workflow/scripts/tune.py"), "python", {"A": "b c"}, run) + "--more {input}"
+    assert isinstance(command, programs.ProgramCommand) and (command.program, command.run) == ("tune.py", run)
+    assert command.startswith("A='b c' exec python /x/workflow/scripts/tune.py --cfg ") and command.endswith("--more {input}")
+    digest = programs.register_config({"a": (1, 2)})
+    assert programs.CONFIGS[digest] == {"a": [1, 2]}
+    assert str(command.config_path(digest)) in command.format(params=SimpleNamespace(cfg=digest, code=0), log="", input="")

@@ -1,0 +1,151 @@
+"""All that is patched of Snakemake: what runs of this workflow's own jobs, and how the scheduler answers SIGTERM.
+
+Snakemake has no hook between making its DAG and deciding what of it is needed. So the method that decides is wrapped: before it,
+stale jobs of ours are forced and those in the cache are put in place; during it, times and what .snakemake remembers
+say nothing of our jobs. For every other rule Snakemake's own triggers hold, as the user set them.
+The versions that this was tested with are in medmim.snakemake_hooks.versions.
+"""
+
+import _thread
+import math
+import os
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from medmim.provenance import code_digest
+from medmim.provenance.config_file import write_config
+from medmim.provenance.staleness import NOT_MADE_YET, Decision, PlannedJob, decide_jobs, find_unpinned_models
+from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand
+
+
+@cache
+def install_patches() -> None:
+    """Patch Snakemake in this process, once."""
+    _patch_decision()
+    _patch_sigterm()
+
+
+def is_own_job(job: Any) -> bool:
+    """Whether a Snakemake job starts a program of this workflow."""
+    return isinstance(job.rule.shellcmd, ProgramCommand)
+
+
+def _patch_sigterm() -> None:
+    """Let SIGTERM end a Snakemake whatever it is at.
+
+    Its handler waits for a lock which the thread that it interrupts may hold, and then for ever.
+    """
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    def exit_gracefully(self: Any, *_: object) -> None:
+        self._user_kill = "graceful"
+        _thread.start_new_thread(self._open_jobs.release, ())  # it has a lock too, as has threading.Thread
+
+    JobScheduler.exit_gracefully = exit_gracefully
+
+
+def _patch_decision() -> None:
+    from snakemake.dag import DAG
+    from snakemake.jobs import Job
+
+    original_update, original_mintime = DAG.update_needrun, Job.output_mintime
+
+    async def update_needrun(dag: Any, create_inventory: bool = False) -> None:
+        if dag.workflow.is_main_process:
+            if create_inventory:  # the DAG is whole for the first time
+                _mute_recorded_changes(dag.workflow.persistence)
+            _decide_own_jobs(dag, is_first=create_inventory)
+        await original_update(dag, create_inventory)
+
+    async def output_mintime(job: Any) -> float | None:
+        if job.dag.workflow.is_main_process and is_own_job(job):
+            return math.inf  # No input is newer. None would let Snakemake take the time of a job that reads this one's output.
+        return await original_mintime.fget(job)
+
+    DAG.update_needrun = update_needrun
+    Job.output_mintime = property(output_mintime)
+
+
+def _mute_recorded_changes(persistence: Any) -> None:
+    """Let what .snakemake remembers of our jobs differ without consequence."""
+    from snakemake.persistence import NO_PARAMS_CHANGE
+
+    def mute(name: str, unchanged: object) -> None:
+        original = getattr(persistence, name)
+
+        def find_changes(job: Any, file: object = None) -> Any:
+            return unchanged if is_own_job(job) else original(job, file=file)
+
+        setattr(persistence, name, find_changes)
+
+    mute("params_changed", NO_PARAMS_CHANGE)
+    for name in ("input_changed", "code_changed", "software_stack_changed"):
+        mute(name, ())
+
+
+def _decide_own_jobs(dag: Any, is_first: bool) -> None:
+    """Force our stale jobs and take from the cache what it has of them; each job is decided once.
+
+    Args:
+        is_first: whether the DAG is whole for the first time; later come only jobs that a checkpoint has added.
+    """
+    workflow = dag.workflow
+    runs = workflow.executor_plugin is not None and not workflow.touch  # not so of --lint, --unlock and the like
+    writes = runs and not workflow.dryrun and not (is_first and workflow.persistence.locked)
+    may_use_cache = runs and is_first and not (dag.forcerules or dag.forcefiles)
+    take = may_use_cache and writes
+    jobs = [job for level in dag.toposorted() for job in level]
+    if writes:
+        for job in filter(is_own_job, jobs):
+            write_config(job.rule.shellcmd.config_path(job.params.cfg), CONFIGS[job.params.cfg])
+    decided: set[str] = dag.__dict__.setdefault("_medmim_decided", set())
+    undecided = [job for job in jobs if job.output and is_own_job(job) and str(job.output[0]) not in decided]
+    decided.update(str(job.output[0]) for job in undecided)
+    taken_paths: set[str] = set()
+    for run in dict.fromkeys(job.rule.shellcmd.run for job in undecided):
+        plan = [_plan_job(job) for job in undecided if job.rule.shellcmd.run is run]
+        decision = decide_jobs(plan, run.folder, run.cache if may_use_cache else None, take)
+        _log_decision(decision, take)
+        dag.forcefiles.update(str(job.outputs[0]) for job in decision.to_run)
+        taken_paths.update(str(path) for job in decision.from_cache for path in job.outputs)
+    if take:
+        for path in taken_paths:
+            workflow.iocache.exists_local[path] = True  # Snakemake looked before
+    for job in jobs:
+        if job.output and not is_own_job(job) and (new_inputs := taken_paths.intersection(map(str, job.input))):
+            _announce_new_inputs(dag, job, new_inputs, take)
+
+
+def _log_decision(decision: Decision, take: bool) -> None:
+    from snakemake.logging import logger
+
+    for job, reason in decision.to_run.items():
+        if reason != NOT_MADE_YET:
+            logger.info(f"{job.name}: {reason}")
+    if unpinned_models := find_unpinned_models(decision.to_run):
+        logger.warning(
+            f"No revision is set for {', '.join(unpinned_models)}: the newest commit on the hub is taken, and recorded in "
+            "models/NAME/files.parquet.prov.json; pin it as models.NAME.revision"
+        )
+    for job, reason in decision.from_cache.items():
+        logger.info(f"{job.name}: {reason}: {'taken' if take else 'can be taken'} from the cache")
+
+
+def _announce_new_inputs(dag: Any, job: Any, paths: Iterable[str], taken: bool) -> None:
+    """Let a rule that is not ours see inputs from the cache, which come with the time at which they were first made."""
+    if not taken:
+        dag.forcefiles.update(map(str, job.output))
+    for path in paths if taken else ():
+        os.utime(path)
+
+
+def _plan_job(job: Any) -> PlannedJob:
+    from snakemake.utils import format
+
+    wildcards = "".join(f" {value}" for value in job.wildcards)
+    code = code_digest.CODES_BY_SHA256[job.params.code]
+    names = {name: getattr(job, name) for name in ("input", "output", "params", "wildcards", "log")}
+    shell = format(str(job.rule.shellcmd), threads=1, **names)  # job.shellcmd wants ids, which come later
+    cfg = CONFIGS[job.params.cfg]
+    return PlannedJob.from_shell_command(f"{job.rule.name}{wildcards}", shell, cfg, code, job.input, job.output)
