@@ -23,13 +23,14 @@ def main() -> None:
     outputs = ["samples", "pixels", "rejected"]
     with Job(arguments, inputs=["model", "qa", "images"], outputs=outputs, modules=[FAMILY_MODULE]) as job:
         from medmim.models.families.base import Layout
+        from medmim.models.families.registry import get_family
         from medmim.tables import table_io
         from medmim.tables.data_policy import combine_policies
         from medmim.tables.images import ImageStore
         from medmim.training.data import build_shards, pixel_table
 
         cfg, args = job.cfg, job.args
-        layout = Layout.from_folder(cfg["family"], args.model.parent)
+        layout = Layout.from_folder(get_family(cfg["family"]), args.model.parent)
         store = ImageStore(args.images)
         questions = table_io.read_table(args.qa, "qa").to_pylist()
         rows, rejected = build_shards.build_samples(questions, layout, store, system=cfg["system"], max_length=cfg["max_length"])

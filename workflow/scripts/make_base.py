@@ -25,6 +25,7 @@ def main() -> None:
 
         from medmim.config.training import TinyBase
         from medmim.models.families.base import Layout
+        from medmim.models.families.registry import get_family
         from medmim.tables import table_io
         from medmim.training import tiny_base
         from medmim.training.data.dataset import ShardDataset
@@ -32,7 +33,7 @@ def main() -> None:
 
         family, seed, tiny = job.cfg["family"], job.cfg["seed"], TinyBase(**job.cfg["tiny"])
         environment.fix_threads_and_seeds(seed, job.cfg["threads"])
-        layout = Layout.from_folder(family, job.args.tokenizer.parent)
+        layout = Layout.from_folder(get_family(family), job.args.tokenizer.parent)
         shards = ShardDataset(job.args.samples, job.args.pixels)
         qa = table_io.read_frame(job.args.qa, "qa").set_index("qa_id", drop=False).loc[list(shards.qa_ids)]
         is_validation = tiny_base.select_validation_split(qa, seed)

@@ -38,6 +38,7 @@ def main() -> None:
     ):
         from medmim.models import weights
         from medmim.models.families.base import Layout
+        from medmim.models.families.registry import get_family
         from medmim.tables import table_io
         from medmim.training.data.dataset import ShardDataset
         from medmim.training.finetune import count_elements, save_tuned_model, tune_model
@@ -47,7 +48,7 @@ def main() -> None:
         family, seed, tuning = job.cfg["family"], job.cfg["seed"], Tuning(**job.cfg["tuning"])
         environment.prepare_process(tuning, seed)
         base = job.args.model.parent
-        layout = Layout.from_folder(family, base)
+        layout = Layout.from_folder(get_family(family), base)
         shards = ShardDataset(job.args.samples, job.args.pixels)
         trainer, rows, measurements = tune_model(
             load_base=lambda: weights.load_model(base, family=family, precision=tuning.precision),

@@ -26,6 +26,7 @@ from medmim.models import tiny
 from medmim.models.collate import Sample, collate_samples, normalise_pixels
 from medmim.models.families import registry
 from medmim.models.families.base import Layout, count_image_tokens
+from medmim.models.families.registry import get_family
 from small_models import make_dialogues, make_questions, write_model
 
 torch.set_num_threads(1)
@@ -50,7 +51,7 @@ def layouts(tmp_path_factory):
     for name in registry.FAMILIES:
         folder = tmp_path_factory.mktemp(name)
         write_model(folder, name, weights=False)
-        made[name] = Layout.from_folder(name, folder)
+        made[name] = Layout.from_folder(get_family(name), folder)
     return made
 
 

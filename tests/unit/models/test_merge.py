@@ -16,6 +16,7 @@ from medmim.models import weights
 from medmim.models.collate import Sample, collate_samples
 from medmim.models.families import registry
 from medmim.models.families.base import Layout
+from medmim.models.families.registry import get_family
 from medmim.tables import table_io
 from medmim.training.adapters import make_trainable
 from small_models import run_program, write_model
@@ -59,7 +60,7 @@ def images() -> list[Image.Image]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_logits_as_base_and_adapter(made: dict[str, Path], family: str) -> None:
     folder = made[family]
-    layout = Layout.from_folder(family, folder / "base")
+    layout = Layout.from_folder(get_family(family), folder / "base")
     ids, labels = layout.encode_sample("<image><image>Which image shows the larger lesion?", "the first image")
     batch = collate_samples(layout, [Sample(ids, labels, [layout.preprocess_image(i) for i in images()[:2]])])
     merged = LlavaForConditionalGeneration.from_pretrained(folder / "merged").eval()
@@ -75,7 +76,7 @@ def test_the_same_logits_as_base_and_adapter(made: dict[str, Path], family: str)
 @pytest.mark.parametrize("system", ["", "Answer as a radiologist."])
 def test_its_processor_asks_as_the_layout_does(made: dict[str, Path], family: str, system: str) -> None:
     processor = AutoProcessor.from_pretrained(made[family] / "merged")
-    layout = Layout.from_folder(family, made[family] / "base")
+    layout = Layout.from_folder(get_family(family), made[family] / "base")
     text = "Which image shows the larger lesion?\nA: the first\nB: the second"
     for count in (0, 1, 3):
         shown = images()[:count]

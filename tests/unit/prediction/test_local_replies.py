@@ -23,7 +23,7 @@ from medmim.config.conditions import CONDITIONS
 from medmim.endpoints.reply_store import ReplyStore
 from medmim.models.collate import Sample, collate_samples
 from medmim.models.families.base import Layout
-from medmim.models.families.registry import FAMILIES
+from medmim.models.families.registry import FAMILIES, get_family
 from medmim.models.prompting import load_prompter
 from medmim.models.weights import load_model
 from medmim.prediction.local_replies import ask_batch, batch_key, make_batches, prepare_questions
@@ -98,7 +98,7 @@ def test_replies_are_those_of_plain_passes(world, tmp_path, family, adapter):
     settings = GenerationConfig(do_sample=True, repetition_penalty=50.0, no_repeat_ngram_size=1, max_new_tokens=3)
     settings.save_pretrained(tmp_path / family)
     by, given = laid_out(world, family)
-    layout, store = Layout.from_folder(family, world / family), ImageStore([world / "images.parquet"])
+    layout, store = Layout.from_folder(get_family(family), world / family), ImageStore([world / "images.parquet"])
     model = load_model(tmp_path / family, family=family, adapter=world / f"{family}-adapter" if adapter else None)
     found = replies(model, by, given, 4, 6)
     for question, reply in zip(given, found, strict=True):

@@ -27,6 +27,7 @@ from forked import Program
 from medmim.config.training import SIZES, Tuning
 from medmim.models import weights
 from medmim.models.families.base import Layout
+from medmim.models.families.registry import get_family
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
 from medmim.training.adapters import PROJECTOR, make_trainable
@@ -515,7 +516,8 @@ def test_full_fine_tuning_saves_a_model(prepared: Path, tuned: dict[str, Path]) 
     changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, base[name])}
     assert changed == {name for name in base if "vision_tower" not in name}
     assert weights.load_model(folder, family="mantis").config.text_config._attn_implementation == "sdpa"
-    assert Layout.from_folder("mantis", folder).image_tokens == Layout.from_folder("mantis", prepared / "mantis").image_tokens
+    tuned, base = (Layout.from_folder(get_family("mantis"), path) for path in (folder, prepared / "mantis"))
+    assert tuned.image_tokens == base.image_tokens
 
 
 def test_what_a_run_made_of_its_machine_is_told(

@@ -16,7 +16,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from medmim.common.errors import UserError
 from medmim.models import weights
 from medmim.models.families.base import Family, Layout
-from medmim.models.families.registry import FAMILIES
+from medmim.models.families.registry import FAMILIES, get_family
 
 MAX_SHARD_SIZE = "5GB"
 """Most of one file of weights."""
@@ -38,7 +38,7 @@ def build_image_processor(family: Family, size: int) -> Any:
 
 def build_processor(folder: Path, family: str) -> LlavaProcessor:
     """The processor of a model of a family, from the tokenizer and config.json in its folder."""
-    layout, config = Layout.from_folder(family, folder), LlavaConfig.from_pretrained(str(folder))
+    layout, config = Layout.from_folder(get_family(family), folder), LlavaConfig.from_pretrained(str(folder))
     vision = config.vision_config
     llava_processor = LlavaProcessor(
         image_processor=build_image_processor(layout.family, vision.image_size),

@@ -13,6 +13,7 @@ from medmim.models.collate import collate_samples
 from medmim.models.families import registry
 from medmim.models.families.base import Layout, Sample
 from medmim.models.families.prompter import Prompt, Prompter
+from medmim.models.families.registry import get_family
 
 PIXEL_CACHE_BYTES = 1 << 30
 """Preprocessed pixels kept for the next question about the same image."""
@@ -54,4 +55,4 @@ def load_prompter(family: str, folder: Path, find_image: Callable[[str], Image.I
     if family == "chat":
         chat_prompter: Prompter = import_module(registry.family_module(family)).ChatPrompter(folder, find_image)
         return chat_prompter
-    return LayoutPrompter(Layout.from_folder(family, folder), find_image)
+    return LayoutPrompter(Layout.from_folder(get_family(family), folder), find_image)

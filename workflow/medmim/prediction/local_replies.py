@@ -37,6 +37,9 @@ class PromptedQuestion:
     prompt: Prompt
     wants_lines: bool
     """Whether the log-likelihoods of the options' lines are wanted."""
+    content_sha256: str
+    """Hex digest of what the model is shown. Batches are made by it: neighbours move the last digits of likelihoods, and with
+    the code or the weights they would change."""
     key: str
     """Hex digest of all that the reply depends on."""
 
@@ -66,7 +69,7 @@ def prepare_questions(
 ) -> list[PromptedQuestion]:
     """Lay questions out for a model, in their order.
 
-    lines: whether the log-likelihoods of the options' lines are wanted. images: hash of the content behind each reference.
+    wants_lines: whether the log-likelihoods of the options' lines are wanted. images: hash of the content behind each reference.
     basis: all else that replies depend on, as JSON holds it. Raises UserError naming the question that can't be laid out.
     """
     prepared = []
@@ -76,11 +79,13 @@ def prepare_questions(
         except ValueError as error:
             raise UserError(f"question {item.qa_id} can't be asked: {error}") from error
         item_wants_lines = wants_lines and bool(item.options)
-        key_parts = [basis, prompt.text, [images[i] for i in prompt.images], item.options, item_wants_lines]
-        prepared.append(
-            PromptedQuestion(item, prompt, item_wants_lines, sha256(json.dumps(key_parts, sort_keys=True).encode()).hexdigest())
-        )
+        content = [prompt.text, [images[i] for i in prompt.images], item.options, item_wants_lines]
+        prepared.append(PromptedQuestion(item, prompt, item_wants_lines, _hash_json(content), _hash_json([basis, *content])))
     return prepared
+
+
+def _hash_json(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def make_batches(questions: Iterable[PromptedQuestion], size: int) -> list[list[PromptedQuestion]]:
@@ -89,14 +94,18 @@ def make_batches(questions: Iterable[PromptedQuestion], size: int) -> list[list[
     for question in {q.key: q for q in questions}.values():
         bucket = (not question.prompt.images, -math.ceil(BUCKETS_PER_DOUBLING * math.log2(question.prompt.length)))
         buckets.setdefault(bucket, []).append(question)
-    return [part for _, shelf in sorted(buckets.items()) for part in _split_bucket(sorted(shelf, key=lambda q: q.key), size)]
+    return [part for _, shelf in sorted(buckets.items()) for part in _split_bucket(sorted(shelf, key=_get_content), size)]
+
+
+def _get_content(question: PromptedQuestion) -> str:
+    return question.content_sha256
 
 
 def _split_bucket(bucket: list[PromptedQuestion], size: int, bit: int = 255) -> list[list[PromptedQuestion]]:
-    """Halved by the next bit of the keys until each part fits."""
+    """Halved by the next bit of the contents' hashes until each part fits."""
     if len(bucket) <= size:
         return [bucket]
-    bits = [bool(int(q.key, 16) >> bit & 1) for q in bucket]
+    bits = [bool(int(q.content_sha256, 16) >> bit & 1) for q in bucket]
     halves = [[q for q, one in zip(bucket, bits, strict=True) if one is half] for half in (False, True)]
     return [part for half in halves if half for part in _split_bucket(half, size, bit - 1)]
 

@@ -17,6 +17,7 @@ from medmim.config.training import Tuning
 from medmim.models import weights
 from medmim.models.collate import collate_samples, pack_samples, restrict_loss_to_labels
 from medmim.models.families.base import Layout, Sample
+from medmim.models.families.registry import get_family
 from medmim.tables.images import ImageStore
 from medmim.training.adapters import make_trainable
 from medmim.training.data.build_shards import build_samples
@@ -96,7 +97,7 @@ class Family:
     def __init__(self, folder: Path, name: str) -> None:
         _, images, asked = write_tables(folder)
         write_model(folder / name, name)
-        self.name, self.folder, self.layout = name, folder / name, Layout.from_folder(name, folder / name)
+        self.name, self.folder, self.layout = name, folder / name, Layout.from_folder(get_family(name), folder / name)
         store = ImageStore([images])
         rows, _ = build_samples(asked, self.layout, store, system="", max_length=512)
         self.samples = [

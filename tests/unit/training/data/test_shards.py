@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from medmim.common.files import hash_file, index_files
 from medmim.models.families.base import Layout
-from medmim.models.families.registry import FAMILIES
+from medmim.models.families.registry import FAMILIES, get_family
 from medmim.tables import data_policy, images, table_io
 from medmim.tables.data_policy import DataPolicy
 from medmim.training.data import pixel_table
@@ -43,7 +43,7 @@ def build(monkeypatch, world, out, family, threads=1, **cfg):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_build_shards(monkeypatch, world, tmp_path, family):
     places = build(monkeypatch, world, tmp_path / "a", family, system="Be brief.")
-    layout = Layout.from_folder(family, world / family)
+    layout = Layout.from_folder(get_family(family), world / family)
     store = images.ImageStore([world / "images.parquet"])
     asked = table_io.read_table(world / "qa.parquet", "qa").to_pylist()
     rows = table_io.read_table(places["samples"], "samples").to_pylist()
@@ -101,7 +101,7 @@ def test_shards_are_under_the_policies_of_what_they_hold(monkeypatch, world, tmp
 
 
 def test_what_can_not_be_trained_on_is_listed_with_its_reason(world):
-    layout = Layout.from_folder("mantis", world / "mantis")
+    layout = Layout.from_folder(get_family("mantis"), world / "mantis")
     store = images.ImageStore([world / "images.parquet"])
     good = table_io.read_table(world / "qa.parquet", "qa").to_pylist()[2]
     kept, rejected = build_samples(
@@ -130,7 +130,7 @@ def test_what_can_not_be_trained_on_is_listed_with_its_reason(world):
 
 
 def test_length_counts_expanded_images(world):
-    layout = Layout.from_folder("llava-med", world / "llava-med")
+    layout = Layout.from_folder(get_family("llava-med"), world / "llava-med")
     store = images.ImageStore([world / "images.parquet"])
     question = table_io.read_table(world / "qa.parquet", "qa").to_pylist()[3]
     kept, _ = build_samples([question], layout, store, system="", max_length=512)
@@ -235,7 +235,7 @@ def test_make_tokenizer(monkeypatch, world, tmp_path, family):
     tokenizer, config = AutoTokenizer.from_pretrained(tmp_path / "a"), AutoConfig.from_pretrained(tmp_path / "a")
     assert config.model_type == "llava" and config.text_config.vocab_size == len(tokenizer)
     assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id  # as the real tokenizers do
-    layout = Layout.from_folder(family, tmp_path / "a")
+    layout = Layout.from_folder(get_family(family), tmp_path / "a")
     ids, _ = layout.encode_sample("Which image shows the larger lesion?", "The lesion is larger.")
     assert len(ids) < 40  # whole words, not letters
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from medmim.models.families import registry
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
 IGNORE_INDEX = -100
@@ -161,13 +160,11 @@ class Layout:
     """Ids that end a reply."""
 
     @classmethod
-    def from_folder(cls, family: str, folder: Path | str) -> "Layout":
+    def from_folder(cls, family: Family, folder: Path | str) -> "Layout":
         """Of the tokenizer and config.json in a model folder. Raises ValueError where they do not fit the family."""
         from transformers import AutoConfig, AutoTokenizer
 
-        return cls.from_tokenizer(
-            registry.get_family(family), AutoTokenizer.from_pretrained(str(folder)), AutoConfig.from_pretrained(str(folder))
-        )
+        return cls.from_tokenizer(family, AutoTokenizer.from_pretrained(str(folder)), AutoConfig.from_pretrained(str(folder)))
 
     @classmethod
     def from_tokenizer(cls, family: Family, tokenizer: Any, config: Any) -> "Layout":
