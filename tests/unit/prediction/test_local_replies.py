@@ -188,7 +188,9 @@ def many(world, count):
     """Questions of two lengths, as `batches` sees them."""
     _, given = laid_out(world, "mantis")
     one, two = given[1], given[2]
-    return [type(q)(q.item, q.prompt, q.wants_lines, sha256_of(n)) for n in range(count) for q in [(one, two)[n % 2]]]
+    return [
+        type(q)(q.item, q.prompt, q.wants_lines, sha256_of(n), sha256_of(n)) for n in range(count) for q in [(one, two)[n % 2]]
+    ]
 
 
 def sha256_of(n: int) -> str:

@@ -164,30 +164,38 @@ def _parse_with_cache(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _parse_source(path: Path, text: bytes) -> tuple[str, tuple[str, ...]]:
+    """Hash of a file's code without what changes no result, and the dotted names that it imports."""
     tree = ast.parse(text, str(path))
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert not node.level, f"{path}: relative imports are not followed: write the full name"
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call):
-            function_name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if function_name in TABLE_FUNCTIONS:
-                strings = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-                names.update(f"medmim.schemas.{text}" for text in strings if text.isidentifier())
+    names = {name for node in ast.walk(tree) for name in _imported_names(node, path)}
     for node in list(ast.walk(tree)):
         _blank_messages(node)
-        if isinstance(body := getattr(node, "body", None), list):  # docstrings, those of attributes too
-            code = [
-                n
-                for n in body
-                if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant) and isinstance(n.value.value, str))
-            ]
-            node.body = code or [ast.Pass()]  # type: ignore[attr-defined]
+        _remove_docstrings(node)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(names))
+
+
+def _imported_names(node: ast.AST, path: Path) -> list[str]:
+    """Dotted names that a node imports: modules, and schemas of tables that it names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        assert not node.level, f"{path}: relative imports are not followed: write the full name"
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    if isinstance(node, ast.Call):
+        function_name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if function_name in TABLE_FUNCTIONS:
+            strings = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            return [f"medmim.schemas.{text}" for text in strings if text.isidentifier()]
+    return []
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _remove_docstrings(node: ast.AST) -> None:
+    """Remove docstrings from a body, those of attributes too."""
+    if isinstance(body := getattr(node, "body", None), list):
+        node.body = [n for n in body if not _is_docstring(n)] or [ast.Pass()]  # type: ignore[attr-defined]
 
 
 def _blank_messages(node: ast.AST) -> None:

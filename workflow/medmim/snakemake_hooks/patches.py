@@ -16,7 +16,7 @@ from typing import Any
 from medmim.provenance import code_digest
 from medmim.provenance.config_file import write_config
 from medmim.provenance.staleness import NOT_MADE_YET, Decision, PlannedJob, decide_jobs, find_unpinned_models
-from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand
+from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand, Run
 
 
 @cache
@@ -97,24 +97,38 @@ def _decide_own_jobs(dag: Any, is_first: bool) -> None:
     take = may_use_cache and writes
     jobs = [job for level in dag.toposorted() for job in level]
     if writes:
-        for job in filter(is_own_job, jobs):
-            write_config(job.rule.shellcmd.config_path(job.params.cfg), CONFIGS[job.params.cfg])
-    decided: set[str] = dag.__dict__.setdefault("_medmim_decided", set())
-    undecided = [job for job in jobs if job.output and is_own_job(job) and str(job.output[0]) not in decided]
-    decided.update(str(job.output[0]) for job in undecided)
+        _write_configs(jobs)
     taken_paths: set[str] = set()
-    for run in dict.fromkeys(job.rule.shellcmd.run for job in undecided):
-        plan = [_plan_job(job) for job in undecided if job.rule.shellcmd.run is run]
+    for run, plan in _plan_by_run(_claim_undecided_jobs(dag, jobs)).items():
         decision = decide_jobs(plan, run.folder, run.cache if may_use_cache else None, take)
         _log_decision(decision, take)
         dag.forcefiles.update(str(job.outputs[0]) for job in decision.to_run)
         taken_paths.update(str(path) for job in decision.from_cache for path in job.outputs)
-    if take:
-        for path in taken_paths:
-            workflow.iocache.exists_local[path] = True  # Snakemake looked before
+    for path in taken_paths if take else ():
+        workflow.iocache.exists_local[path] = True  # Snakemake looked before
+    _announce_new_inputs(dag, jobs, taken_paths, take)
+
+
+def _claim_undecided_jobs(dag: Any, jobs: Iterable[Any]) -> list[Any]:
+    """Our jobs with outputs that no earlier call has returned."""
+    decided: set[str] = dag.__dict__.setdefault("_medmim_decided", set())
+    undecided = [job for job in jobs if job.output and is_own_job(job) and str(job.output[0]) not in decided]
+    decided.update(str(job.output[0]) for job in undecided)
+    return undecided
+
+
+def _plan_by_run(jobs: Iterable[Any]) -> dict[Run, list[PlannedJob]]:
+    """Planned jobs by the run that they belong to: another Snakefile may import this workflow more than once."""
+    plans: dict[Run, list[PlannedJob]] = {}
     for job in jobs:
-        if job.output and not is_own_job(job) and (new_inputs := taken_paths.intersection(map(str, job.input))):
-            _announce_new_inputs(dag, job, new_inputs, take)
+        plans.setdefault(job.rule.shellcmd.run, []).append(_plan_job(job))
+    return plans
+
+
+def _write_configs(jobs: Iterable[Any]) -> None:
+    """Write the part of the config that each program of ours will read."""
+    for job in filter(is_own_job, jobs):
+        write_config(job.rule.shellcmd.config_path(job.params.cfg), CONFIGS[job.params.cfg])
 
 
 def _log_decision(decision: Decision, take: bool) -> None:
@@ -132,12 +146,15 @@ def _log_decision(decision: Decision, take: bool) -> None:
         logger.info(f"{job.name}: {reason}: {'taken' if take else 'can be taken'} from the cache")
 
 
-def _announce_new_inputs(dag: Any, job: Any, paths: Iterable[str], taken: bool) -> None:
-    """Let a rule that is not ours see inputs from the cache, which come with the time at which they were first made."""
-    if not taken:
-        dag.forcefiles.update(map(str, job.output))
-    for path in paths if taken else ():
-        os.utime(path)
+def _announce_new_inputs(dag: Any, jobs: Iterable[Any], paths: set[str], taken: bool) -> None:
+    """Let rules that are not ours see inputs from the cache, which come with the time at which they were first made."""
+    for job in jobs:
+        if not job.output or is_own_job(job) or not (new_inputs := paths.intersection(map(str, job.input))):
+            continue
+        if not taken:
+            dag.forcefiles.update(map(str, job.output))
+        for path in new_inputs if taken else ():
+            os.utime(path)
 
 
 def _plan_job(job: Any) -> PlannedJob:
