@@ -118,9 +118,10 @@ def _kill_processes(processes: Callable[[], set[int]]) -> None:
 
     def are_gone() -> bool:
         remaining = {p for p in processes() if not _is_zombie(p)}
-        for process in remaining:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # Halted first, so that none sees another die and reports it.
+            for process in remaining:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
         return not remaining
 
     wait_until(are_gone, "processes to end")
