@@ -1,6 +1,6 @@
 """List and hash the files of a folder that the user has.
 
-cfg: rules (their rules of use, as medmim.tables.data_policy records them; unset where nothing is known), card (whether they
+cfg: rules (their data-use policy, as medmim.tables.data_policy records them; unset where nothing is known), card (whether they
 are a repository of the hub, whose card states their licence), licence (what holds where that card states none).
 """
 

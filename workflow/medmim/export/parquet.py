@@ -1,6 +1,6 @@
 """Questions with their images inside, as Parquet that `datasets` opens without being told what the columns are.
 
-A file's metadata has the rules of use, as our tables' have.
+A file's metadata has the data-use policy, as our tables' have.
 """
 
 import json

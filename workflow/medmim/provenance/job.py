@@ -1,12 +1,12 @@
 """What every program of workflow/scripts shares: arguments, log, whole-or-nothing outputs and their provenance.
 
     def main() -> None:
-        arguments = parser(__doc__)
+        arguments = build_parser(__doc__)
         arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
         with Job(arguments, inputs=["raw"], outputs=["images"]) as job:
             ...
-            tables.write(job.out["images"], "images", rows)
-            job.done("12 images")
+            table_io.write_table(job.out["images"], "images", rows)
+            job.set_summary("12 images")
 
 What computes is imported inside the `with`: where the cache has the outputs, the program ends on entering it.
 
@@ -85,9 +85,9 @@ class Job:
 
     Arguments: `inputs` and `outputs` name options holding a Path or a list of them (an output: one Path);
     `modules` are project modules imported by name at run time, `{option}` in them filled from the options.
-    `cached` False is for programs that read what is not among their inputs, such as a server.
+    `use_cache` False is for programs that read what is not among their inputs, such as a server.
     `scratch` names options holding folders that are deleted once the outputs are in place.
-    `before` is called with cfg before anything is read, and raises UserError where this machine can't do it.
+    `preflight` is called with cfg before anything is read, and raises UserError where this machine can't do it.
     Leaving by an exception deletes what was unfinished, logs the error and exits with its status, else with 1.
     """
 
