@@ -20,7 +20,7 @@ rule added_shell:
     input: "{RAW}"
     output: "added/shell.txt"
     params: word="first"
-    shell: "echo {{params.word}} $(wc -c < {{input}}) $PYTHONPATH > {{output}}"
+    shell: "echo {{params.word}} $(wc -c < {{input}}) ${{{{PYTHONPATH:-}}}} > {{output}}"
 
 rule added_run:
     input: "{RAW}"
