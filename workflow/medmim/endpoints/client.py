@@ -127,7 +127,7 @@ def reply_key(url: str, body: Mapping[str, Any]) -> str:
 
 
 def parse_reply(content: bytes) -> dict[str, Any]:
-    """What is kept of a chat completion. Raises Malformed."""
+    """What is kept of a chat completion. Raises MalformedReplyError."""
     try:
         completion = json.loads(content)
         choice = completion["choices"][0]
@@ -233,7 +233,7 @@ class RequestRunner:
             self.bar.update()
 
     async def _request_reply(self, request: Request) -> dict[str, Any]:
-        """The reply. Raises _Unaskable, UserError."""
+        """The reply. Raises _PromptRejectedError, UserError."""
 
         async def post_request() -> dict[str, Any]:
             response = await self.client.post("/chat/completions", cast_to=httpx2.Response, body=self.body(request))
@@ -242,7 +242,7 @@ class RequestRunner:
         return await self.call_with_retries(request.name, post_request)
 
     async def call_with_retries(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
-        """What a call of the service gives, after as many attempts as it takes. Raises _Unaskable, UserError."""
+        """What a call of the service gives, after as many attempts as it takes. Raises _PromptRejectedError, UserError."""
         backoff = wait_exponential_jitter(multiplier=FIRST_BACKOFF_SECONDS, max=MAX_BACKOFF_SECONDS, jitter=FIRST_BACKOFF_SECONDS)
 
         def retry_delay(state: RetryCallState) -> float:
@@ -313,7 +313,7 @@ def send_requests(
     """Have every request answered that no reply is kept of.
 
     `body`: the JSON of a request. Returns why questions could not be asked, by key, and how many requests were sent.
-    Raises UserError, Interrupted; what was answered by then is kept.
+    Raises UserError, RunInterruptedError; what was answered by then is kept.
     """
     for name in ("httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)  # they tell of every request

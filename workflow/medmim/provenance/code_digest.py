@@ -244,7 +244,7 @@ THIS_CHECKOUT = Checkout(WORKFLOW, LOCK_FILE)
 
 
 def code_digest(program: str, *modules: str) -> CodeDigest:
-    """`Checkout.code` of this checkout."""
+    """`Checkout.code_digest` of this checkout."""
     return THIS_CHECKOUT.code_digest(program, *modules)
 
 

@@ -204,7 +204,7 @@ def merge_questions(
 
     Rows that are unsound, repeated, or that share a patient or image with any benchmark question are left out of
     training and listed. `images`: all image references there are, where they are to be checked. The result does not
-    depend on the order of the rows. Raises EmptySet where a set is wanted and has no question.
+    depend on the order of the rows. Raises EmptySetError where a set is wanted and has no question.
     """
     merged = MergeResult()
     ordered = sorted(rows, key=lambda r: (r["split"] != "benchmark", r["split"], r["qa_id"], r["task"]))

@@ -287,8 +287,8 @@ def tune_model(
     """Train. `load_base` gives the base called `name`; `dataset[i]` is a Sample, `lengths` their tokens after expansion.
 
     Checkpoints go to a folder of this run below `folder`, which must hold those of this very work only: the newest whole one
-    there is gone on from. Raises Interrupted where `stop` was asked for, UserError where there is nothing to learn from, the
-    training diverges, or `is_superseded` says that another run of this work took over.
+    there is gone on from. Raises RunInterruptedError where `stop` was asked for, UserError where there is nothing to learn from,
+    the training diverges, or `is_superseded` says that another run of this work took over.
     """
     if not len(dataset):
         raise UserError("no training sample: see the shards' list of rejected questions")

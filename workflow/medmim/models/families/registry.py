@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FAMILIES = MODEL_FAMILIES
 """Those with a layout of their own, which can be trained here."""
 FAMILY_MODULE = "medmim.models.families.{cfg[family]}"
-"""For `Job(modules=[MODULE])` of a program whose cfg names the family."""
+"""For `Job(modules=[FAMILY_MODULE])` of a program whose cfg names the family."""
 
 
 def family_module(family: str) -> str:

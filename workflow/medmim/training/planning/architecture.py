@@ -166,7 +166,7 @@ class Architecture:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], source: str) -> Self:
-        """Of a config.json, from `source`. Raises UnknownArchitecture with what is not counted here."""
+        """Of a config.json, from `source`. Raises UnknownArchitectureError with what is not counted here."""
         if config.get("model_type") != "llava":
             raise UnknownArchitectureError(
                 f"{source}: models of type {config.get('model_type')} are not counted here, those of llava are"
@@ -238,7 +238,7 @@ REFERENCE_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 def find_config(hub: str | None, *folders: Path | str | None) -> tuple[dict[str, Any], str]:
     """config.json of a model and where it is from: the first of the folders that has one, else the reference.
 
-    Raises UnknownArchitecture where there is neither.
+    Raises UnknownArchitectureError where there is neither.
     """
     for folder in folders:
         if folder and (path := Path(folder, "config.json")).is_file():

@@ -340,7 +340,7 @@ def plan_run_training(
     """The plan of the training of model `name` of a run in `folder`; its base's config.json, and where that is from.
 
     `models`: the section of a config. Samples are the run's where these are made, else what is expected of the `questions`
-    asked for. Raises UnknownArchitecture, TableError.
+    asked for. Raises UnknownArchitectureError, TableError.
     """
     base, tuning = models[name]["base"], Tuning(**models[name]["tuning"])
     config, source = find_config(models[base]["hub"], folder / "models" / base, models[base]["path"])

@@ -28,7 +28,7 @@ class StopRequest:
         """Steps done since the start of this process; None before training, when there is nothing to be kept."""
 
     def handle_signal(self, *signal: object) -> None:
-        """To be called by the signal. Raises Interrupted before training, once."""
+        """To be called by the signal. Raises RunInterruptedError before training, once."""
         already_requested, self.is_requested = self.is_requested, True
         if self.steps is None and not already_requested:
             raise RunInterruptedError("told to stop (SIGTERM) before training began")
