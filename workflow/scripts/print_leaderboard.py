@@ -65,7 +65,7 @@ def main() -> None:
         paper_tables = build_paper_tables(
             board,
             list(job.cfg["models"]),
-            paper=read_paper_scores(job.args.paper) if job.args.paper else {},
+            paper=read_paper_scores(job.args.paper, list(job.cfg["models"])) if job.args.paper else {},
             min_open_items=job.cfg["min_open_ranked"],
             provenance_rows=build_provenance_rows(job),
             set_labels=job.cfg.get("set_labels"),

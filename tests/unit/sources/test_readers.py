@@ -14,7 +14,6 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_modality_lut, apply_windowing, pixel_array
 
-from medmim.common.errors import UserError
 from medmim.sources.readers import dicom, intensity, nifti, raster, tabular, tar_member
 
 NILEARN = Path(nilearn.__file__).parent / "datasets/data"
@@ -399,44 +398,35 @@ def test_tar_cut_off(tar: Path, keep: int) -> None:
         tar_member.read_tar_member(tar, "PMC1/b.jpg")
 
 
-# Tables
+# Cells
 
 
-def test_table_is_text_as_written(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_bytes('\ufeffID,Name ,Rating (long, text)\n007, NA ,"a,b"\n'.replace("(long, text)", "long").encode())
-    assert tabular.read_rows(path, ["ID", "Name", "Rating…"], ["absent"]) == [
-        {"ID": "007", "Name": "NA", "Rating…": "a,b", "absent": ""}
-    ]
-
-
-def test_missing_columns_are_named_with_those_there(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("ID,Name\n1,x\n")
-    with pytest.raises(UserError, match=r"t\.csv: missing columns Age, Rating; there are ID, Name"):
-        tabular.read_rows(path, ["ID", "Age", "Rating…"])
-    path.write_text("")
-    with pytest.raises(UserError, match=r"t\.csv: can't be read"):
-        tabular.read_rows(path, ["ID"])
+@pytest.mark.parametrize("text", ["2015-01-31", "2015-01-31 00:00:00", "2015-01-31T08:30:00.5", "2212-02-28"])
+def test_days_are_read(text: str) -> None:
+    assert tabular.parse_day(text).isoformat() == text[:10]
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "reason"),
-    [
-        ("r.json", '[{"a": 1},\n{"a": 2', r"r\.json, line 2: no valid JSON, perhaps cut off"),
-        ("r.json", '{"a": 1}', r"r\.json: expected a list of records, found dict"),
-        ("r.json", '[{"a": 1}, 7]', r"r\.json, record 2: expected an object, found int"),
-        ("r.json", '[{"a": 1}, {"b": 1}]', r"r\.json, record 2: missing a; there are b"),
-        ("r.json", "", r"r\.json, line 1"),
-        ("r.jsonl", '{"a": 1}\n\n{"a": ', r"r\.jsonl, line 3: no valid JSON"),
-    ],
+    "text", ["2015-02-30", "2015-13-01", "31.1.2015", "20150131", "2015-W05-6", "1900-01-01", "9999-12-31", "2015-01-31x", ""]
 )
-def test_records_say_where_they_break(tmp_path: Path, name: str, text: str, reason: str) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=reason):
-        tabular.read_records(tmp_path / name, ["a"])
+def test_what_is_no_day_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no date from 1901 to 2300"):
+        tabular.parse_day(text)
 
 
-def test_records_of_lines(tmp_path: Path) -> None:
-    (tmp_path / "r.jsonl").write_text('{"a": 1}\n\n{"a": 2, "b": 3}\n')
-    assert tabular.read_records(tmp_path / "r.jsonl", ["a"]) == [{"a": 1}, {"a": 2, "b": 3}]
+@pytest.mark.parametrize(("text", "age"), [("57", "57"), ("57.0", "57"), ("0", "0"), ("0.5", "0.5"), ("120", "120")])
+def test_ages_are_read(text: str, age: str) -> None:
+    assert tabular.parse_age(text) == age
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-999", "-9.0", "-1", "999", "9999", "999.0", "89+", ">89", ">= 90", "NaN", "Unknown", "n/a"]
+)
+def test_a_code_of_a_missing_or_withheld_age_is_no_age(text: str) -> None:
+    assert tabular.parse_age(text) == ""
+
+
+@pytest.mark.parametrize("text", ["250", "121", "-5", "fifty", "1e2", "5 7"])
+def test_an_absurd_age_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no age from 0 to 120 years"):
+        tabular.parse_age(text)

@@ -530,6 +530,21 @@ def test_odir(odir: Path) -> None:
     assert of_person == {"age": "64", "sex": "Female", **dict.fromkeys("NDGAHMO", "0"), "C": "1"}
 
 
+def test_odir_takes_no_code_or_absurd_number_for_an_age(tmp_path: Path) -> None:
+    ages = {1: 57, 2: -999, 3: "89+", 4: 250, 5: None, 6: 999}
+    csv(tmp_path / "full_df.csv", [odir_row(n, **{"Patient Age": age}) for n, age in ages.items()])
+    for n in ages:
+        for seed, side in enumerate(("left", "right")):
+            picture(tmp_path / f"Training Images/{n}_{side}.jpg", 2 * n + seed)
+    images, findings, rejected = built("odir", tmp_path)
+    assert (len(images), rejected) == (12, {})
+    assert facts(findings, "age") == [("odir/1", "57", 1)]
+    assert import_module("medmim.sources.odir.adapter").read_contents(tmp_path).skipped == {
+        "Patient Age that is missing or withheld": 4,
+        "Patient Age '250' is no age from 0 to 120 years": 1,
+    }
+
+
 def test_odir_lists_what_it_can_not_use(tmp_path: Path) -> None:
     rows = [odir_row(1), odir_row(2), odir_row(1, **{"Patient Age": 99}), odir_row(3, C=7), odir_row(5, **{"Left-Fundus": None})]
     csv(tmp_path / "full_df.csv", rows)
@@ -586,14 +601,55 @@ def test_missing_column_is_named(source: str, table: str, column: str, request: 
 def test_missing_key_is_named(vqa_rad: Path) -> None:
     path = vqa_rad / "VQA_RAD Dataset Public.json"
     path.write_text(path.read_text().replace("image_organ", "organ", 1))
-    with pytest.raises(UserError, match=r"record 1: missing image_organ; there are .*organ"):
+    with pytest.raises(UserError, match=r"record 1 lacks image_organ; there are .*organ"):
         built("vqa_rad", vqa_rad)
 
 
-def test_source_without_images_is_refused(vqa_rad: Path) -> None:
+def test_source_without_images_is_refused(odir: Path, vqa_rad: Path) -> None:
     (vqa_rad / "VQA_RAD Dataset Public.json").write_text("[]")
-    with pytest.raises(UserError, match="the source vqa_rad is empty"):
+    with pytest.raises(UserError, match=r"Public\.json:1:2: expected records, found an empty list"):
         built("vqa_rad", vqa_rad)
+    if (table := odir / "full_df.csv").exists():
+        table.write_text(table.read_text().splitlines()[0])
+        with pytest.raises(UserError, match="the source odir is empty"):
+            built("odir", odir)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "answer is null, expected text or a number"),
+        (["left", "right"], "answer is a list, expected text or a number"),
+        (True, "answer is true or false, expected text or a number"),
+        ({}, "answer is an object, expected text or a number"),
+        (3, ""),
+        ("axial\t", ""),
+    ],
+)
+def test_an_answer_is_text_or_a_number(vqa_rad: Path, answer: Any, reason: str) -> None:
+    path = vqa_rad / "VQA_RAD Dataset Public.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([records[0] | {"answer": answer}, *records[1:]]))
+    _, findings, rejected = built("vqa_rad", vqa_rad)
+    assert rejected == ({f"{path.name} record 1": reason} if reason else {})
+    golds = set(findings[findings.name == f"qa:{records[0]['qid']}:answer"].value)
+    assert golds == (set() if reason else {str(answer).strip()})
+
+
+@pytest.mark.parametrize("key", ["image", "id", "image_file_path", "pmc_tar_url"])
+@pytest.mark.parametrize("value", [None, ["x"]])
+def test_what_names_a_figure_is_text(pmc: Path, key: str, value: Any) -> None:
+    names = ("llava_med_instruct_60k.json", "llava_med_image_urls.jsonl")
+    contents = [json.loads((pmc / names[0]).read_text()), [json.loads(x) for x in (pmc / names[1]).read_text().splitlines()]]
+    for records in contents:
+        if key in records[0]:
+            records[0][key] = value
+    (pmc / names[0]).write_text(json.dumps(contents[0]))
+    (pmc / names[1]).write_text("\n".join(map(json.dumps, contents[1])))
+    _, _, rejected = built("pmc", pmc)
+    kind = "null" if value is None else "a list"
+    assert f"{key} is {kind}, expected text or a number" in rejected[f"{names[0]} record 1"] or key == "id"
+    assert "None" not in str(sorted(rejected.values())) or key == "id"
 
 
 def test_blank_images_are_rejected(vqa_rad: Path) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import report_run
 
-from medmim.common.errors import TableError
+from medmim.common.errors import TableError, UserError
 from medmim.common.formatting import format_bytes
 from medmim.reporting import palette
 from medmim.reporting.report import page, plots
@@ -69,27 +69,42 @@ def test_direction_of_a_difference(low: float | None, high: float | None, direct
     assert Cell(0.1, low, high, 5, 5).direction == direction
 
 
+RUN_MODELS = ["llava-med", "mantis", "med-mantis"]
+
+
 def test_figures_of_the_paper_are_read(tmp_path: Path) -> None:
     path = tmp_path / "paper.csv"
-    path.write_text("\ufeffset,model,accuracy,note\nrad, llava-med ,45.5,table 2\nodir,llava-med,,\n", encoding="utf-8")
-    assert read_paper_scores(path) == {("llava-med", "rad"): 0.455}
+    path.write_text(
+        "\ufeffset;model;accuracy;note\nrad; llava-med ;45.5 %;table 2\nodir;llava-med;;\nrad;mim-llava-med;0;\n", "utf-8"
+    )
+    assert read_paper_scores(path, RUN_MODELS) == {("llava-med", "rad"): 0.455, ("mim-llava-med", "rad"): 0.0}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model,set\n", r"columns \['accuracy'\] are missing"),
-        ("model,set,accuracy\na,RAD,1\n", "line 2: no set 'RAD'; the sets are temporal"),
-        ("model,set,accuracy\na,rad,1\na,rad,2\n", "line 3: a on rad is given twice"),
-        ("model,set,accuracy\na,rad,45%\n", "line 2: accuracy '45%' is not a percentage"),
-        ("model,set,accuracy\na,rad,nan\n", "line 2: accuracy 'nan' is not a percentage"),
-        ("model,set,accuracy\na,rad,120\n", "line 2: accuracy '120' is not a percentage"),
+        ("", "the file is empty"),
+        ("model,set,accuracy\n", "holds no row below its header"),
+        ("model,set\n", "missing columns accuracy; there are model, set"),
+        ("model,set,accuracy,accuracy\na,rad,5,6\n", "2 columns are named accuracy"),
+        ("model,set,accuracy\na,RAD,5\n", "row 1, column set: no set 'RAD'; there are temporal"),
+        ("model,set,accuracy\na,radd,5\n", "row 1, column set: no set 'radd'; did you mean 'rad'"),
+        ("model,set,accuracy\na,rad,5\na,rad,6\n", "row 2: a on rad is given twice"),
+        ("model,set,accuracy\na,rad,nan\n", "row 1, column accuracy: 'nan' is not a percentage"),
+        ("model,set,accuracy\na,rad,120\n", "row 1, column accuracy: '120' is not a percentage"),
+        ("model;set;accuracy\na;rad;62,5\n", "row 1, column accuracy: '62,5' is not a percentage from 0 to 100, such as 62.5"),
+        ("model,set,accuracy\na,odir,50\na,rad,0.62\n", "row 2, column accuracy: 0.62 is a share, .* write 62"),
+        ("model,set,accuracy\na,rad,1\n", "row 1, column accuracy: 1 is a share"),
+        ("model,set,accuracy\n,rad,50\n", "row 1, column model: no '' in this run"),
+        ("model,set,accuracy\nMed_Mantis,rad,50\n", "row 1, column model: no 'Med_Mantis' .*; did you mean 'med-mantis'"),
+        ("model,set,accuracy\nmed-mantiss,rad,50\n", "row 1, column model: no 'med-mantiss' .*; did you mean 'med-mantis'"),
+        ("model,set,accuracy\na,rad\n", r"row 1 \(line 2\): has 2 cells"),
     ],
-)
-def test_a_wrong_line_of_the_papers_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+)  # fmt: skip
+def test_a_wrong_row_of_the_papers_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "paper.csv").write_text(text)
-    with pytest.raises(TableError, match=message):
-        read_paper_scores(tmp_path / "paper.csv")
+    with pytest.raises(UserError, match=r"paper\.csv(, |: )" + message):
+        read_paper_scores(tmp_path / "paper.csv", RUN_MODELS)
 
 
 def items(*rows: tuple[str, str, str]) -> pd.DataFrame:

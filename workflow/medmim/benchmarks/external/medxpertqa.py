@@ -19,8 +19,8 @@ from typing import Any
 from medmim.benchmarks.external.base import Case, ExternalSet, letter_index
 from medmim.common.errors import UserError
 from medmim.sources.base import Rejection
-from medmim.sources.readers.tabular import read_records
 from medmim.sources.readers.tar_member import MAX_MEMBER_BYTES
+from medmim.tables.outside_tables import read_records
 
 RECORDS_FILE, ARCHIVE_FILE, IMAGE_FOLDER = "MM/test.jsonl", "images.zip", "images"
 RECORD_KEYS = ("id", "question", "options", "label", "images", "medical_task")

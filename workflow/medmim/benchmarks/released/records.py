@@ -5,12 +5,12 @@ A file is a list of records in Mantis's form, `{"id", "images": [paths], "conver
 placeholder too few) is read as it stands, for the import to reject and the audit to count.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from medmim.common import json_records, outside_files
 from medmim.common.errors import UserError
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
 from medmim.questions.sets import HELD_IN, HELD_OUT, SETS, TRAIN_ONLY
@@ -85,123 +85,28 @@ class Slot:
     set: str
 
 
-class _TextReader:
-    """A file's text while it is parsed: places in it, and the errors that name them."""
-
-    def __init__(self, name: str, text: str) -> None:
-        self.name, self.text = name, text
-        self.end = len(text.rstrip())
-        self._line, self._counted = 1, 0
-
-    def line_number(self, at: int) -> int:
-        """Line of a position, from 1. Positions must not go back, so that a file is counted once."""
-        self._line += self.text.count("\n", self._counted, at)
-        self._counted = at
-        return self._line
-
-    def skip_space(self, at: int) -> int:
-        """First position from `at` on that is not white space."""
-        while at < len(self.text) and self.text[at] in " \t\r\n":
-            at += 1
-        return at
-
-    def describe_at(self, at: int) -> str:
-        """What stands at a position, for a message."""
-        return repr(self.text[at : at + 20].split("\n")[0]) if at < self.end else "the end of the file"
-
-    def fail_at(self, at: int, message: str) -> NoReturn:
-        """Refuse the file at a position."""
-        line, column = self.text.count("\n", 0, at) + 1, at - self.text.rfind("\n", 0, at)
-        raise ReleaseError(f"{self.name}:{line}:{column}: {message}")
-
-
-def _object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        names = [key for key, _ in pairs]
-        raise ValueError(f"key {next(k for k in names if names.count(k) > 1)!r} stands twice in an object")
-    return mapping
-
-
-def _decode_utf8(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line, column = data.count(b"\n", 0, error.start) + 1, error.start - data.rfind(b"\n", 0, error.start)
-        if error.reason == "unexpected end of data":
-            raise ReleaseError(f"{name}:{line}:{column}: the file is cut off inside a character; expected more text") from None
-        bad_bytes = " ".join(f"{b:02x}" for b in data[error.start : error.start + 4])
-        raise ReleaseError(
-            f"{name}:{line}:{column}: not UTF-8: found the bytes {bad_bytes} ({error.reason}); expected JSON encoded in UTF-8"
-        ) from None
-
-
 def parse_records(data: bytes, name: str) -> list[Record]:
     """Records of a release file's bytes; `name` is what messages call it.
 
-    Raises ReleaseError for text that is cut off, is not UTF-8, JSON or a list of records, or is an empty list, and for
-    a record whose keys or types are not those of the form.
+    Raises ReleaseError as json_records.iter_list raises UserError, and for a record whose keys or types are not those of the
+    form.
     """
-    text = _TextReader(name, _decode_utf8(data, name))
-    at = text.skip_space(0)
-    if text.text.startswith("version https://git-lfs", at):
-        text.fail_at(at, "expected a list of records, found a Git LFS pointer: fetch the file itself with `git lfs pull`")
-    if text.text[at : at + 1] != "[":
-        text.fail_at(at, f"expected '[' that opens a list of records, found {text.describe_at(at)}")
-    decoder = json.JSONDecoder(object_pairs_hook=_object_from_pairs)
-    records: list[Record] = []
-    at = text.skip_space(at + 1)
-    if text.text[at : at + 1] == "]":
-        text.fail_at(at, "expected records, found an empty list")
-    while True:
-        number = len(records) + 1
-        if at >= text.end:
-            place = f"after record {number - 1}" if records else "before its first record"
-            text.fail_at(at, f"the file is cut off {place}: expected a record, and in the end ']' that closes the list")
-        try:
-            value, end = decoder.raw_decode(text.text, at)
-        except json.JSONDecodeError as error:
-            expected = error.msg.replace("Expecting", "expected").replace(
-                "Unterminated string starting at", "expected the closing quote of the string that starts here"
-            )
-            rest = text.text[error.pos : text.end]
-            # Only the end of the text leaves a string open (a line break in it is another error) or an escape in it short.
-            is_cut_off = not rest or error.msg.startswith("Unterminated") or ("escape" in error.msg and '"' not in rest)
-            state = f"the file is cut off inside record {number}" if is_cut_off else f"record {number} is not JSON"
-            text.fail_at(error.pos, f"{state}, which starts at line {text.line_number(at)}: {expected[0].lower() + expected[1:]}")
-        except (ValueError, RecursionError) as error:
-            text.fail_at(at, f"record {number}: {error}")
-        records.append(_parse_record(value, name, number, text.line_number(at)))
-        at = text.skip_space(end)
-        mark = text.text[at : at + 1]
-        if mark == "]":
-            break
-        if mark != ",":
-            state = (
-                f"the file is cut off after record {number}"
-                if not mark
-                else f"after record {number} stands {text.describe_at(at)}"
-            )
-            text.fail_at(at, f"{state}: expected ',' and the next record, or ']' that closes the list")
-        at = text.skip_space(at + 1)
-    at = text.skip_space(at + 1)
-    if at < len(text.text):
-        text.fail_at(at, f"expected the end of the file after the list, found {text.describe_at(at)}")
-    return records
+    try:
+        items = enumerate(json_records.iter_list(data, name), 1)
+        return [_parse_record(item.value, name, number, item.line) for number, item in items]
+    except ReleaseError:
+        raise
+    except UserError as error:
+        raise ReleaseError(str(error)) from None
 
 
 def read_records(path: Path, name: str | None = None) -> list[Record]:
     """Records of a release file; see `parse_records`. Messages and records call it `name`, by default the file's own."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ReleaseError(f"{path}: {error.strerror}") from None
+        data = outside_files.read_bytes(path)
+    except FileNotFoundError:
+        raise ReleaseError(f"{path}: no such file") from None
     return parse_records(data, name or path.name)
-
-
-def _type_name(value: Any) -> str:
-    kinds: dict[type, str] = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
 
 
 def _parse_record(value: Any, file: str, number: int, line: int) -> Record:
@@ -210,7 +115,7 @@ def _parse_record(value: Any, file: str, number: int, line: int) -> Record:
 
     def check_keys(mapping: Any, expected: tuple[str, ...], what: str) -> None:
         if not isinstance(mapping, dict):
-            raise_error(f"{what} is {_type_name(mapping)}, expected an object with {', '.join(expected)}")
+            raise_error(f"{what} is {json_records.describe_kind(mapping)}, expected an object with {', '.join(expected)}")
         missing, unknown = [k for k in expected if k not in mapping], [k for k in mapping if k not in expected]
         if missing or unknown:
             faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
@@ -219,14 +124,14 @@ def _parse_record(value: Any, file: str, number: int, line: int) -> Record:
     check_keys(value, RECORD_KEYS, "the record")
     key, images, conversation, source = (value[k] for k in RECORD_KEYS)
     if isinstance(key, bool) or not isinstance(key, str | int):
-        raise_error(f"id is {_type_name(key)}, expected text")
+        raise_error(f"id is {json_records.describe_kind(key)}, expected text")
     if not isinstance(images, list):
-        raise_error(f"images is {_type_name(images)}, expected a list of paths")
+        raise_error(f"images is {json_records.describe_kind(images)}, expected a list of paths")
     for place, image in enumerate(images, 1):
         if not isinstance(image, str) or not image:
-            raise_error(f"image {place} is {_type_name(image) if image != '' else 'empty'}, expected a path")
+            raise_error(f"image {place} is {json_records.describe_kind(image) if image != '' else 'empty'}, expected a path")
     if not isinstance(conversation, list) or not conversation or len(conversation) % 2:
-        shape = f"a list of {len(conversation)}" if isinstance(conversation, list) else _type_name(conversation)
+        shape = f"a list of {len(conversation)}" if isinstance(conversation, list) else json_records.describe_kind(conversation)
         raise_error(f"conversation is {shape}, expected a list of turns, user and assistant by turns")
     for place, turn in enumerate(conversation, 1):
         check_keys(turn, ("role", "content"), f"turn {place}")
@@ -234,9 +139,9 @@ def _parse_record(value: Any, file: str, number: int, line: int) -> Record:
         if turn["role"] != role:
             raise_error(f"the role of turn {place} is {turn['role']!r}, expected {role!r}")
         if not isinstance(turn["content"], str):
-            raise_error(f"the content of turn {place} is {_type_name(turn['content'])}, expected text")
+            raise_error(f"the content of turn {place} is {json_records.describe_kind(turn['content'])}, expected text")
     if not isinstance(source, str):
-        raise_error(f"source is {_type_name(source)}, expected text")
+        raise_error(f"source is {json_records.describe_kind(source)}, expected text")
     turns = tuple((turn["role"], turn["content"]) for turn in conversation)
     return Record(file, number, line, str(key), tuple(images), turns, source)
 

@@ -1,18 +1,21 @@
 """The leaderboard cell by cell, and the paper's own figures where the user has filled them in."""
 
-import csv
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from medmim.common.errors import TableError
+from medmim.common.errors import TableError, UserError
+from medmim.config.part_names import find_nearest
 from medmim.config.question_sets import QUESTION_SETS
 from medmim.config.source_plugins import HELD_OUT_SETS
 from medmim.questions.sets import FURTHER, HELD_IN, HELD_OUT, SUMS, TRAIN_ONLY
+from medmim.tables.outside_tables import read_rows
 
 _LABELS = {s.name: s.label for s in QUESTION_SETS} | {name: s.label for name, s in HELD_OUT_SETS.items()} | SUMS
 SET_LABELS = {name: _LABELS[name] for name in (*HELD_IN, *TRAIN_ONLY, "held_in", *HELD_OUT, "held_out")}
@@ -121,31 +124,42 @@ class Leaderboard:
         return scored_models + [ScoredModel(b, None, "baseline") for b in BASELINES if b in present]
 
 
-def read_paper_scores(path: Path) -> dict[tuple[str, str], float]:
-    """Accuracies that the paper prints, from the user's CSV with the columns model, set, accuracy (percent).
+def read_paper_scores(path: Path, models: Collection[str]) -> dict[tuple[str, str], float]:
+    """Accuracies that the paper prints, from the user's table with the columns model, set, accuracy (percent).
 
-    Returns (model, set) -> share of 1. An empty accuracy is left out. Raises TableError with file and line.
+    Returns (model, set) -> share of 1. An empty accuracy is left out; a model that is none of `models`, those of the run, is one
+    of the paper's alone. Raises UserError with file, row and column, also for a name that is almost one of theirs.
     """
     paper_scores: dict[tuple[str, str], float] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing_columns = [c for c in ("model", "set", "accuracy") if c not in (reader.fieldnames or ())]
-        if missing_columns:
-            raise TableError(f"{path}: columns {missing_columns} are missing; the file needs model, set, accuracy (percent)")
-        for row in reader:
-            location, key = f"{path}, line {reader.line_num}", ((row["model"] or "").strip(), (row["set"] or "").strip())
-            if key[1] not in SET_LABELS:
-                raise TableError(f"{location}: no set {key[1]!r}; the sets are {', '.join(SET_LABELS)}")
-            if key in paper_scores:
-                raise TableError(f"{location}: {key[0]} on {key[1]} is given twice")
-            text = (row["accuracy"] or "").strip()
-            if not text:
-                continue
-            try:
-                percent = float(text)
-            except ValueError:
-                percent = math.nan
-            if not 0 <= percent <= 100:
-                raise TableError(f"{location}: accuracy {text!r} is not a percentage from 0 to 100")
-            paper_scores[key] = percent / 100
+    rows = read_rows(path, ("model", "set", "accuracy"))
+    if not rows:
+        raise UserError(f"{path}: holds no row below its header: fill in model, set, accuracy (percent)")
+    for number, row in enumerate(rows, 1):
+        location, key = f"{path}, row {number}", (row["model"], row["set"])
+        if not row["model"] or (row["model"] not in models and _find_similar(row["model"], models)):
+            raise UserError(f"{location}, column model: no {row['model']!r} in this run; {find_nearest(row['model'], [*models])}")
+        if row["set"] not in SET_LABELS:
+            nearest = find_nearest(row["set"], [*SET_LABELS])
+            raise UserError(f"{location}, column set: no set {row['set']!r}; {nearest}. The sets are {', '.join(SET_LABELS)}")
+        if key in paper_scores:
+            raise UserError(f"{location}: {key[0]} on {key[1]} is given twice")
+        text = row["accuracy"].removesuffix("%").strip()
+        if not text:
+            continue
+        try:
+            percent = float(text)
+        except ValueError:
+            percent = math.nan
+        if not 0 <= percent <= 100:
+            raise UserError(f"{location}, column accuracy: {text!r} is not a percentage from 0 to 100, such as 62.5")
+        if 0 < percent <= 1:  # no paper prints an accuracy of less than one in a hundred
+            percentage = f"{100 * percent:g}"
+            raise UserError(f"{location}, column accuracy: {text} is a share, expected a percentage: write {percentage}")
+        paper_scores[key] = percent / 100
     return paper_scores
+
+
+def _find_similar(name: str, known: Collection[str]) -> list[str]:
+    """Names that differ from `name` in letter case, punctuation or a letter or two: MIM-LLaVA-Med is none of LLaVA-Med."""
+    plain_names = [re.sub(r"\W|_", "", text.lower()) for text in (name, *known)]
+    return get_close_matches(plain_names[0], plain_names[1:], 1, 0.88)

@@ -403,7 +403,7 @@ def _score_context(
         "comparisons": _build_comparison_blocks(table_io.read_table(files.comparisons, "comparisons").to_pylist()),
         "open": _build_open_table(board, models, min_open_ranked),
         "min_open_ranked": min_open_ranked,
-        "paper": _build_paper_table(board, models, read_paper_scores(files.paper) if files.paper else {}),
+        "paper": _build_paper_table(board, models, read_paper_scores(files.paper, list(cfg["models"])) if files.paper else {}),
         "roles": {m.name: m.role for m in models},
     }
 

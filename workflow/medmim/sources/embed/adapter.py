@@ -13,7 +13,8 @@ from pathlib import Path
 from medmim.common.errors import UserError
 from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import dicom
-from medmim.sources.readers.tabular import find_one, parse_day, read_rows, strip_decimal
+from medmim.sources.readers.tabular import find_one, parse_day, strip_decimal
+from medmim.tables.outside_tables import read_rows
 
 VIEWS = ("CC", "MLO")
 SIDES = ("L", "R")

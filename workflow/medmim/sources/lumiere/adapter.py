@@ -13,7 +13,7 @@ from pathlib import Path
 from medmim.common.errors import UserError
 from medmim.sources.base import Fact, Picture, Rejection, SourceContents
 from medmim.sources.readers import nifti
-from medmim.sources.readers.tabular import read_rows
+from medmim.tables.outside_tables import read_rows
 
 RATINGS_FILE = "LUMIERE-ExpertRating-v202211.csv"
 RATING_COLUMN = "Rating (according to RANO…"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
-from medmim.sources.readers.tabular import find_one, read_rows, strip_decimal
+from medmim.sources.readers.tabular import find_one, strip_decimal
+from medmim.tables.outside_tables import read_rows
 
 TABLE_PATTERN = "MS_CXR_T_temporal_image_classification*.csv"
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")

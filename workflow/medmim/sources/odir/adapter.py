@@ -9,7 +9,8 @@ from pathlib import Path
 
 from medmim.sources.base import Fact, Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
-from medmim.sources.readers.tabular import find_one, read_rows, strip_decimal
+from medmim.sources.readers.tabular import find_one, parse_age, strip_decimal
+from medmim.tables.outside_tables import read_rows
 
 IMAGE_FOLDER = "Training Images"
 FLAGS = ("N", "D", "G", "C", "A", "H", "M", "O")
@@ -56,7 +57,14 @@ def read_contents(root: Path) -> SourceContents:
             )
             contents.pictures.append(picture)
             contents.add_facts(picture, table_name, number, {"diagnosis": row[f"{eye}-Diagnostic Keywords"]})
-        facts = {n: row[c] for n, c in PERSON_COLUMNS.items() if row[c]} | flags
+        try:
+            age = parse_age(row["Patient Age"])
+            if not age:
+                contents.skipped["Patient Age that is missing or withheld"] += 1
+        except ValueError as error:  # the photographs are none the worse for it
+            age = ""
+            contents.skipped[f"Patient Age {error}"] += 1
+        facts = {n: v for n, v in {"age": age, "sex": row["Patient Sex"]}.items() if v} | flags
         for fact, value in facts.items():
             contents.facts.append(Fact(name=fact, value=value, patient=person, study=person, table=table_name, row=number))
     return contents

@@ -12,7 +12,8 @@ from typing import Any
 
 from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
-from medmim.sources.readers.tabular import find_one, read_records
+from medmim.sources.readers.tabular import find_one
+from medmim.tables.outside_tables import get_text, read_records
 
 RECORDS_FILE = "llava_med_instruct_60k.json"
 URLS_FILE = "llava_med_image_urls.jsonl"
@@ -42,7 +43,8 @@ def _parse_conversation(conversation: Any) -> list[tuple[str, str]]:
 
 def read_figure_locations(root: Path) -> dict[str, dict[str, Any]]:
     """Where each figure is at its owner's, by pair_id: pmc_tar_url and image_file_path. Raises UserError."""
-    return {str(r["pair_id"]): r for r in read_records(find_one(root, URLS_FILE), ("pair_id", "pmc_tar_url", "image_file_path"))}
+    records = read_records(find_one(root, URLS_FILE), ("pair_id", "pmc_tar_url", "image_file_path"))
+    return {str(r["pair_id"]): r for r in records}
 
 
 def read_contents(root: Path) -> SourceContents:
@@ -59,9 +61,13 @@ def read_contents(root: Path) -> SourceContents:
         if location is None:
             contents.rejected.append(Rejection(item, f"id {record['id']!r} is no pair_id in {URLS_FILE}"))
             continue
-        member = str(location["image_file_path"])
-        paper = PurePosixPath(member).parts[0] if member else ""
+        paper = ""
         try:
+            study, image = get_text(record, "id"), get_text(record, "image")
+            member, url = (get_text(location, key) for key in ("image_file_path", "pmc_tar_url"))
+            paper = next(iter(PurePosixPath(member).parts), "")
+            if not paper or not image:
+                raise ValueError(f"{'image' if paper else f'image_file_path in {URLS_FILE}'} is empty")
             question_answers = _parse_conversation(record["conversations"])
             if not isinstance(record["domain"], dict):
                 raise ValueError("domain is no object of true and false")
@@ -71,15 +77,15 @@ def read_contents(root: Path) -> SourceContents:
         except ValueError as error:
             contents.rejected.append(Rejection(item, str(error), patient=paper))
             continue
-        tar = f"tars/{PurePosixPath(str(location['pmc_tar_url'])).name}"
-        file = f"{IMAGE_FOLDER}/{record['image']}" if has_image_folder else f"{tar}!{member}"
+        tar = f"tars/{PurePosixPath(url).name}"
+        file = f"{IMAGE_FOLDER}/{image}" if has_image_folder else f"{tar}!{member}"
         picture = pictures.setdefault(
             file,
             Picture(
                 file=file,
                 read_pixels=raster.read_pixels,
                 patient=paper,
-                study=str(record["id"]),
+                study=study,
                 modality=DOMAIN_MODALITIES[domains[0]] if len(domains) == 1 else "",
                 item=item,
             ),

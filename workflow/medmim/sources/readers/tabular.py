@@ -1,15 +1,17 @@
-"""What the adapters share in reading the owners' tables and folders: everything is text, every fault has its place."""
+"""What the adapters share in reading owners' folders and the cells of their tables (medmim.tables.outside_tables)."""
 
-import json
 import re
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from medmim.common.errors import UserError
+
+FIRST_YEAR, LAST_YEAR = 1901, 2300
+"""Dates outside are codes for a missing one (1900-01-01, 9999-12-31); MIMIC's are shifted as far as 2212."""
+DAY_PATTERN = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[ T]\d{2}:\d{2}.*)?")
+MAX_AGE = 120
+"""Years."""
+MISSING_VALUES = frozenset(("", "na", "n/a", "nan", "none", "null", "nil", "unknown", "-", "?", "."))
 
 
 def find_one(root: Path, *patterns: str) -> Path:
@@ -23,69 +25,29 @@ def find_one(root: Path, *patterns: str) -> Path:
     raise UserError(f"{root}: no {' or '.join(patterns)} here; expected the folder in its owner's layout")
 
 
-def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Rows of a CSV or xlsx table as stripped text, empty where a cell is, with `columns` and `optional` under those names.
-
-    A name that ends in "…" stands for the one column that starts with what precedes it. Absent optional columns are "".
-    Raises UserError naming the file, the missing columns and those there are.
-    """
-    column_names = (*columns, *optional)
-    header: list[str] = []
-
-    def is_column(column: object, name: str) -> bool:
-        text = str(column).strip()
-        return text == name or (name.endswith("…") and text.startswith(name[:-1]))
-
-    def is_used_column(column: object) -> bool:  # wide tables are read in part; the whole header is kept for the message below
-        header.append(str(column))
-        return any(is_column(column, n) for n in column_names)
-
-    try:
-        if path.suffix == ".xlsx":
-            frame = pd.read_excel(path, dtype=str, keep_default_na=False, usecols=is_used_column)
-        else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=is_used_column)
-    except (ValueError, OSError, KeyError) as error:  # pandas' parser and unicode errors are ValueErrors
-        raise UserError(f"{path}: can't be read as a table: {error}") from error
-    columns_by_name = {n: [c for c in frame.columns if is_column(c, n)] for n in column_names}
-    missing_columns = [n.removesuffix("…") for n in columns if not columns_by_name[n]]
-    if missing_columns:
-        raise UserError(f"{path}: missing columns {', '.join(missing_columns)}; there are {', '.join(dict.fromkeys(header))}")
-    texts_by_name = {
-        n: frame[c[0]].fillna("").str.strip().tolist() if c else [""] * len(frame) for n, c in columns_by_name.items()
-    }
-    return [dict(zip(texts_by_name, row, strict=True)) for row in zip(*texts_by_name.values(), strict=True)]
-
-
-def read_records(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Records of a JSON list, or of JSON lines (.jsonl), each with at least `keys`.
-
-    Raises UserError naming file, line or record, and what was expected.
-    """
-    text = path.read_text(encoding="utf-8-sig")
-    lines = text.splitlines() if path.suffix == ".jsonl" else [text]
-    parsed_lines: list[Any] = []
-    for number, line in enumerate(lines):
-        try:
-            parsed_lines += [json.loads(line)] if line.strip() or len(lines) == 1 else []
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number + error.lineno}: no valid JSON, perhaps cut off: {error.msg}") from None
-    record_list = parsed_lines if path.suffix == ".jsonl" else parsed_lines[0]
-    if not isinstance(record_list, list):
-        raise UserError(f"{path}: expected a list of records, found {type(record_list).__name__}")
-    for number, record in enumerate(record_list, 1):
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, record {number}: expected an object, found {type(record).__name__}")
-        if missing_keys := [k for k in keys if k not in record]:
-            raise UserError(f"{path}, record {number}: missing {', '.join(missing_keys)}; there are {', '.join(record)}")
-    return record_list
-
-
 def strip_decimal(text: str) -> str:
     """An id or code without the '.0' that spreadsheets and pandas append to whole numbers."""
     return re.sub(r"^(\d+)\.0$", r"\1", text)
 
 
 def parse_day(text: str) -> date:
-    """The date at the start of 'YYYY-MM-DD...'. Raises ValueError."""
-    return date.fromisoformat(text[:10])
+    """The date of 'YYYY-MM-DD', or of that and a time. Raises ValueError."""
+    try:
+        if (match := DAY_PATTERN.fullmatch(text)) and FIRST_YEAR <= (day := date.fromisoformat(match[1])).year <= LAST_YEAR:
+            return day
+    except ValueError:  # such as the 30th of February
+        pass
+    raise ValueError(f"{text!r} is no date from {FIRST_YEAR} to {LAST_YEAR}")
+
+
+def parse_age(text: str) -> str:
+    """An age in years as it is written, without '.0', empty where it is missing or withheld. Raises ValueError for no age.
+
+    Missing are empty cells, words for it, and codes of nines such as -9, 999 and -999; withheld are open ends ('89+', '>89').
+    """
+    age = strip_decimal(text)
+    if age.lower() in MISSING_VALUES or re.fullmatch(r"-9+|999+|-1|>=? ?\d+|\d+ ?\+", age.removesuffix(".0")):
+        return ""
+    if not re.fullmatch(r"\d{1,3}(\.\d+)?", age) or float(age) > MAX_AGE:
+        raise ValueError(f"{text!r} is no age from 0 to {MAX_AGE} years")
+    return age

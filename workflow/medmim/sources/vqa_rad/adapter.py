@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
-from medmim.sources.readers.tabular import find_one, read_records
+from medmim.sources.readers.tabular import find_one
+from medmim.tables.outside_tables import get_text, read_records
 
 RECORDS_FILE = "VQA_RAD Dataset Public.json"
 IMAGE_FOLDER = "VQA_RAD Image Folder"
@@ -27,8 +28,12 @@ def read_contents(root: Path) -> SourceContents:
     records_by_qid: dict[str, int] = {}
     for number, record in enumerate(read_records(path, ("qid", "image_name", "image_organ", *TEXT_KEYS)), 1):
         item = f"{path.name} record {number}"
-        qid, image, organ = (str(record[k]).strip() for k in ("qid", "image_name", "image_organ"))
-        texts = {k: str(record[k]).strip() for k in TEXT_KEYS}
+        try:
+            qid, image, organ = (get_text(record, k) for k in ("qid", "image_name", "image_organ"))
+            texts = {k: get_text(record, k) for k in TEXT_KEYS}
+        except ValueError as error:
+            contents.rejected.append(Rejection(item, str(error), patient=PurePosixPath(str(record["image_name"])).stem))
+            continue
         problems = [f"{k} is empty" for k, v in {**texts, "qid": qid, "image_name": image}.items() if not v]
         if texts["answer_type"] not in ANSWER_TYPES:
             problems.append(f"answer_type is {texts['answer_type']!r}, neither CLOSED nor OPEN")
