@@ -179,7 +179,47 @@ def test_no_login_over_http() -> None:
         HttpClient("http://physionet.org/files", Login("me", "secret", "a test"))
 
 
+PAGE = b"\xef\xbb\xbf\n<!-- portal --><HTML lang=en><head><title>Please log in</title></head></HTML>" + bytes(3)
+
+
+@pytest.mark.parametrize("checksum", [None, Checksum("sha256", GOOD)])
+def test_a_page_in_place_of_a_file_is_refused_at_once_and_not_kept(site: Site, tmp_path: Path, checksum: Checksum | None) -> None:
+    site.add_page("/page", PAGE)
+    with pytest.raises(
+        AccessDeniedError, match=r"/page: the server sent a web page, titled 'Please log in', in place of the file"
+    ):
+        fetch(site, tmp_path, "/page", checksum)
+    assert left(tmp_path) == []
+    assert len(site.requests) == 1
+    remote = HttpClient(site.url).make_remote("terms.html", f"{site.url}/page")
+    transfer.fetch_file(tmp_path, remote, QUICK)
+    assert left(tmp_path) == ["terms.html"]
+
+
 # Many files
+
+
+def test_a_page_that_was_kept_before_is_fetched_again_and_the_users_own_is_not_overwritten(site: Site, tmp_path: Path) -> None:
+    remote = HttpClient(site.url).make_remote("a.jpg", f"{site.url}/file")
+    with DownloadFolder("made", tmp_path, QUICK) as folder:
+        (tmp_path / "a.jpg").write_bytes(PAGE)
+        with pytest.raises(UserError, match=r"a\.jpg is a web page, titled 'Please log in', .*: move it away"):
+            folder.fetch_files([remote])
+        folder.ledger.add_file("a.jpg", "0" * 64, remote.origin)  # as it was noted when pages were not refused
+        assert not folder.has_file("a.jpg")
+    with DownloadFolder("made", tmp_path, QUICK) as folder:
+        folder.fetch_files([remote])
+        assert folder.has_file("a.jpg")
+    assert (tmp_path / "a.jpg").read_bytes() == DATA
+
+
+def test_a_ledger_of_odd_names_is_read_whole(site: Site, tmp_path: Path) -> None:
+    name = "a\u2028b\u0085.txt"
+    with DownloadFolder("made", tmp_path) as folder:
+        (tmp_path / name).touch()
+        folder.ledger._append_entry({"done": name})
+    with DownloadFolder("made", tmp_path) as folder:
+        assert folder.ledger.is_done(name)
 
 
 def test_a_folder_is_filled_once(site: Site, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Ledger:
         self._missing: dict[str, str] = {}
         self._done: set[str] = set()
         if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_text(encoding="utf-8").split("\n"):
                 try:
                     self._apply_entry(json.loads(line))
                 except (ValueError, KeyError, TypeError):
@@ -82,6 +82,10 @@ class Ledger:
     def has_file(self, path: str) -> bool:
         """Whether a file is there as it was noted."""
         return self.find_hash(self.root / path) is not None
+
+    def has_checksum(self, path: str) -> bool:
+        """Whether a file was found to have the checksum that its owner states."""
+        return bool(self._files.get(path, {}).get("checksum"))
 
     def _has_all_files(self, origin: str) -> bool:
         """Those of use for the download only may be gone."""

@@ -23,6 +23,8 @@ from medmim.download.transfer import RemoteFile, RetryPolicy
 
 log = logging.getLogger("medmim")
 T = TypeVar("T")
+MAX_PAGE_BYTES = 1 << 20
+"""Above this a file is no page."""
 
 
 def check_destination(path: str) -> str:
@@ -76,8 +78,13 @@ class DownloadFolder:
             raise UnreachableError(f"{error}, after {self.retry_policy.retries} attempts") from None
 
     def has_file(self, path: str) -> bool:
-        """Whether a file is there as it was fetched."""
-        return self.ledger.has_file(path)
+        """Whether a file is there as it was fetched, and no page that a server sent in its place."""
+        return self.ledger.has_file(path) and not self._is_kept_page(path)
+
+    def _is_kept_page(self, path: str) -> bool:
+        """Whether a file that no checksum vouches for is a page: those that were fetched before pages were refused."""
+        is_suspect = not self.ledger.has_checksum(path) and (self.root / path).stat().st_size <= MAX_PAGE_BYTES
+        return is_suspect and bool(transfer.describe_page(self.root / path, path))
 
     def fetch_required(self, remote: RemoteFile) -> Path:
         """A file without which there is no going on, fetched if it is not there. Raises UserError where the owner has it not."""
@@ -136,8 +143,14 @@ class DownloadFolder:
         target = self.root / remote.path
         if not target.is_file():
             return False
+        page = transfer.describe_page(target, remote.path)
+        if page and self.ledger.has_file(remote.path):
+            log.info("%s: is %s", target, page)
+            return False  # it was fetched so, and is fetched again
         sha256 = files.hash_file(target)
-        if remote.size is not None and target.stat().st_size != remote.size:
+        if page:
+            mismatch = f"is {page}"
+        elif remote.size is not None and target.stat().st_size != remote.size:
             mismatch = f"has {target.stat().st_size} bytes, the owner's {remote.size}"
         elif remote.checksum and remote.checksum.digest != transfer.hash_file(target, remote.checksum.algorithm):
             mismatch = f"has another {remote.checksum.algorithm} than the owner states"

@@ -8,14 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, sleep_using_event
 
-from medmim.common import files
+from medmim.common import files, outside_files
 from medmim.common.errors import UserError
-from medmim.download.errors import TransientError
+from medmim.download.errors import AccessDeniedError, TransientError
 
 log = logging.getLogger("medmim")
 T = TypeVar("T")
@@ -238,6 +238,12 @@ def _fetch_once(root: Path, remote: RemoteFile, partial_file: PartialFile, on_by
         if partial_file.total is not None:
             require_disk_space(root, partial_file.total - partial_file.size)
         partial_file.write(response.chunks, on_bytes)
+    if substitute := describe_page(partial_file.file, remote.path):  # before its size: to try again would not help
+        on_bytes(-partial_file.size)
+        partial_file.drop()
+        raise AccessDeniedError(
+            f"{remote.origin}: the server sent {substitute}. It was not kept; look at it in a browser, and check your credentials"
+        )
     expected_size = remote.size if remote.size is not None else partial_file.total
     if expected_size is not None and partial_file.size < expected_size:
         raise TransientError(f"{remote.origin}: the connection was cut after {partial_file.size} of {expected_size} bytes")
@@ -250,6 +256,13 @@ def _fetch_once(root: Path, remote: RemoteFile, partial_file: PartialFile, on_by
     on_bytes(-partial_file.size)
     partial_file.drop()
     raise TransientError(f"{remote.origin}: {mismatch}")
+
+
+def describe_page(path: Path, name: str) -> str:
+    """What stands in place of a file by its content, such as a page to log in, empty where nothing does; `name` is the file's."""
+    if PurePosixPath(name).suffix.lower() in (".html", ".htm") or not path.is_file():
+        return ""
+    return outside_files.describe_substitute(outside_files.read_head(path))
 
 
 def hash_file(path: Path, algorithm: str) -> str:
