@@ -1,5 +1,7 @@
 """What all unit tests share."""
 
+import faulthandler
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,3 +15,11 @@ def process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Job, "_check_modules", lambda job: None)
         yield
+
+
+@pytest.fixture
+def quiet_deaths() -> Iterator[None]:
+    """Processes that die on purpose print no stack, as pytest would have them do."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__ or sys.stderr)

@@ -23,9 +23,11 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected"]
     with Job(arguments, inputs=["raw", "missing"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
+        from medmim.common.outside_files import translate_read_errors
         from medmim.sources.base import Adapter, TableBuilder
         from medmim.sources.contract import load_part
         from medmim.tables import images, table_io
+        from medmim.tables.rejections import get_list_path, keep_rejections
 
         args = job.args
         if not args.root.is_dir():
@@ -34,12 +36,14 @@ def main() -> None:
         index = dict(
             zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
         )
-        contents = adapter.read_contents(args.root).limit_patients(job.cfg.get("limit"))
+        with translate_read_errors(args.root):
+            contents = adapter.read_contents(args.root).limit_patients(job.cfg.get("limit"))
         if args.missing:
             contents = contents.drop_missing(table_io.read_table(args.missing, "rejected", ["item"])["item"].to_pylist())
         build = TableBuilder(args.source, args.root, contents, job.cfg["size"], args.threads, index)
-        count = images.write_images(job.out["images"], build.iter_image_rows())
-        build.check_rejected_share(job.cfg.get("max_rejected", 0.01))
+        with keep_rejections(get_list_path(args.log, args.rejected), build.list_rejection_rows):
+            count = images.write_images(job.out["images"], build.iter_image_rows())
+            build.check_rejected_share(job.cfg.get("max_rejected", 0.01))
         findings = table_io.write_table(job.out["findings"], "findings", build.list_finding_rows())
         rejected = table_io.write_table(job.out["rejected"], "rejected", build.list_rejection_rows())
         for reason, number in sorted(build.contents.skipped.items()):

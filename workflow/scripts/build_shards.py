@@ -27,6 +27,7 @@ def main() -> None:
         from medmim.tables import table_io
         from medmim.tables.data_policy import combine_policies
         from medmim.tables.images import ImageStore
+        from medmim.tables.rejections import get_list_path, keep_rejections, summarize_rejections
         from medmim.training.data import build_shards, pixel_table
 
         cfg, args = job.cfg, job.args
@@ -34,12 +35,12 @@ def main() -> None:
         store = ImageStore(args.images)
         questions = table_io.read_table(args.qa, "qa").to_pylist()
         rows, rejected = build_shards.build_samples(questions, layout, store, system=cfg["system"], max_length=cfg["max_length"])
-        if len(rejected) > cfg["max_rejected"] * len(questions):
-            first = "\n".join(f"  {r['item']}: {r['reason']}" for r in rejected[:5])
-            raise UserError(
-                f"{args.qa}: {len(rejected)} of {len(questions)} questions can't be laid out for {cfg['family']}, "
-                f"more than the share max_rejected {cfg['max_rejected']}; the first:\n{first}"
-            )
+        with keep_rejections(get_list_path(args.log, args.rejected), lambda: rejected):
+            if len(rejected) > cfg["max_rejected"] * len(questions):
+                raise UserError(
+                    f"{args.qa}: {len(rejected)} of {len(questions)} questions can't be laid out for {cfg['family']}, "
+                    f"more than the share max_rejected {cfg['max_rejected']}" + summarize_rejections(rejected)
+                )
         shown_tables = store.find_tables({image for row in rows for image in row["image_ids"]})
         policy = combine_policies([args.qa, *shown_tables])  # images that no sample shows put no terms on a training
         with job.apply_output_policy(policy, "samples", "pixels"):

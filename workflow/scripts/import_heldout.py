@@ -26,6 +26,7 @@ def main() -> None:
     ) as job:
         from medmim.benchmarks.external.base import HeldoutImporter, load_external_set
         from medmim.tables import images, table_io
+        from medmim.tables.rejections import get_list_path, keep_rejections
 
         args = job.args
         if not args.root.is_dir():
@@ -37,8 +38,9 @@ def main() -> None:
         imported_set = HeldoutImporter(
             args.set, args.root, external_set.read_cases, index, job.cfg["size"], job.cfg.get("limit"), args.threads
         )
-        count = images.write_images(job.out["images"], imported_set.iter_image_rows())
-        imported_set.check_rejected_share(job.cfg.get("max_rejected", 0.01))
+        with keep_rejections(get_list_path(args.log, args.rejected), imported_set.rejection_rows):
+            count = images.write_images(job.out["images"], imported_set.iter_image_rows())
+            imported_set.check_rejected_share(job.cfg.get("max_rejected", 0.01))
         table_io.write_table(job.out["qa"], "qa", imported_set.rows)
         rejected = table_io.write_table(job.out["rejected"], "rejected", imported_set.rejection_rows())
         if imported_set.single_image_count:

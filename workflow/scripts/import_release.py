@@ -22,6 +22,7 @@ def main() -> None:
         from medmim.benchmarks.released import convert, records
         from medmim.common import files
         from medmim.tables import table_io
+        from medmim.tables.rejections import get_list_path, keep_rejections, summarize_rejections
 
         root = job.args.root or job.args.index.parent
         release_files = []
@@ -38,13 +39,12 @@ def main() -> None:
             raise UserError(f"{root}: no {records.JSON_SUFFIX} file: expected the release's question files")
         converted = convert.convert_records(release_files)
         allowed = float(job.cfg.get("max_rejected", 0.01))
-        if converted.unusable > allowed * converted.records:
-            first = "\n".join(f"  {r['item']}: {r['reason']}" for r in converted.rejected[:5])
-            raise UserError(
-                f"{converted.unusable} of {converted.records} released records can't be used, more than max_rejected "
-                f"{allowed:g} allows; "
-                f"the first:\n{first}"
-            )
+        with keep_rejections(get_list_path(job.args.log, job.args.rejected), lambda: converted.rejected):
+            if converted.unusable > allowed * converted.records:
+                raise UserError(
+                    f"{converted.unusable} of {converted.records} released records can't be used, more than max_rejected "
+                    f"{allowed:g} allows" + summarize_rejections(converted.rejected)
+                )
         if not converted.rows["benchmark"]:
             raise UserError(f"{root}: no benchmark question among {len(release_files)} files: expected Med_MIM_benchmark_*.json")
         if not converted.rows["train"]:

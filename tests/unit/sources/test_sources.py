@@ -1,11 +1,16 @@
 """Adapters: small folders in each owner's layout, with everything that may be wrong in them, become images and findings."""
 
+import errno
+import gzip
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,11 +22,14 @@ import pytest
 from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate, generate_frames
 
 from config_files import config_file
 from medmim.common import files
 from medmim.common.errors import UserError
-from medmim.sources.base import Rejection, TableBuilder
+from medmim.sources.base import Picture, Rejection, SourceContents, TableBuilder
+from medmim.sources.readers import dicom, nifti, raster
+from medmim.sources.rendering import decode_bytes
 from medmim.tables import table_io
 from medmim.tables.images import ImageStore
 
@@ -680,7 +688,7 @@ def test_share_of_broken(broken: int, limit: float, passes: bool) -> None:
     if passes:
         build.check_rejected_share(limit)
     else:
-        with pytest.raises(UserError, match=rf"{broken} of 100 .*max_rejected(?s:.*)0\.jpg: cut off"):
+        with pytest.raises(UserError, match=rf"{broken} of 100 .*max_rejected allows\n  {broken} × cut off: 0\.jpg"):
             build.check_rejected_share(limit)
 
 
@@ -729,11 +737,17 @@ def test_program_stops_above_the_limit_and_goes_on_below(program: Callable[..., 
     done, out = program()
     assert done.returncode == 1
     assert "1 of 2 images and rows" in done.stderr
-    assert "synpic2.jpg (VQA_RAD Dataset Public.json record 3): can't be decoded" in done.stderr
+    item = "VQA_RAD Image Folder/synpic2.jpg (VQA_RAD Dataset Public.json record 3)"
+    reason = "can't be decoded: no image format that Pillow knows"
+    assert f"  1 × {reason}: {item}" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [p.name for p in out.iterdir()] == []
+    kept_list = out / "rejected.failed.csv"
+    assert done.stderr.rstrip().endswith(f"turned away so far, 1 with their reasons: {kept_list}")
+    assert [p.name for p in out.iterdir()] == [kept_list.name]
+    assert pd.read_csv(kept_list).to_dict("records") == [{"stage": "images", "item": item, "reason": reason}]
     done, out = program(max_rejected=0.5)
     assert done.returncode == 0, done.stderr
+    assert not kept_list.exists()
     assert table_io.read_frame(out / "rejected.parquet", "rejected").item.tolist() == [
         "VQA_RAD Image Folder/synpic2.jpg (VQA_RAD Dataset Public.json record 3)"
     ]
@@ -745,6 +759,170 @@ def test_program_refuses_files_changed_since_they_were_indexed(program: Callable
     done, _ = program(index=False)
     assert done.returncode == 1
     assert "synpic2.jpg is not as the source's index has it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda path: path.unlink(), "synpic2.jpg: was there when the folder was indexed, and is gone"),
+        (lambda path: (path.unlink(), path.symlink_to(path)), "synpic2.jpg: can't be read: Too many levels of symbolic links"),
+    ],
+)
+def test_program_stops_where_a_file_is_not_given(program: Callable[..., Any], vqa_rad: Path, fault: Any, message: str) -> None:
+    table_io.write_table(vqa_rad / "files.parquet", "files", files.index_files(vqa_rad))
+    fault(vqa_rad / "VQA_RAD Image Folder/synpic2.jpg")
+    done, out = program(index=False, max_rejected=1)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [*out.iterdir()] == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM])
+def test_a_read_error_is_no_bad_image(vqa_rad: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_bytes = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "synpic2.jpg":
+            raise OSError(number, os.strerror(number), str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)  # the processes that read are forked from this one
+    with pytest.raises(
+        UserError, match=rf"synpic2\.jpg: can't be read: {os.strerror(number)} \({errno.errorcode[number]}\): \w+"
+    ):
+        built("vqa_rad", vqa_rad)
+
+
+def make_contents(root: Path, **readers: Any) -> TableBuilder:
+    """A source of one picture for each reader of pixels."""
+    pictures = []
+    for seed, (name, reader) in enumerate(readers.items()):
+        picture(root / f"{name}.png", seed)
+        pictures.append(Picture(file=f"{name}.png", read_pixels=reader, patient=name, study=name, modality="CT"))
+    return TableBuilder("x", root, SourceContents(pictures), 64)
+
+
+def end_process(data: bytes) -> np.ndarray:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    raise AssertionError
+
+
+def leave_process(data: bytes) -> np.ndarray:
+    os._exit(3)
+
+
+def be_killed(data: bytes) -> np.ndarray:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def raise_error(error: Exception, data: bytes) -> np.ndarray:
+    raise error
+
+
+@pytest.mark.usefixtures("quiet_deaths")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_picture_that_ends_its_process_is_named_and_the_rest_is_read(tmp_path: Path, threads: int) -> None:
+    good = {f"{letter}{n}": raster.read_pixels for n in range(9) for letter in "ace"}
+    build = make_contents(tmp_path, **good, b0=end_process, b1=leave_process, d4=end_process)
+    build.threads = threads
+    rows = list(build.iter_image_rows())
+    assert [row["origin_file"] for row in rows] == sorted(f"{name}.png" for name in good)
+    assert {r["item"]: r["reason"] for r in build.list_rejection_rows()} == {
+        "b0.png": "its decoder ended the process (SIGSEGV)",
+        "b1.png": "its decoder ended the process (exit status 3)",
+        "d4.png": "its decoder ended the process (SIGSEGV)",
+    }
+
+
+@pytest.mark.usefixtures("quiet_deaths")
+def test_a_jpeg_ls_whose_header_kills_the_decoder_is_named(tmp_path: Path) -> None:
+    ds = dcmread(str(get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False)))
+    frame = bytearray(next(generate_frames(ds.PixelData, number_of_frames=1)))
+    sizes_at = frame.index(b"\xff\xf7") + 5  # height and width in the frame's header
+    frame[sizes_at + 2 : sizes_at + 4] = bytes(2)
+    ds.PixelData = encapsulate([bytes(frame)])
+    build = make_contents(tmp_path, a=raster.read_pixels, b=dicom.read_pixels)
+    ds.save_as(tmp_path / "b.png")
+    assert len(list(build.iter_image_rows())) == 1
+    assert [r["reason"] for r in build.list_rejection_rows()] == ["its decoder ended the process (SIGSEGV)"]
+
+
+def test_a_picture_of_absurd_size_is_rejected_before_it_is_decoded(tmp_path: Path) -> None:
+    ds = dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    ds.Rows = ds.Columns = 65535
+    build = make_contents(tmp_path, a=raster.read_pixels, b=dicom.read_pixels, c=raster.read_pixels)
+    ds.save_as(tmp_path / "b.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "c.png")
+    assert len(list(build.iter_image_rows())) == 1
+    assert [r["reason"].split(":")[0] for r in build.list_rejection_rows()] == [
+        "65535 x 65535 pixels of 1; at most 268435456 samples are read",
+        "can't be decoded",
+    ]
+
+
+def test_a_process_that_was_killed_is_no_bad_image(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"b\.png: the process that reads it was killed \(SIGKILL\), .*more memory"):
+        list(make_contents(tmp_path, a=raster.read_pixels, b=be_killed).iter_image_rows())
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "x"), MemoryError()])
+def test_an_error_of_the_machine_while_decoding_stops_the_stage(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(UserError, match=r"b\.png: (can't be read|not enough memory).*: \w+"):
+        list(make_contents(tmp_path, a=raster.read_pixels, b=partial(raise_error, error)).iter_image_rows())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecursionError("deep"),
+        KeyError("x"),
+        OSError("no number"),
+        AssertionError(),
+        NotImplementedError("YBR"),
+        ZeroDivisionError(),
+    ],
+)
+def test_whatever_a_decoder_raises_is_a_rejection_with_its_class(tmp_path: Path, error: Exception) -> None:
+    build = make_contents(tmp_path, a=raster.read_pixels, b=partial(raise_error, error))
+    assert len(list(build.iter_image_rows())) == 1
+    assert build.list_rejection_rows()[0]["reason"].startswith(f"{type(error).__name__}: ")
+
+
+def test_a_page_in_place_of_a_picture_is_called_so(vqa_rad: Path) -> None:
+    (vqa_rad / "VQA_RAD Image Folder/synpic2.jpg").write_text("<!doctype html><title>Sign in</title>")
+    _, _, rejected = built("vqa_rad", vqa_rad)
+    assert next(iter(rejected.values())).startswith("is a web page, titled 'Sign in', in place of the file")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "synpic1.jpg/x.jpg", "."])
+def test_a_name_that_can_be_no_file_is_the_tables_fault(vqa_rad: Path, name: str) -> None:
+    path = vqa_rad / "VQA_RAD Dataset Public.json"
+    path.write_text(path.read_text().replace("synpic2.jpg", name))
+    _, _, rejected = built("vqa_rad", vqa_rad)
+    assert [*rejected.values()] in (["no such file"], ["is a folder, expected a file"])
+
+
+def test_lumiere_outlives_any_header(lumiere: Path) -> None:
+    """Headers with one byte changed raise many errors: none ends the stage."""
+    first = lumiere / "Imaging/Patient-001/week-000-1/CT1.nii.gz"
+    raw = bytearray(gzip.decompress(first.read_bytes()))
+    rng = np.random.default_rng(3)
+    for number in range(60):
+        broken = bytearray(raw)
+        for _ in range(4):
+            broken[int(rng.integers(0, 348))] = int(rng.integers(0, 256))
+        try:
+            decode_bytes(bytes(broken), nifti.find_enhancing_slice)
+        except ValueError as error:
+            assert str(error), number
+    broken = bytearray(raw)
+    broken[40:56] = np.array([3, 32767, 32767, 32767, 1, 1, 1, 1], "<i2").tobytes()  # of which numpy would allocate terabytes
+    first.write_bytes(gzip.compress(bytes(broken)))
+    images, _, rejected = built("lumiere", lumiere)
+    assert len(images) == 11
+    assert "at most 268435456 voxels are read" in rejected["Imaging/Patient-001/week-000-1/CT1.nii.gz"]
 
 
 @pytest.mark.parametrize("source", ["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"])

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from medmim.common.errors import TableError
 from medmim.tables import images
 from medmim.tables.images import ImageStore, decode_png, downscale_pixels, encode_png
 
@@ -154,3 +155,16 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
 def test_a_table_of_no_images_can_be_read(tmp_path: Path) -> None:
     images.write_images(tmp_path / "x.parquet", [])
     assert len(ImageStore([tmp_path / "x.parquet"])) == 0
+
+
+def test_a_damaged_image_is_the_tables_damage(tmp_path: Path) -> None:
+    rows = [row(s, 9, 7) for s in range(3)]
+    rows[1]["bytes"] = bytes(rows[1]["bytes"])[:-30]  # type: ignore[call-overload]
+    images.write_images(tmp_path / "a.parquet", rows)
+    store = ImageStore([tmp_path / "a.parquet"])
+    for read in (
+        lambda: store.read_image(str(rows[1]["image_id"])),
+        lambda: store.read_images([str(r["image_id"]) for r in rows]),
+    ):
+        with pytest.raises(TableError, match=rf"a\.parquet: image {rows[1]['image_id']} is damaged .*delete the file"):
+            read()

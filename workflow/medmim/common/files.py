@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from medmim.common.outside_files import translate_read_errors
+
 SIDECAR_SUFFIX = ".prov.json"
 INDEX_NAME = "files.parquet"
 DOWNLOAD_FOLDER = ".download"
@@ -104,14 +106,15 @@ def _is_own_file(path: Path) -> bool:
 def index_files(root: Path, known_sha256: Callable[[Path], str | None] = lambda path: None) -> list[dict[str, object]]:
     """Rows of the `files` table for every file under `root`; those whose sha256 `known_sha256` has need not be read.
 
-    Raises FileNotFoundError where the folder is absent, ValueError where it holds no file.
+    Raises FileNotFoundError where the folder is absent, ValueError where it holds no file, UserError where one can't be read.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
-    rows: list[dict[str, object]] = [
-        {"path": p.relative_to(root).as_posix(), "bytes": p.stat().st_size, "sha256": known_sha256(p) or hash_file(p)}
-        for p in list_files(root)
-    ]
+    rows: list[dict[str, object]] = []
+    for path in list_files(root):
+        with translate_read_errors(path):
+            record = {"bytes": path.stat().st_size, "sha256": known_sha256(path) or hash_file(path)}
+        rows.append({"path": path.relative_to(root).as_posix(), **record})
     if not rows:
         raise ValueError(f"{root}: the folder holds no files")
     return rows

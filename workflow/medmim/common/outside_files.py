@@ -31,6 +31,8 @@ REMEDIES = {
     errno.ENOMEM: "give the job more memory, or fewer threads",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
+ABSENCE_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""That a path can't be a file's."""
 DEFAULT_REMEDY = "the disk or the network failed, not the file's content: start again, and check the disk if it comes back"
 
 
@@ -41,27 +43,28 @@ def is_read_error(error: BaseException) -> bool:
 
 @contextmanager
 def translate_read_errors(path: Path | str) -> Iterator[None]:
-    """Raise UserError with file and remedy where the system can't read it; other errors pass."""
+    """Raise UserError with file and remedy where the system can't read it, or has no memory for it; other errors pass."""
     try:
         yield
+    except MemoryError:
+        raise UserError(f"{path}: not enough memory to read it: {REMEDIES[errno.ENOMEM]}") from None
     except OSError as error:
-        if not is_read_error(error):
+        if error.errno is None:
             raise
-        number = error.errno or 0
-        remedy = REMEDIES.get(number, DEFAULT_REMEDY)
-        raise UserError(
-            f"{path}: can't be read: {os.strerror(number)} ({errno.errorcode.get(number, number)}): {remedy}"
-        ) from None
+        reason, code = os.strerror(error.errno), errno.errorcode.get(error.errno, error.errno)
+        remedy = REMEDIES.get(error.errno, DEFAULT_REMEDY)
+        raise UserError(f"{error.filename or path}: can't be read: {reason} ({code}): {remedy}") from None
 
 
 def read_bytes(path: Path) -> bytes:
-    """All bytes of a file. Raises UserError naming it, and FileNotFoundError, for which a caller may know the reason."""
+    """All bytes of a file. Raises UserError naming it, and FileNotFoundError, whose cause the caller may know."""
     with translate_read_errors(path):
         try:
             return path.read_bytes()
-        except FileNotFoundError as error:
-            missing = error
-    raise missing
+        except OSError as error:
+            if error.errno not in ABSENCE_ERRORS:
+                raise
+    raise FileNotFoundError("no such file")
 
 
 def read_head(path: Path) -> bytes:
@@ -80,7 +83,9 @@ def describe_substitute(head: bytes) -> str:
         return ""
     title = PAGE_TITLE.search(plain)
     shown_title = f", titled {html.unescape(' '.join(title[1].decode(errors='replace').split()))!r}," if title else ""
-    return f"a web page{shown_title} in place of the file, perhaps its owner's login or terms: delete it and fetch the file again"
+    return (
+        f"a web page{shown_title} in place of the file, perhaps a login or terms to accept: delete it, and fetch the file again"
+    )
 
 
 def find_encoding(head: bytes) -> str:

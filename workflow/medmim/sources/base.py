@@ -6,23 +6,20 @@ how each is read, and what is stated of them. TableBuilder reads the pictures an
 """
 
 import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from medmim.common.errors import UserError
+from medmim.common.isolated_processes import ProcessDeath, map_isolated
+from medmim.common.outside_files import translate_read_errors
 from medmim.sources.readers.tar_member import read_source_bytes
-from medmim.tables.images import downscale_pixels, encode_png
+from medmim.sources.rendering import PixelReader, RenderedImage, describe_death, render_image
+from medmim.tables.rejections import summarize_rejections
 
-PixelReader = Callable[[bytes], np.ndarray]
 STAGE = "images"
 
 
@@ -133,37 +130,26 @@ class Adapter(Protocol):
         """Read the tables of a folder in the owner's layout; no pixels. Raises UserError where it is not in that layout."""
 
 
-@dataclass(frozen=True)
-class RenderedImage:
-    """Pixels of a picture as stored."""
+def render_picture(root: Path, size: int, item: tuple[Picture, bool]) -> RenderedImage | str:
+    """Read, normalise and encode one picture; the reason, where that can't be done. `item`: it, and whether its file is indexed.
 
-    image_id: str
-    png: bytes
-    width: int
-    height: int
-    sha256: str
-
-
-def render_picture(root: Path, picture: Picture, size: int) -> RenderedImage | str:
-    """Read, normalise and encode one picture; the reason, where that can't be done. A pure function of the file."""
-    return render_image(partial(read_source_bytes, root, picture.file), picture.read_pixels, size)
-
-
-def render_image(read_bytes: Callable[[], bytes], read_pixels: PixelReader, size: int) -> RenderedImage | str:
-    """As render_picture, of the bytes that `read_bytes` returns."""
+    Raises UserError where the system can't read it, or what was there when the folder was indexed is gone.
+    """
+    picture, is_indexed = item
+    path = root / picture.file.partition("!")[0]
     try:
-        data = read_bytes()
-        pixels = read_pixels(data)
-        if pixels.min() == pixels.max():
-            return f"the image is blank: every value is {pixels.min()}"
-        pixels = downscale_pixels(pixels, size)
-        image_id, png = encode_png(pixels)
-    except MemoryError:
-        raise
-    except Exception as error:  # libraries raise anything on broken files; each is listed with its reason
-        message = " ".join(re.sub(r" at 0x[0-9a-f]+", "", str(error)).split())[:300]
-        return message if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: {message}"
-    return RenderedImage(image_id, png, pixels.shape[1], pixels.shape[0], hashlib.sha256(data).hexdigest())
+        data = read_source_bytes(root, picture.file)
+    except FileNotFoundError as error:
+        if is_indexed and not path.exists():
+            raise UserError(
+                f"{path}: was there when the folder was indexed, and is gone: put it back, or index the folder again (delete its "
+                "index, and run snakemake)"
+            ) from None
+        return str(error)
+    except ValueError as error:
+        return str(error)
+    with translate_read_errors(path):
+        return render_image(data, picture.read_pixels, size)
 
 
 @dataclass
@@ -196,7 +182,7 @@ class TableBuilder:
         pictures = sorted(self.contents.pictures, key=lambda p: p.file)
         if not pictures:
             raise UserError(
-                f"{self.root}: the source {self.source} is empty: its tables name no image" + self._format_first_broken()
+                f"{self.root}: the source {self.source} is empty: its tables name no image" + self._summarize_broken()
             )
         files_by_image_id: dict[str, str] = {}
         for picture, result in zip(pictures, self._render_pictures(pictures), strict=True):
@@ -229,14 +215,12 @@ class TableBuilder:
             }
 
     def _render_pictures(self, pictures: list[Picture]) -> Iterator[RenderedImage | str]:
-        if self.threads == 1:
-            yield from (render_picture(self.root, p, self.size) for p in pictures)
-            return
-        with ProcessPoolExecutor(self.threads) as pool:
-            batch_size = 256  # bounds what waits in memory
-            for start in range(0, len(pictures), batch_size):
-                batch = pictures[start : start + batch_size]
-                yield from pool.map(render_picture, repeat(self.root), batch, repeat(self.size), chunksize=8)
+        index = self.index_hashes or {}
+        items = ((p, p.file.partition("!")[0] in index) for p in pictures)
+        # In other processes also where it is one: a decoder may end it.
+        results = map_isolated(partial(render_picture, self.root, self.size), items, self.threads)
+        for picture, result in zip(pictures, results, strict=True):
+            yield describe_death(result, self.root / picture.file) if isinstance(result, ProcessDeath) else result
 
     def list_finding_rows(self) -> list[dict[str, Any]]:
         """Rows of the findings table whose image, study or patient was accepted, sorted by origin."""
@@ -279,10 +263,8 @@ class TableBuilder:
         if not self.image_ids or len(broken) > max_share * total:
             raise UserError(
                 f"{self.root}: {len(broken)} of {total} images and rows of {self.source} can't be used, more than the share"
-                f" {max_share:g} that max_rejected allows" + self._format_first_broken()
+                f" {max_share:g} that max_rejected allows" + self._summarize_broken()
             )
 
-    def _format_first_broken(self, count: int = 5) -> str:
-        broken = sorted((r for r in self.rejected if r.is_broken), key=lambda r: r.item)
-        remainder_note = f"\n  and {len(broken) - count} more" if len(broken) > count else ""
-        return "".join(f"\n  {r.item}: {r.reason}" for r in broken[:count]) + remainder_note
+    def _summarize_broken(self) -> str:
+        return summarize_rejections([{"item": r.item, "reason": r.reason} for r in self.rejected if r.is_broken])

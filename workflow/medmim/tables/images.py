@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from medmim.common.errors import TableError
 from medmim.common.files import write_atomically
 from medmim.tables import table_io
 
@@ -158,15 +159,25 @@ class ImageStore:
         return png
 
     def read_image(self, reference: str) -> Image.Image:
-        """The image, mode L or RGB. Raises LookupError."""
-        return decode_png(self.read_png(reference))
+        """The image, mode L or RGB. Raises LookupError, TableError where the table is damaged."""
+        return self._decode_stored(reference, self.read_png(reference))
+
+    def _decode_stored(self, reference: str, png: bytes) -> Image.Image:
+        try:
+            return decode_png(png)
+        except Exception as error:  # we wrote it: whatever is wrong with it came later
+            path = self.paths[self._locations[reference][0]]
+            raise TableError(
+                f"{path}: image {reference} is damaged ({type(error).__name__}: {error}): delete the file and run snakemake again"
+            ) from error
 
     def read_images(self, references: Iterable[str]) -> list[Image.Image]:
-        """The images in the order of the references; neighbours in one row group are read at once. Raises LookupError."""
+        """The images in the order of the references; neighbours in one row group are read at once. Raises as read_image."""
         loaded_images = []
-        for (number, group), locations in groupby((self._locate_row(r) for r in references), key=lambda place: place[:2]):
+        located = ((*self._locate_row(r), r) for r in references)
+        for (number, group), locations in groupby(located, key=lambda place: place[:2]):
             pngs = self._read_row_group(number, group, ["bytes"]).column(0)
-            loaded_images += [decode_png(pngs[row].as_py()) for *_, row in locations]
+            loaded_images += [self._decode_stored(reference, pngs[row].as_py()) for *_, row, reference in locations]
         return loaded_images
 
     def group_by_row_group(self, references: Iterable[str]) -> list[list[str]]:

@@ -1,11 +1,15 @@
 """Held-out sets of others: small folders in their layouts, with what may be wrong in them, become questions and images."""
 
+import errno
 import io
+import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import huggingface_hub
 import numpy as np
@@ -18,7 +22,7 @@ from score_made import make_prediction, make_question
 import heldout_made as made
 from config_files import config_file
 from medmim.benchmarks.external import medframeqa
-from medmim.benchmarks.external.base import HeldoutImporter, load_external_set
+from medmim.benchmarks.external.base import Case, HeldoutImporter, load_external_set
 from medmim.benchmarks.quality.faults import audit_files
 from medmim.common import files
 from medmim.common.errors import UserError
@@ -171,7 +175,8 @@ def retype(root: Path) -> None:
         ("medxpertqa", lambda root: (root / "images.zip").write_bytes(b"PK"), "can't be read as a zip, perhaps cut off"),
         ("medxpertqa", lambda root: (root / "MM/test.jsonl").write_text('{"id": "MM-1", "text": "?"}\n'),
          "record 1 lacks question, options, label, images, medical_task; there are id, text"),
-        ("medxpertqa", lambda root: (root / "MM/test.jsonl").write_text('{"id": '), r"test\.jsonl:1:8: the file is cut off inside record 1"),
+        ("medxpertqa", lambda root: (root / "MM/test.jsonl").write_text('{"id": '),
+             r"test\.jsonl:1:8: the file is cut off inside record 1"),
     ],
 )  # fmt: skip
 def test_another_layout_is_refused(tmp_path: Path, name: str, change: Callable[[Path], object], expected: str) -> None:
@@ -434,3 +439,49 @@ def test_every_module_that_is_found_is_a_set(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(medframeqa, "EXTERNAL_SET", "MedFrameQA")
     with pytest.raises(UserError, match=r"medframeqa\.py: EXTERNAL_SET is no ExternalSet"):
         load_external_set("medframeqa")
+
+
+def make_cases(root: Path, *loads: Callable[[], bytes]) -> HeldoutImporter:
+    """A set of questions about a good picture and one that is loaded so, which the index has as n.png."""
+    cases = []
+    for number, load in enumerate(loads):
+        good = io.BytesIO()
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (9, 9), dtype=np.uint8)).save(good, "PNG")
+        shown = (("good.png", good.getvalue), (f"{number}.png", load))
+        cases.append(Case(file="q.jsonl", item=f"record {number}", id=str(number), question="?", options=("a", "b"), gold=0,
+                          images=shown, patient=str(number), task="t"))  # fmt: skip
+    index = {f"{number}.png": "" for number in range(len(loads))}
+    return HeldoutImporter("medxpertqa", root, lambda root: cases, index, 64)
+
+
+def raise_error(error: Exception) -> bytes:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "x"), "1.png: can't be read: Permission denied (EACCES): ask its owner"),
+        (OSError(errno.ESTALE, "x"), "1.png: can't be read: Stale file handle (ESTALE): the disk or the network failed"),
+        (FileNotFoundError(errno.ENOENT, "x"), "1.png: can't be read: No such file or directory (ENOENT): it was there"),
+        (MemoryError(), "1.png: not enough memory to read it"),
+    ],
+)
+def test_a_read_error_is_no_bad_question(tmp_path: Path, error: Exception, message: str) -> None:
+    done = make_cases(tmp_path, lambda: b"no image", partial(raise_error, error))
+    with pytest.raises(UserError, match=re.escape(message)):
+        list(done.iter_image_rows())
+    assert [r.reason for r in done.rejected] == ["0.png: can't be decoded: no image format that Pillow knows"]
+
+
+def test_what_a_member_or_its_bytes_say_is_a_rejection(tmp_path: Path) -> None:
+    loads = [
+        partial(raise_error, e) for e in (FileNotFoundError("no image x"), BadZipFile("Bad CRC-32"), RuntimeError("encrypted"))
+    ]
+    done = make_cases(tmp_path, *loads)
+    assert list(done.iter_image_rows()) == []
+    assert [r.reason for r in done.rejected] == [
+        "0.png: no image x",
+        "1.png: BadZipFile: Bad CRC-32",
+        "2.png: RuntimeError: encrypted",
+    ]

@@ -6,28 +6,30 @@ why it can't be used. `HeldoutImporter` reads the images and gives the rows.
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from medmim.common import files
 from medmim.common.errors import UserError
+from medmim.common.isolated_processes import ProcessDeath, map_isolated
+from medmim.common.outside_files import ABSENCE_ERRORS, is_read_error, translate_read_errors
 from medmim.questions.prompt import strip_placeholders
 from medmim.questions.row import question_row
 from medmim.questions.validation import check_row
-from medmim.sources.base import Rejection, RenderedImage, render_image
+from medmim.sources.base import Rejection
 from medmim.sources.readers import raster
+from medmim.sources.rendering import RenderedImage, describe_death, describe_error, render_image
 from medmim.tables.data_policy import UNSTATED_LICENCE
+from medmim.tables.rejections import summarize_rejections
 
 STAGE = "import_heldout"
 MIN_IMAGES = 2
 """Images: the benchmark is of questions about several."""
-PREFETCH_PER_THREAD = 16
-"""Questions a thread whose images wait in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,10 @@ def make_slug(text: str) -> str:
     return "_".join(text.lower().split()) or "unknown"
 
 
+def _render_loaded(size: int, loaded: bytes | str) -> RenderedImage | str:
+    return loaded if isinstance(loaded, str) else render_image(loaded, raster.read_pixels, size)
+
+
 @dataclass
 class HeldoutImporter:
     """Turns cases into rows: first iterate `iter_image_rows`, then take `rows` and `rejection_rows`.
@@ -135,24 +141,50 @@ class HeldoutImporter:
 
     def iter_image_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the images table, in the order of the questions. Raises UserError where a file is not as the index has it."""
-        cases, step = self._select_cases(), PREFETCH_PER_THREAD * self.threads
-        with ThreadPoolExecutor(self.threads) as pool:  # Pillow and zlib leave the interpreter to others
-            while chunk := list(islice(cases, step)):
-                for case in chunk:
-                    for file in {case.file, *(file for file, _ in case.images)}:
-                        self._check_file(file.partition("!")[0])
-                for case, results in zip(chunk, pool.map(self._render_case, chunk), strict=True):
-                    yield from self._add_case(case, results)
+        loaded_cases: deque[Case] = deque()
+        results: list[RenderedImage | str] = []
+        for result in map_isolated(partial(_render_loaded, self.size), self._load_images(loaded_cases), self.threads):
+            case = loaded_cases[0]
+            file = case.images[len(results)][0]
+            results.append(describe_death(result, self.root / file) if isinstance(result, ProcessDeath) else result)
+            if len(results) == len(case.images):
+                yield from self._add_case(loaded_cases.popleft(), results)
+                results = []
+
+    def _load_images(self, loaded_cases: deque[Case]) -> Iterator[bytes | str]:
+        """Bytes of each image of the selected cases, which are put in the queue, or the reason why there are none."""
+        for case in self._select_cases():
+            for file in {case.file, *(file for file, _ in case.images)}:
+                self._check_file(file.partition("!")[0])
+            loaded_cases.append(case)
+            for file, load in case.images:
+                yield self._load_image(file, load)
+
+    def _load_image(self, file: str, load: Callable[[], bytes]) -> bytes | str:
+        with translate_read_errors(self.root / file):
+            try:
+                return load()
+            except Exception as error:  # an archive's member may be broken in any way
+                is_absent = error.errno in ABSENCE_ERRORS if isinstance(error, OSError) else False
+                if isinstance(error, MemoryError) or (is_read_error(error) and not is_absent):
+                    raise
+                if is_absent and file.partition("!")[0] in self.index:
+                    raise
+                return "no such file" if is_absent else describe_error(error)
 
     def _iter_candidates(self) -> Iterator[Case | Rejection]:
-        return (c for c in self.read_cases(self.root) if isinstance(c, Rejection) or len(c.images) >= MIN_IMAGES)
+        return (c for c in self._iter_cases() if isinstance(c, Rejection) or len(c.images) >= MIN_IMAGES)
+
+    def _iter_cases(self) -> Iterator[Case | Rejection]:
+        with translate_read_errors(self.root):
+            yield from self.read_cases(self.root)
 
     def _select_cases(self) -> Iterator[Case]:
         selected_ids = None
         if self.limit is not None:
             ids = {c.id for c in self._iter_candidates() if isinstance(c, Case)}
             selected_ids = set(sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[: self.limit])
-        for case in self.read_cases(self.root):
+        for case in self._iter_cases():
             if isinstance(case, Rejection):
                 self.rejected.append(case)
             elif len(case.images) < MIN_IMAGES:
@@ -164,12 +196,11 @@ class HeldoutImporter:
         path = self.root / file
         if file in self._checked_files or not path.is_file():  # what loads it says that it is absent
             return
-        if files.hash_file(path) != self.index.get(file):
+        with translate_read_errors(path):
+            sha256 = files.hash_file(path)
+        if sha256 != self.index.get(file):
             raise UserError(f"{path} is not as the set's index has it: index the folder again")
         self._checked_files.add(file)
-
-    def _render_case(self, case: Case) -> list[RenderedImage | str]:
-        return [render_image(load, raster.read_pixels, self.size) for _, load in case.images]
 
     def _add_case(self, case: Case, results: list[RenderedImage | str]) -> Iterator[dict[str, Any]]:
         item = f"{case.file} {case.item}"
@@ -226,10 +257,11 @@ class HeldoutImporter:
 
     def check_rejected_share(self, allowed: float) -> None:
         """Stop where no question is left, or more than the share `allowed` of them is broken. Raises UserError."""
-        broken = sorted((r for r in self.rejected if r.is_broken), key=lambda r: r.item)
+        broken = [r for r in self.rejected if r.is_broken]
         total = len(self.rows) + len(broken)
         if not self.rows or len(broken) > allowed * total:
             raise UserError(
                 f"{self.root}: {len(broken)} of {total} questions of {self.name} about several images can't be used, more than"
-                f" the share {allowed:g} that max_rejected allows" + "".join(f"\n  {r.item}: {r.reason}" for r in broken[:5])
+                f" the share {allowed:g} that max_rejected allows"
+                + summarize_rejections([{"item": r.item, "reason": r.reason} for r in broken])
             )

@@ -19,7 +19,7 @@ from typing import Any
 from medmim.benchmarks.external.base import Case, ExternalSet, letter_index
 from medmim.common.errors import UserError
 from medmim.sources.base import Rejection
-from medmim.sources.readers.tar_member import MAX_MEMBER_BYTES
+from medmim.sources.readers.tar_member import MAX_FILE_BYTES
 from medmim.tables.outside_tables import read_records
 
 RECORDS_FILE, ARCHIVE_FILE, IMAGE_FOLDER = "MM/test.jsonl", "images.zip", "images"
@@ -73,8 +73,8 @@ def _index_images(root: Path) -> dict[str, Image]:
 
 
 def _read_member(archive: zipfile.ZipFile, lock: Lock, member: zipfile.ZipInfo) -> bytes:
-    if member.file_size > MAX_MEMBER_BYTES:
-        raise ValueError(f"{member.filename} has {member.file_size} bytes; at most {MAX_MEMBER_BYTES} are read")
+    if member.file_size > MAX_FILE_BYTES:
+        raise ValueError(f"{member.filename} has {member.file_size} bytes; at most {MAX_FILE_BYTES} are read")
     with lock:
         return archive.read(member)
 

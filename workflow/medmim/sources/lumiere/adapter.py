@@ -10,9 +10,11 @@ import re
 from functools import partial
 from pathlib import Path
 
+from medmim.common import outside_files
 from medmim.common.errors import UserError
 from medmim.sources.base import Fact, Picture, Rejection, SourceContents
 from medmim.sources.readers import nifti
+from medmim.sources.rendering import decode_bytes
 from medmim.tables.outside_tables import read_rows
 
 RATINGS_FILE = "LUMIERE-ExpertRating-v202211.csv"
@@ -28,7 +30,7 @@ def _choose_slice(visits: list[Path]) -> tuple[int, float] | None:
     """(slice index in its volume, height in mm) of the patient's slice, from the first CT1 that can be read."""
     for visit in visits:
         try:
-            return nifti.find_enhancing_slice((visit / "CT1.nii.gz").read_bytes())
+            return decode_bytes(outside_files.read_bytes(visit / "CT1.nii.gz"), nifti.find_enhancing_slice)
         except (FileNotFoundError, ValueError):
             continue  # a volume that is broken is listed when its own picture is read
     return None

@@ -12,6 +12,8 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
 from medmim.sources.readers.intensity import compute_robust_range, stretch_to_uint8
 
+MAX_SAMPLES = 1 << 28
+"""Rows x columns x samples of a pixel; a mammogram has 2 ** 24."""
 MONOCHROME_KINDS = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -97,6 +99,9 @@ def read_pixels(data: bytes) -> np.ndarray:
         raise ValueError("no pixel data in the DICOM file")
     if int(ds.get("NumberOfFrames") or 1) != 1:
         raise ValueError(f"{ds.NumberOfFrames} frames; expected a single one")
+    sample_count = int(ds.get("Rows") or 0) * int(ds.get("Columns") or 0) * int(ds.get("SamplesPerPixel") or 1)
+    if sample_count > MAX_SAMPLES:
+        raise ValueError(f"{ds.Rows} x {ds.Columns} pixels of {ds.SamplesPerPixel}; at most {MAX_SAMPLES} samples are read")
     raw = pixel_array(ds)  # YBR becomes RGB here
     if photometric in MONOCHROME_KINDS:
         return _render_grey(raw, ds)

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 import zlib
 
 import nibabel as nib
@@ -15,6 +16,10 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from medmim.sources.readers.intensity import compute_robust_range, stretch_to_uint8
 
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_VOLUME_BYTES = 1 << 31
+"""What a file may expand to; a volume of 512 x 512 x 512 doubles is half of that."""
+MAX_VOXELS = 1 << 28
+"""Voxels; each takes 4 bytes here whatever the file has for it."""
 READ_ERRORS = (HeaderDataError, WrapStructError, ImageFileError, EOFError, OSError, zlib.error)
 
 
@@ -24,13 +29,15 @@ def read_volume(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     Raises ValueError for no NIfTI, cut off, more than one volume, no orientation, values that are not finite.
     """
     try:
-        raw = gzip.decompress(data) if data.startswith(GZIP_MAGIC) else data
+        raw = _decompress_volume(data) if data.startswith(GZIP_MAGIC) else data
         image_class = nib.Nifti2Image if int.from_bytes(raw[:4], "little") == 540 else nib.Nifti1Image
         image = image_class.from_stream(io.BytesIO(raw))
         if not int(image.header["qform_code"]) and not int(image.header["sform_code"]):
             raise ValueError("the header gives no orientation: qform_code and sform_code are 0")
         if len(image.shape) < 3 or image.shape[3:] not in ((), (1,)):
             raise ValueError(f"shape {image.shape}; expected one volume of three dimensions")
+        if math.prod(image.shape) > MAX_VOXELS:
+            raise ValueError(f"shape {image.shape}; at most {MAX_VOXELS} voxels are read")
         canonical = nib.as_closest_canonical(image)
         values = canonical.get_fdata(dtype=np.float32, caching="unchanged").reshape(canonical.shape[:3])
     except READ_ERRORS as error:
@@ -38,6 +45,14 @@ def read_volume(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} values are not finite")
     return values, canonical.affine
+
+
+def _decompress_volume(data: bytes) -> bytes:
+    with gzip.open(io.BytesIO(data)) as file:
+        raw = file.read(MAX_VOLUME_BYTES + 1)
+    if len(raw) > MAX_VOLUME_BYTES:
+        raise ValueError(f"the file expands to more than {MAX_VOLUME_BYTES} bytes: refused as a bomb")
+    return raw
 
 
 def compute_slice_heights(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:

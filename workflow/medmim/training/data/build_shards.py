@@ -3,8 +3,10 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from medmim.common.errors import UserError
 from medmim.models.families.base import Layout
 from medmim.questions.prompt import count_placeholders, prompt_text, target_text
 from medmim.tables.images import ImageStore
@@ -45,21 +47,24 @@ def build_samples(
 
 def render_pixels(rows: Sequence[Row], layout: Layout, store: ImageStore, threads: int = 1) -> Iterator[Row]:
     """Rows of the pixels table: each image of the samples once, in the order in which the images tables hold them, so that
-    each part of these is read once. `threads` processes do it; the result is the same.
+    each part of these is read once. `threads` processes do it; the result is the same. Raises TableError for a damaged table.
     """
     groups = store.group_by_row_group({i for row in rows for i in row["image_ids"]})
     if threads == 1:
         for group in groups:
             yield from _render_images(layout, store, group)
         return
-    with ProcessPoolExecutor(threads, initializer=_init_worker, initargs=(layout, store)) as pool:
-        pending: deque[Future[list[Row]]] = deque()
-        for group in groups:
-            pending.append(pool.submit(_render_group, group))
-            if len(pending) > QUEUED_GROUPS_PER_PROCESS * threads:
-                yield from pending.popleft().result()
-        for future in pending:
-            yield from future.result()
+    try:
+        with ProcessPoolExecutor(threads, initializer=_init_worker, initargs=(layout, store)) as pool:
+            pending: deque[Future[list[Row]]] = deque()
+            for group in groups:
+                pending.append(pool.submit(_render_group, group))
+                if len(pending) > QUEUED_GROUPS_PER_PROCESS * threads:
+                    yield from pending.popleft().result()
+            for future in pending:
+                yield from future.result()
+    except BrokenProcessPool:  # our own images kill no decoder
+        raise UserError("a process that prepares images was killed, as for lack of memory: give the job more") from None
 
 
 def _render_images(layout: Layout, store: ImageStore, images: Sequence[str]) -> list[Row]:

@@ -1,0 +1,80 @@
+"""From a file's bytes to an image as it is kept. Only what the bytes say is a reason to turn a picture away.
+
+An error of the disk, the network or memory stops the stage by name: counted as a bad image, it would change the result.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from medmim.common import outside_files
+from medmim.common.errors import UserError
+from medmim.common.isolated_processes import ProcessDeath
+from medmim.tables.images import downscale_pixels, encode_png
+
+PixelReader = Callable[[bytes], np.ndarray]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RenderedImage:
+    """Pixels of a picture as stored."""
+
+    image_id: str
+    png: bytes
+    width: int
+    height: int
+    sha256: str
+
+
+def decode_bytes(data: bytes, decode: Callable[[bytes], T]) -> T:
+    """What `decode` makes of a file's bytes. Raises ValueError with the reason for whatever it raises of them.
+
+    Errors of the system and of memory pass: readers bound what they allocate by what a header says.
+    """
+    try:
+        return decode(data)
+    except Exception as error:  # libraries raise anything on broken files
+        if outside_files.is_read_error(error) or isinstance(error, MemoryError):
+            raise
+        if substitute := outside_files.describe_substitute(data):
+            raise ValueError(f"is {substitute}") from None
+        raise ValueError(describe_error(error)) from error
+
+
+def describe_error(error: Exception) -> str:
+    """An error in one line, the same in every run; with its class, unless it is one of ours."""
+    message = " ".join(re.sub(r" at 0x[0-9a-f]+", "", str(error)).split())[:300]
+    return message if type(error) in (ValueError, FileNotFoundError) else f"{type(error).__name__}: {message}"
+
+
+def render_image(data: bytes, read_pixels: PixelReader, size: int) -> RenderedImage | str:
+    """Decode, normalise and encode one picture; the reason, where that can't be done. A pure function of the bytes."""
+
+    def render(data: bytes) -> RenderedImage:
+        pixels = read_pixels(data)
+        if pixels.min() == pixels.max():
+            raise ValueError(f"the image is blank: every value is {pixels.min()}")
+        pixels = downscale_pixels(pixels, size)
+        image_id, png = encode_png(pixels)
+        return RenderedImage(image_id, png, pixels.shape[1], pixels.shape[0], hashlib.sha256(data).hexdigest())
+
+    try:
+        return decode_bytes(data, render)
+    except ValueError as error:
+        return str(error)
+
+
+def describe_death(death: ProcessDeath, path: Path) -> str:
+    """The reason to turn a picture away whose decoder ended its process. Raises UserError where someone else ended it."""
+    if death.was_killed:
+        raise UserError(
+            f"{path}: the process that reads it was killed ({death}), as for lack of memory: give the job more memory, or fewer "
+            "threads"
+        )
+    return f"its decoder ended the process ({death})"
