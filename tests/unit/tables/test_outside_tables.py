@@ -113,7 +113,7 @@ BROKEN_TABLES = {
     "utf-16 without mark": ("ID,Name\n1,x\n".encode("utf-16-le"), r"line 1: holds zero bytes"),
     "a hole in a copy": (b"ID,Name\n1,x\n" + bytes(100) + b"\n", r"line 3: holds zero bytes"),
     "rounded by a spreadsheet": (b"ID,Name\n1,x\n1.00E+15,y\n", r"row 2, column ID: 1.00E\+15 was a longer number"),
-    "a page": (PAGE, r"found a web page, titled 'Log in · PhysioNet', in place of the file, perhaps its owner's login"),
+    "a page": (PAGE, r"found a web page, titled 'Log in · PhysioNet', in place of the file, perhaps a login or terms"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"Git LFS pointer"),
     "an old workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), r"\.xls\): save it as \.xlsx or as CSV"),
     "gzip": (b"\x1f\x8b\x08\x00" + bytes(20), r"compressed by gzip"),

@@ -16,7 +16,7 @@ ROWS = [{"stage": "images", "item": f"b{n}.jpg", "reason": "cut off"} for n in (
 
 def test_reasons_are_counted_with_the_first_items() -> None:
     assert summarize_rejections(ROWS) == (
-        "\n  4 × cut off: b0.jpg, b1.jpg, b2.jpg, …\n  2 × side is …, neither L nor R: t.csv row 1, t.csv row 2"
+        "\n  4 × cut off: b0.jpg, b1.jpg, b2.jpg, …\n  2 × side is 'x', neither L nor R, and alike: t.csv row 1, t.csv row 2"
     )
     assert summarize_rejections([]) == ""
 

@@ -24,8 +24,8 @@ def summarize_rejections(rejections: Rejections) -> str:
         items_by_kind[DETAIL.sub("…", rejection["reason"])].append(rejection)
     kinds = sorted(items_by_kind.items(), key=lambda kind: (-len(kind[1]), kind[0]))
     lines = []
-    for kind, rows in kinds[:SHOWN_REASONS]:
-        reason = rows[0]["reason"] if len({r["reason"] for r in rows}) == 1 else kind
+    for _, rows in kinds[:SHOWN_REASONS]:
+        reason = rows[0]["reason"] + ("" if len({r["reason"] for r in rows}) == 1 else ", and alike")
         shown_items = ", ".join(r["item"] for r in rows[:SHOWN_ITEMS]) + (", …" if len(rows) > SHOWN_ITEMS else "")
         lines.append(f"\n  {len(rows)} × {reason}: {shown_items}")
     if len(kinds) > SHOWN_REASONS:

@@ -146,9 +146,10 @@ def test_too_many_unusable_records_stop_the_import(tmp_path, cfg, stops):
     assert (done.returncode == 1) == stops
     if stops:
         assert "1 of 4 released records can't be used" in done.stderr
-        assert "record 4 (line 56, id 'made-9'): the answer 'C: no' is not among the options" in done.stderr
+        assert "  1 × the answer 'C: no' is not among the options" in done.stderr
+        assert "record 4 (line 56, id 'made-9')\n" in done.stderr
         assert "Traceback" not in done.stderr
-        assert list((tmp_path / "out").iterdir()) == []
+        assert [p.name for p in (tmp_path / "out").iterdir()] == ["rejected.failed.csv"]
 
 
 def cut(folder: Path) -> None:

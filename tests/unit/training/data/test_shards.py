@@ -145,7 +145,7 @@ def test_too_many_rejected_stops_with_a_message_and_nothing_written(monkeypatch,
         build(monkeypatch, world, tmp_path / "out", "mantis", max_length=60)
     message = capsys.readouterr().err
     assert "qa.parquet" in message and "more than the share max_rejected 0.0" in message and "max_length 60" in message
-    assert not list((tmp_path / "out").iterdir())
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["rejected.failed.csv"]
     places = build(monkeypatch, world, tmp_path / "out", "mantis", max_length=80, max_rejected=0.9)
     kept, rejected = (table_io.read_table(places[n], n).num_rows for n in ("samples", "rejected"))
     assert kept and rejected and kept + rejected == len(make_questions(["a", "b"]))
