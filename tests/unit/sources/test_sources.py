@@ -401,6 +401,7 @@ def test_pmc_lists_what_it_can_not_use(pmc: Path) -> None:
         pmc_record("1_F2", [{"from": "human", "value": "<image>"}, TURNS[1]]),
         pmc_record("1_F2", domain={"x-ray": True}),
         pmc_record("1_F2", domain=["mri"]),
+        pmc_record("1_F2", domain={"mri": "false"}),
         pmc_record("evil"),
         pmc_record("gone"),
         pmc_record("lost"),
@@ -417,9 +418,10 @@ def test_pmc_lists_what_it_can_not_use(pmc: Path) -> None:
         f"{name} 5": "turn 1 is empty",
         f"{name} 6": "domain x-ray is none of chest_xray, mri, histology, gross, ct_scan",
         f"{name} 7": "domain is no object of true and false",
-        f"tars/...tar.gz!../../x.jpg ({name} 8)": "'../../x.jpg' is not a path below the source's folder",
-        f"tars/PMC2.tar.gz!PMC2/f1.jpg ({name} 9)": "no file PMC2.tar.gz",
-        f"tars/PMC1.tar.gz!PMC1/f9.jpg ({name} 10)": "no member PMC1/f9.jpg in PMC1.tar.gz",
+        f"{name} 8": "domain is no object of true and false",
+        f"tars/...tar.gz!../../x.jpg ({name} 9)": "'../../x.jpg' is not a path below the source's folder",
+        f"tars/PMC2.tar.gz!PMC2/f1.jpg ({name} 10)": "no file PMC2.tar.gz",
+        f"tars/PMC1.tar.gz!PMC1/f9.jpg ({name} 11)": "no member PMC1/f9.jpg in PMC1.tar.gz",
     }
 
 

@@ -69,7 +69,7 @@ def read_contents(root: Path) -> SourceContents:
             if not paper or not image:
                 raise ValueError(f"{'image' if paper else f'image_file_path in {URLS_FILE}'} is empty")
             question_answers = _parse_conversation(record["conversations"])
-            if not isinstance(record["domain"], dict):
+            if not isinstance(record["domain"], dict) or not all(isinstance(v, bool) for v in record["domain"].values()):
                 raise ValueError("domain is no object of true and false")
             domains = [d for d, true in record["domain"].items() if true]
             if unknown_domains := [d for d in domains if d not in DOMAIN_MODALITIES]:
