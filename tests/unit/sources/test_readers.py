@@ -383,7 +383,7 @@ def test_member_is_read_without_unpacking(tar: Path) -> None:
         ("tars/paper.tar.gz!PMC1/none.jpg", r"no member PMC1/none\.jpg in paper\.tar\.gz"),
         ("tars/none.tar.gz!PMC1/a.jpg", r"no file none\.tar\.gz"),
         ("tars/none.jpg", "no such file"),
-        ("tars", "no such file"),
+        ("tars", "is a folder, expected a file"),
     ],
 )
 def test_unsafe_and_absent_members_are_refused(tar: Path, name: str, reason: str) -> None:
