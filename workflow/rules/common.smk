@@ -74,7 +74,7 @@ LIMIT = int(RUN.cache.limit_gb * 1e9)
 install_patches()
 MESSAGES = install_messages(workflow)
 THIS_RUN = register_run(Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
-ENVIRONMENT = {"PYTHONPATH": WORKFLOW, cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
+ENVIRONMENT = {"PYTHONPATH": WORKFLOW, "PYTHONUTF8": 1, cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
 
 
 wildcard_constraints:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from medmim.common.files import write_atomically
 from medmim.common.formatting import format_duration, format_hours, format_mebibytes, format_percent
+from medmim.common.process_setup import prepare_process
 from medmim.reporting.costs import page, runs, summary
 from medmim.reporting.costs.advice import suggest_settings
 from medmim.tables import table_io
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--parquet", type=Path, help="table costs (written; default costs.parquet in that folder)")
     parser.add_argument("--html", type=Path, help="page (written; default costs.html in that folder)")
     args = parser.parse_args()
+    prepare_process()
     if not args.results.is_dir():
         sys.exit(
             f"{parser.prog}: error: {args.results}: no such folder: run the workflow first, or name the run's with --results"

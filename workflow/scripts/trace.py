@@ -16,6 +16,7 @@ from rich.tree import Tree
 
 from medmim.common.errors import SidecarError, UserError
 from medmim.common.files import write_atomically
+from medmim.common.process_setup import prepare_process
 from medmim.questions.prompt import LETTERS
 from medmim.reporting import lineage
 
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--condition", default="plain", help="of a cell: plain, blind, ... (default %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the same as JSON; - for standard output in place of the tree")
     args = parser.parse_args()
+    prepare_process()
     try:
         if args.cell:
             result = lineage.trace_cell(args.results, *args.cell, kind=args.kind, condition=args.condition)

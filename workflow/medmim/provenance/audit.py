@@ -20,8 +20,8 @@ import io
 import logging
 import os
 import re
+import shutil
 import stat
-import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +38,7 @@ import pyarrow.parquet as pq
 
 from medmim.common import files
 from medmim.common.errors import RecordVersionError, SidecarError
-from medmim.provenance import code_digest, engine_version, job_record
+from medmim.provenance import code_digest, engine_version, git, job_record
 from medmim.provenance.cache import Cache, read_entry
 from medmim.provenance.code_digest import Checkout, CodeDigest
 
@@ -235,25 +235,14 @@ class _CommitCheckouts:
     def _extract_commit(self, commit: str) -> Checkout | None:
         if not re.fullmatch(r"HEAD|[0-9a-f]{40,64}", commit):
             return None
-        try:
-            completed = subprocess.run(
-                [
-                    "git",
-                    "-C",
-                    str(self.checkout.workflow.parent),
-                    "archive",
-                    "--format=tar",
-                    commit,
-                    "workflow",
-                    "requirements.lock",
-                ],
-                capture_output=True,
-                check=True,
-            )
-        except (OSError, subprocess.CalledProcessError):
+        folder = self.checkout.workflow.parent
+        archived = None
+        if git.owns_checkout(folder):
+            archived = git.run_git(folder, "archive", "--format=tar", commit, "workflow", "requirements.lock")
+        if archived is None:
             return None
         target_folder = self.folder / commit
-        with tarfile.open(fileobj=io.BytesIO(completed.stdout)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(archived)) as archive:
             archive.extractall(target_folder, filter="data")
         extracted = Checkout(target_folder / "workflow", target_folder / "requirements.lock")
         return (
@@ -438,9 +427,10 @@ class _Auditor:
             commits = _CommitCheckouts(checkout, Path(folder))
             head = commits("HEAD")
             if head is None:
-                self.add_fault(
-                    "uncommitted code", self.results, "can't be ruled out: the workflow here is not in a git repository"
+                problem = (
+                    "is not in a git repository of its own" if shutil.which("git") else "can't be looked at: git is not installed"
                 )
+                self.add_fault("uncommitted code", self.results, f"can't be ruled out: the workflow here {problem}")
             known_differences: dict[tuple[str, str | None, str, str | None], tuple[str, str]] = {}
             for job in self.jobs.values():
                 code_key = job.program, job.code.get("sha256"), job.commit, job.engine_changes

@@ -25,19 +25,19 @@ import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from medmim.common import files
 from medmim.common.errors import RunInterruptedError, TableError, UserError
+from medmim.common.process_setup import prepare_process
 from medmim.common.processes import JobProcesses
-from medmim.provenance import cache, code_digest, engine_version, job_record
+from medmim.provenance import cache, code_digest, engine_version, git, job_record
 from medmim.provenance.cache import Cache
 from medmim.provenance.config_file import read_config
 from medmim.provenance.outputs import Attempt, FileRecord, FolderRecords, target_path
@@ -50,16 +50,12 @@ log = logging.getLogger("medmim")
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
     """Argument parser with the options every program has."""
+    prepare_process()
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--cfg", type=read_config, default={}, metavar="FILE", help="JSON file with this program's part of the config")
     p.add_argument("--code", default="", metavar="SHA256", help="code digest it was planned with; checked when given")
     p.add_argument("--log", type=Path, default=None, metavar="FILE", help="also write the log here")
     return p
-
-
-def _run_git(*args: str) -> str:
-    completed = subprocess.run(["git", "-C", str(code_digest.WORKFLOW), *args], capture_output=True, text=True, check=False)
-    return completed.stdout.strip() if completed.returncode == 0 else ""
 
 
 def _list_gpus() -> list[str]:
@@ -171,12 +167,13 @@ class Job:
     def __enter__(self) -> "Job":
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
         gc.set_threshold(10_000)  # what programs import is there to stay: looking through it again and again took a seventh
-        self._start_time = time.time()
+        self._start_time, self._started_at = time.monotonic(), datetime.now(UTC)
         try:
             if self.args.log and self.is_main:  # other ranks are heard when they fail
                 self.args.log.parent.mkdir(parents=True, exist_ok=True)
-                self.args.log.write_text("")
-                logging.getLogger().addHandler(logging.FileHandler(self.args.log))  # appends, as may a lost run of this job
+                self.args.log.write_text("", encoding="utf-8")
+                # It appends, as may a lost run of this job.
+                logging.getLogger().addHandler(logging.FileHandler(self.args.log, encoding="utf-8"))
             self._journal.write_start(self.program, self.cfg, getattr(self.args, "threads", None))
             self._preflight(self.cfg)
             self._hash_inputs()
@@ -256,7 +253,7 @@ class Job:
         if error is None and self.is_main:
             self._journal.write_end("done")
             self._delete_scratch()
-            log.info("%-18s %s (%.1f s)", self.program.removesuffix(".py"), self._summary, time.time() - self._start_time)
+            log.info("%-18s %s (%.1f s)", self.program.removesuffix(".py"), self._summary, time.monotonic() - self._start_time)
         elif error is not None:
             self._exit_with_error(error)
 
@@ -297,6 +294,13 @@ class Job:
             log.warning("%s: %s", self.program, error)
         elif isinstance(error, UserError | TableError):
             log.error("%s: error: %s", self.program, error)
+        elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+            log.error(
+                "%s: error: %s: %s. Let this user read or write it, or set another folder in the config",
+                self.program,
+                error.filename,
+                error.strerror,
+            )
         elif is_disk_full:
             output_names, first_line = (
                 ", ".join(str(p) for p in self._output_paths().values()),
@@ -346,8 +350,8 @@ class Job:
             raise RuntimeError(f"{self.program} imported {', '.join(uncovered_modules)}, which its code digest does not cover")
 
     def _build_record(self, output_records: dict[str, FileRecord], folders: FolderRecords) -> dict[str, Any]:
-        commit = _run_git("rev-parse", "HEAD")
         policies = {name: self._output_policies.get(name, self.policy) for name in output_records}
+        ended_at = self._started_at + timedelta(seconds=time.monotonic() - self._start_time)  # though the clock be set meanwhile
         return {
             "format_version": job_record.RECORD_VERSION,
             "engine_version": engine_version.ENGINE_VERSION,
@@ -362,7 +366,7 @@ class Job:
             "folders": [*self._watched_folders, *folders],
             "policies": {name: policy.to_record() for name, policy in policies.items()},
             "code": self.code,
-            "git": {"commit": commit, "clean": bool(commit) and not _run_git("status", "--porcelain", "--untracked-files=no")},
+            "git": git.describe_commit(code_digest.WORKFLOW.parent),
             "machine": {
                 "host": platform.node(),
                 "system": platform.platform(),
@@ -374,8 +378,8 @@ class Job:
                 "slurm": {k: v for k, v in os.environ.items() if k in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURMD_NODENAME")},
             },
             "summary": self._summary,
-            "start": datetime.fromtimestamp(self._start_time, UTC).isoformat(timespec="milliseconds"),
-            "end": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "start": self._started_at.isoformat(timespec="milliseconds"),
+            "end": ended_at.isoformat(timespec="milliseconds"),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             **self.extra_fields,
         }

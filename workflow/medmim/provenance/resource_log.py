@@ -15,9 +15,10 @@ import json
 import os
 import platform
 import resource
+import time
 import uuid
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Journal:
         self.path = None if log is None else log.with_name(log.name.removesuffix(".log") + JOURNAL_SUFFIX)
         self.workers = workers or 1
         self._run = uuid.uuid4().hex
+        self._started_at, self._start_time = datetime.now(UTC), time.monotonic()
         self._child_kb: int | None = None
         self._cpu_seconds_before = 0.0
 
@@ -81,7 +83,8 @@ class Journal:
     def _append_event(self, event: str, **fields: object) -> None:
         """Append in one go: what several write at a time stays lines."""
         assert self.path is not None
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = self._started_at + timedelta(seconds=time.monotonic() - self._start_time)  # though the clock be set meanwhile
+        at = now.isoformat(timespec="milliseconds")
         line = {"format_version": JOURNAL_VERSION, "event": event, "run": self._run, "at": at, **fields}
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)

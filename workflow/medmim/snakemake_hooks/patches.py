@@ -7,12 +7,15 @@ The versions that this was tested with are in medmim.snakemake_hooks.versions.
 """
 
 import _thread
+import logging
 import math
 import os
+import sys
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from medmim.common.process_setup import prepare_process
 from medmim.provenance import code_digest
 from medmim.provenance.config_file import write_config
 from medmim.provenance.staleness import NOT_MADE_YET, Decision, PlannedJob, decide_jobs, find_unpinned_models
@@ -22,6 +25,7 @@ from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand, Run
 @cache
 def install_patches() -> None:
     """Patch Snakemake in this process, once."""
+    _prepare_process()
     _patch_decision()
     _patch_sigterm()
 
@@ -29,6 +33,17 @@ def install_patches() -> None:
 def is_own_job(job: Any) -> bool:
     """Whether a Snakemake job starts a program of this workflow."""
     return isinstance(job.rule.shellcmd, ProgramCommand)
+
+
+def _prepare_process() -> None:
+    """Let Snakemake's own handlers write where a reader may be gone, as after `snakemake -n | head`."""
+    from snakemake.logging import logger
+
+    names_by_stream = {sys.stdout: "stdout", sys.stderr: "stderr"}
+    prepare_process()
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream in names_by_stream:
+            handler.setStream(getattr(sys, names_by_stream[handler.stream]))
 
 
 def _patch_sigterm() -> None:
@@ -47,6 +62,7 @@ def _patch_sigterm() -> None:
 
 def _patch_decision() -> None:
     from snakemake.dag import DAG
+    from snakemake.exceptions import WorkflowError
     from snakemake.jobs import Job
 
     original_update, original_mintime = DAG.update_needrun, Job.output_mintime
@@ -55,7 +71,12 @@ def _patch_decision() -> None:
         if dag.workflow.is_main_process:
             if create_inventory:  # the DAG is whole for the first time
                 _mute_recorded_changes(dag.workflow.persistence)
-            _decide_own_jobs(dag, is_first=create_inventory)
+            try:
+                _decide_own_jobs(dag, is_first=create_inventory)
+            except OSError as error:
+                raise WorkflowError(
+                    f"{error.filename}: {error.strerror}: the run's files must be readable, and writable to run it"
+                ) from None
         await original_update(dag, create_inventory)
 
     async def output_mintime(job: Any) -> float | None:
