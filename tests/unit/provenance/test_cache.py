@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from record_made import complete_record
 from medmim.common import files
 from medmim.provenance import job_record
 from medmim.provenance.cache import Cache
+from users import OTHER_ID, call_as_other
 
 RECORD = complete_record()
 NO_LIMIT = 1 << 40
@@ -325,3 +327,108 @@ def test_several_processes_share_a_cache(tmp_path: Path, limit: int) -> None:
     else:
         cache.trim()
         assert sum(p.stat().st_size for p in blobs(cache).values()) <= limit
+
+
+# Two users of one cache
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
+    """A cache below a folder that any user may enter and write to, and the present folder."""
+    if os.geteuid() != 0:
+        pytest.skip("to be two users takes root")
+    folder = Path(tempfile.mkdtemp(prefix="shared-"))
+    for path in (folder, folder / "cache"):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o777)
+    monkeypatch.chdir(folder)
+    yield Cache(folder / "cache", NO_LIMIT)
+    shutil.rmtree(folder)
+
+
+def take_as_other(cache: Cache, key: str) -> None:
+    def take() -> None:
+        entry = cache.get(key)
+        assert entry is not None, "a miss"
+        place = Path("of the other user")
+        cache.restore_output(entry.outputs["one"], place)
+        assert place.read_text() == "weights" and place.stat().st_uid in (0, OTHER_ID)
+
+    assert call_as_other(take) == 0
+
+
+def test_what_one_user_puts_another_takes(shared: Cache) -> None:
+    """The weights of a model, which their library writes for the user alone; the job puts them in place first."""
+    Path("temporary").write_text("weights")
+    Path("temporary").chmod(0o600)
+    files.replace_path(Path("temporary"), Path("model"))
+    shared.put("aa1", RECORD, {"one": {"": (Path("model"), files.hash_file(Path("model")))}})
+    take_as_other(shared, "aa1")
+
+
+@pytest.mark.parametrize("hidden", ["blob", "record", "folder"])
+def test_what_another_user_may_not_read_is_no_damage(shared: Cache, hidden: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for key in ("aa1", "bb2"):
+        Path(key).write_text(f"weights of {key}")
+        shared.put(key, RECORD, {"one": {"": (Path(key), files.hash_file(Path(key)))}})
+    kept = sorted(p for p in shared.folder.rglob("*") if p.is_file())
+    for path in shared.folder.rglob("*"):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    for path in shared.folder.glob({"blob": "blobs/*/*", "record": "jobs/*/*", "folder": "blobs/*"}[hidden]):
+        path.chmod(0o600)
+
+    def miss() -> None:
+        logging.getLogger("medmim").addHandler(logging.StreamHandler())
+        assert shared.get("aa1") is None and shared.get("bb2") is None
+
+    assert call_as_other(miss) == 0
+    assert sorted(p for p in shared.folder.rglob("*") if p.is_file()) == kept
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("cache:")]
+    assert "Permission denied" in said and f"chmod -R a+rX {shared.folder}" in said and "damaged" not in said
+
+
+def test_the_second_user_puts_anew_what_was_not_readable(shared: Cache) -> None:
+    Path("model").write_text("weights")
+    Path("model").chmod(0o600)
+    sha256 = files.hash_file(Path("model"))
+    shared.put("aa1", RECORD, {"one": {"": (Path("model"), sha256)}})
+    for path in shared.folder.rglob("*"):
+        if path.is_dir():
+            path.chmod(0o777)
+
+    def put_again() -> None:
+        assert shared.get("aa1") is None
+        Path("computed").write_text("weights")
+        shared.put("aa1", RECORD, {"one": {"": (Path("computed"), sha256)}})
+
+    Path().chmod(0o777)
+    assert call_as_other(put_again) == 0
+    assert shared.get("aa1") is not None
+    take_as_other(shared, "aa1")
+
+
+def test_links_to_another_users_files_may_be_forbidden(shared: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As fs.protected_hardlinks forbids them, whatever it is set to here."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source))
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_what_one_user_puts_another_takes(shared)
+
+
+def test_trimming_leaves_what_may_not_be_deleted(shared: Cache) -> None:
+    put(shared, "aa1", Path("put"), whole="x" * 1000)
+    kept = sorted(shared.folder.rglob("*"))
+    assert call_as_other(Cache(shared.folder, 10).trim) == 0
+    assert sorted(shared.folder.rglob("*")) == kept
+
+
+def test_trimming_spares_files_of_entries_that_one_may_not_read(shared: Cache) -> None:
+    put(shared, "aa1", Path("put"), whole="x" * 1000)
+    for path in shared.folder.rglob("*"):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    (record,) = shared.list_entries()
+    record.chmod(0o600)
+    assert call_as_other(Cache(shared.folder, 10).trim) == 0
+    assert [*blobs(shared).values()] and record.exists()

@@ -6,8 +6,9 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from stat import S_IMODE
 
 from medmim.common.outside_files import translate_read_errors
 
@@ -15,6 +16,9 @@ SIDECAR_SUFFIX = ".prov.json"
 INDEX_NAME = "files.parquet"
 DOWNLOAD_FOLDER = ".download"
 """Folder at the top of a downloaded source: what is not whole yet, and what is known of what is."""
+UMASK = os.umask(0o077)
+"""The user's umask, read once: to read it is to set it, for all threads."""
+os.umask(UMASK)
 
 
 def is_inside_folder(path: str) -> bool:
@@ -59,8 +63,20 @@ def remove_path(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def apply_umask(path: Path) -> None:
+    """Give a file, or a folder and all below it, the permissions that new ones have: some libraries write for the user alone."""
+    paths = [path, *(Path(folder, name) for folder, folders, names in os.walk(path) for name in (*folders, *names))]
+    for item in paths:
+        stat = item.lstat()
+        mode = (0o777 if item.is_dir() else 0o666) & ~UMASK
+        if not item.is_symlink() and stat.st_mode | mode != stat.st_mode:
+            with suppress(PermissionError):  # a link from the cache to another user's file
+                item.chmod(S_IMODE(stat.st_mode) | mode)
+
+
 def replace_path(temporary: Path, path: Path) -> None:
-    """Move a whole file or folder to its place, replacing what stood there."""
+    """Move a whole file or folder to its place, replacing what stood there; whoever the umask lets may read it."""
+    apply_umask(temporary)
     if temporary.is_dir():
         remove_path(path)
     temporary.replace(path)
@@ -86,11 +102,15 @@ def list_files(root: Path) -> list[Path]:
 
 
 def tree_digest(root: Path) -> str:
-    """Hex digest of the names, sizes and times of all files under `root`: the same as long as nobody touched them."""
+    """Hex digest of the names, sizes and times of all files under `root`: the same as long as nobody touched them.
+
+    Among the times is that of the last change of each file's inode, which no program can set back.
+    """
     hasher = hashlib.sha256()
     for path in list_files(root):
         stat = path.stat()
-        hasher.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        name = path.relative_to(root).as_posix()
+        hasher.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n".encode())
     return hasher.hexdigest()
 
 

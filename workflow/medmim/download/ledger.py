@@ -1,7 +1,7 @@
 """What is known of a downloaded source's files: lines of JSON in its folder, each written when its file was whole in its place.
 
-    {"path", "bytes", "mtime_ns", "sha256", "origin", "checksum"}   origin: its URL without a query; checksum: what the owner
-                                                                    states and was found true, "md5:…" or "sha256:…", or ""
+    {"path", "bytes", "mtime_ns", "ctime_ns", "sha256",             origin: its URL without a query; checksum: what the owner
+     "origin", "checksum"}                                          states and was found true, "md5:…" or "sha256:…", or ""
     {"path", "missing"}                                             why the owner does not have it
     {"done"}                                                        what is not to be done again, in words
 Of several lines about one path the last counts; a line that a kill cut off is none.
@@ -12,7 +12,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from medmim.common.files import DOWNLOAD_FOLDER
+from medmim.common.files import DOWNLOAD_FOLDER, hash_file
+
+
+def _stamp_file(path: Path) -> dict[str, int]:
+    stat = path.stat()
+    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "ctime_ns": stat.st_ctime_ns}
 
 
 class Ledger:
@@ -50,8 +55,7 @@ class Ledger:
 
     def add_file(self, path: str, sha256: str, origin: str, checksum: str = "") -> None:
         """Note a file that is in its place."""
-        stat = (self.root / path).stat()
-        entry = {"path": path, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
+        entry = {"path": path, **_stamp_file(self.root / path), "sha256": sha256}
         self._append_entry({**entry, "origin": origin, "checksum": checksum})
 
     def add_missing(self, path: str, reason: str) -> None:
@@ -69,15 +73,24 @@ class Ledger:
         return key in self._done and self._has_all_files(origin)
 
     def find_hash(self, path: Path) -> str | None:
-        """sha256 of a file below the folder, if it is as it was when it was noted."""
+        """sha256 of a file below the folder, if it is as it was when it was noted.
+
+        One whose inode alone has changed since, as by a write that kept its time, or by a link, is hashed and noted again.
+        """
         entry = self._files.get(path.relative_to(self.root).as_posix())
         if entry is None:
             return None
         try:
-            stat = path.stat()
+            stamp = _stamp_file(path)
         except OSError:
             return None
-        return str(entry["sha256"]) if (stat.st_size, stat.st_mtime_ns) == (entry["bytes"], entry["mtime_ns"]) else None
+        if any(stamp[name] != entry[name] for name in ("bytes", "mtime_ns")):
+            return None
+        if stamp["ctime_ns"] != entry.get("ctime_ns"):
+            if hash_file(path) != entry["sha256"]:
+                return None
+            self._append_entry(entry | stamp)
+        return str(entry["sha256"])
 
     def has_file(self, path: str) -> bool:
         """Whether a file is there as it was noted."""

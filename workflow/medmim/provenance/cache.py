@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import shutil
 import uuid
 from collections import Counter
@@ -130,11 +131,21 @@ def _link_or_copy(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _delete_file(path: Path) -> bool:
+    """Whether a file could be deleted: in another user's folder one may not."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 class Cache:
     """A cache folder; made when first written to. `limit` in bytes bounds the files kept."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
+        self._has_unreadable = False
 
     @classmethod
     def from_environment(cls) -> "Cache | None":
@@ -159,13 +170,18 @@ class Cache:
             log.warning("cache: %s: %s; computing again", path, error.problem)
             return None
         except OSError as error:
-            log.warning("cache: %s; computing again", error)
+            self._report_unreadable(error)
             return None
         except SidecarError as error:
             self._drop_entry(path, str(error))
             return None
         blob_hashes = {sha for paths in sealed_record["outputs"].values() for sha in paths.values()}
-        if damaged_blobs := self.find_damaged(blob_hashes):
+        try:
+            damaged_blobs = self.find_damaged(blob_hashes)
+        except OSError as error:
+            self._report_unreadable(error)
+            return None
+        if damaged_blobs:
             self._drop_entry(path, f"{damaged_blobs[0]}: is not what its name says, or gone", *damaged_blobs)
             return None
         with suppress(OSError):  # a cache that one may only read
@@ -173,17 +189,32 @@ class Cache:
         return CacheEntry(sealed_record["record"], sealed_record["outputs"])
 
     def find_damaged(self, blobs: Iterable[str]) -> list[Path]:
-        """Those of the files, by sha256, that are absent or whose bytes have another hash."""
+        """Those of the files, by sha256, that are absent or whose bytes have another hash.
+
+        Raises OSError where one can't be read, which says nothing of its bytes.
+        """
 
         def is_damaged(sha256: str) -> bool:
             try:
                 return files.hash_file(self._blob_path(sha256)) != sha256
-            except OSError:
+            except FileNotFoundError:
                 return True
 
         ordered = sorted(blobs)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return [self._blob_path(sha) for sha, bad in zip(ordered, pool.map(is_damaged, ordered), strict=True) if bad]
+
+    def _report_unreadable(self, error: OSError) -> None:
+        """Say once what can't be read, as another user's files, and what helps; it may be whole, and stays."""
+        if not self._has_unreadable:
+            remedy = f"; its owner can mend that: chmod -R a+rX {shlex.quote(str(self.folder))}"
+            log.warning(
+                "cache: %s: %s%s. Computing anew what is not readable",
+                error.filename,
+                error.strerror,
+                remedy if isinstance(error, PermissionError) else "",
+            )
+        self._has_unreadable = True
 
     def _drop_entry(self, path: Path, reason: str, *blobs: Path) -> None:
         with suppress(OSError):  # a cache that one may only read
@@ -229,7 +260,8 @@ class Cache:
             return
         for sha256, path in blobs.items():
             blob = self._blob_path(sha256)
-            if not blob.exists() or blob.stat().st_size != path.stat().st_size:
+            is_there = blob.exists() and os.access(blob, os.R_OK)  # else another user's, and put anew for all
+            if not is_there or blob.stat().st_size != path.stat().st_size:
                 _link_or_copy(path, blob)
         stored_outputs = {name: {path: sha256 for path, (_, sha256) in paths.items()} for name, paths in outputs.items()}
         entry = {"format_version": ENTRY_VERSION, "key": key, "record": record, "outputs": stored_outputs}
@@ -250,23 +282,22 @@ class Cache:
         if total <= self.limit:
             return
         jobs = []
+        all_read = True
         for path in self.list_entries():
             try:
                 outputs = json.loads(path.read_bytes())["outputs"]
                 blobs = {self._blob_path(sha256) for paths in outputs.values() for sha256 in paths.values()}
                 jobs.append((path.stat().st_mtime_ns, path, blobs))
-            except (OSError, ValueError, KeyError, AttributeError, TypeError):  # trimmed by another, or damaged: `get` says so
+            except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError):  # trimmed, or damaged: `get` says so
                 continue
+            except OSError:  # another user's, and so may any file be that no other entry holds
+                all_read = False
         holders = Counter(blob for *_, blobs in jobs for blob in blobs)
-        for blob in sizes.keys() - holders.keys():  # of entries gone, or of one just being written, which will miss it
-            blob.unlink(missing_ok=True)
-            total -= sizes[blob]
+        # Files of entries gone, or of one just being written, which will miss them.
+        total -= sum(sizes[blob] for blob in sizes.keys() - holders.keys() if all_read and _delete_file(blob))
         for _, path, blobs in sorted(jobs, key=lambda job: job[:2]):
             if total <= self.limit:
                 break
-            path.unlink(missing_ok=True)
-            holders.subtract(blobs)
-            for blob in blobs:
-                if holders[blob] == 0 and blob in sizes:
-                    blob.unlink(missing_ok=True)
-                    total -= sizes[blob]
+            if _delete_file(path):
+                holders.subtract(blobs)
+                total -= sum(sizes[blob] for blob in blobs if holders[blob] == 0 and blob in sizes and _delete_file(blob))

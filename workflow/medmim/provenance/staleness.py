@@ -11,6 +11,7 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,26 @@ from medmim.provenance.cache import Cache, job_key, match_inputs, parse_options,
 
 log = logging.getLogger("medmim")
 STAMPS_NAME = ".stamps.json"
-STAMPS_VERSION = 1
+STAMPS_VERSION = 2
 """Version of the format of that file: to be raised with any change of it. Another version is not read, as it only saves time."""
 NOT_MADE_YET = "not made yet"
 ABSENT = object()
 SETTLE_SECONDS = 2.0
-"""Seconds after which a file's time tells one write from the next on any file system."""
+"""Seconds after which the time of a file's last change tells it from the next on any file system."""
 
 
 class HashCache:
-    """sha256 of files, remembered in `store` for those whose size, time and inode have not changed since."""
+    """sha256 of files, remembered in `store` for those whose size, times and inode have not changed since.
+
+    The time of an inode's last change tells of a write after which the other time was set back. Links change it too, as those
+    to the cache do: such a file is hashed again, and is what it was.
+    """
 
     def __init__(self, store: Path) -> None:
         self.store = store
         self._has_new_stamps = False
         try:
-            content = json.loads(store.read_text())
+            content = json.loads(store.read_text(encoding="utf-8"))
             stamps = content["stamps"] if content["format_version"] == STAMPS_VERSION else {}
             self._stamps: dict[str, list[Any]] = {path: [*stamp] for path, stamp in stamps.items()}
         except (OSError, ValueError, KeyError, AttributeError, TypeError):  # it only saves time
@@ -54,25 +59,26 @@ class HashCache:
             except OSError:
                 hashes_by_path[path] = None
                 continue
-            stamps[path] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+            stamps[path] = [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns]
             cached_stamp = self._stamps.get(path.as_posix())
-            if cached_stamp and cached_stamp[:3] == stamps[path]:
-                hashes_by_path[path] = cached_stamp[3]
+            if cached_stamp and cached_stamp[:-1] == stamps[path]:
+                hashes_by_path[path] = cached_stamp[-1]
         unhashed_paths = [p for p in unique_paths if p not in hashes_by_path]
         with ThreadPoolExecutor() as pool:
             hashes_by_path |= dict(zip(unhashed_paths, pool.map(files.hash_file, unhashed_paths), strict=True))
         now = time.time()
         for path in unhashed_paths:
-            if now - stamps[path][1] / 1e9 > SETTLE_SECONDS:
+            if now - stamps[path][-1] / 1e9 > SETTLE_SECONDS:
                 self._stamps[path.as_posix()] = [*stamps[path], hashes_by_path[path]]
                 self._has_new_stamps = True
         return hashes_by_path
 
     def save(self) -> None:
-        """Write what was learned, if the folder is there."""
+        """Write what was learned, if the folder is there and may be written."""
         if self._has_new_stamps and self.store.parent.is_dir():
-            with files.write_atomically(self.store) as temporary:
-                temporary.write_text(json.dumps({"format_version": STAMPS_VERSION, "stamps": self._stamps}))
+            content = json.dumps({"format_version": STAMPS_VERSION, "stamps": self._stamps})
+            with suppress(OSError), files.write_atomically(self.store) as temporary:
+                temporary.write_text(content, encoding="utf-8")
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,15 +144,13 @@ def _read_job_record(job: PlannedJob) -> job_record.Record | str:
 
 
 def _folder_matches_index(folder: Mapping[str, str], hashes: HashCache) -> bool:
-    """Whether a folder holds the files that its index lists: by their times, which is quick, or else by their content.
+    """Whether a folder holds the files that its index lists, by their content.
 
-    A folder of the user's, which may hold terabytes, is left to the job that reads it.
+    A folder of the user's, which may hold terabytes, is looked at by its times, and left to the job that reads it.
     """
     root = Path(folder["path"])
-    if files.tree_digest(root) == folder["tree"]:
-        return True
     if Path(folder["index"]).parent != root:
-        return False
+        return files.tree_digest(root) == folder["tree"]
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(folder["index"]) as file:
