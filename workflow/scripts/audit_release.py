@@ -59,9 +59,9 @@ def main() -> None:
         }
         if "statistics" in job.out:
             table_io.write_table(job.out["statistics"], "statistics", rows)
-        job.out["json"].write_text(json.dumps(figures, indent=1) + "\n")
+        job.out["json"].write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         if "html" in job.out:
-            job.out["html"].write_text(render_page(parts, rows))
+            job.out["html"].write_text(render_page(parts, rows), encoding="utf-8")
         leaks = sum(a.compute_figures()["shares_patient_with_train"] for a in ours.sets.values())
         total = sum(len(a.entries) for a in ours.sets.values())
         beside_note = f"; {len(theirs[0].sets)} released beside" if theirs else ""

@@ -65,8 +65,8 @@ def render_markdown() -> str:
 
 def main(folder: Path) -> None:
     """Write both files into `folder`."""
-    (folder / "schema.json").write_text(json.dumps(Config.model_json_schema(), indent=1) + "\n")
-    (folder / "README.md").write_text(render_markdown())
+    (folder / "schema.json").write_text(json.dumps(Config.model_json_schema(), indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(render_markdown(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -400,4 +400,4 @@ def parse_config(values: dict[str, Any], where: str = "config") -> Config:
 
 def load_config(path: Path | str) -> Config:
     """Read and check a YAML file. Raises ConfigError, FileNotFoundError."""
-    return parse_config(yaml.safe_load(Path(path).read_text()) or {}, str(path))
+    return parse_config(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, str(path))

@@ -81,10 +81,10 @@ def find_kaggle_login(url: str) -> Login | None:
     if not _is_owner_host(url, "kaggle.com"):
         return find_netrc_login(url)
     if token := os.environ.get("KAGGLE_API_TOKEN"):
-        return Login("", Path(token).read_text().strip() if Path(token).is_file() else token, "KAGGLE_API_TOKEN")
+        return Login("", Path(token).read_text(encoding="utf-8").strip() if Path(token).is_file() else token, "KAGGLE_API_TOKEN")
     path = Path.home() / ".kaggle/access_token"
     if path.is_file():
-        return Login("", path.read_text().strip(), f"{path}")
+        return Login("", path.read_text(encoding="utf-8").strip(), f"{path}")
     if environment_login := _find_environment_login("KAGGLE_USERNAME", "KAGGLE_KEY", os.environ):
         return environment_login
     config_folder = os.environ.get("KAGGLE_CONFIG_DIR")
@@ -92,7 +92,7 @@ def find_kaggle_login(url: str) -> Login | None:
         path = folder / "kaggle.json"
         if path.is_file():
             try:
-                content = json.loads(path.read_text())
+                content = json.loads(path.read_text(encoding="utf-8"))
                 return Login(content["username"], content["key"], f"{path}")
             except (ValueError, KeyError, TypeError, OSError):  # whose message may hold what the file does
                 raise UserError(f"{path}: can't be read as Kaggle's file with username and key") from None

@@ -123,7 +123,7 @@ class PartialFile:
         self.total: int | None = None
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with suppress(OSError, ValueError, KeyError):
-            note = json.loads(self._note_path.read_text())
+            note = json.loads(self._note_path.read_text(encoding="utf-8"))
             self.validator, self.total = str(note["validator"]), note["total"]
         self.size = self.file.stat().st_size if self.file.is_file() and self._note_path.is_file() else 0
         self._hashes: dict[str, Any] = {}
@@ -139,7 +139,7 @@ class PartialFile:
             self.size, self._hashed_bytes = 0, -1
         self.validator, self.total = response.validator, response.total
         with files.write_atomically(self._note_path) as temporary:
-            temporary.write_text(json.dumps({"validator": self.validator, "total": self.total}))
+            temporary.write_text(json.dumps({"validator": self.validator, "total": self.total}), encoding="utf-8")
         if self._hashed_bytes != self.size or self._hashes.keys() != algorithms:
             self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in sorted(algorithms)}
             self._hash_existing()

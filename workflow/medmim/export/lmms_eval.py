@@ -76,7 +76,8 @@ def write_export(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str
         task = f"medmim_{set_}" + ("_open" if kind == "open" else "")
         parquet.write_questions(folder / "data" / f"{task}.parquet", questions, rows)
         metrics = (METRIC_TEMPLATE.format(metric=m, better=str(more).lower()) for m, more in METRIC_DIRECTIONS[kind].items())
-        (folder / f"{task}.yaml").write_text(TASK_TEMPLATE.format(common=COMMON_FILE, task=task, kind=kind) + "".join(metrics))
+        content = TASK_TEMPLATE.format(common=COMMON_FILE, task=task, kind=kind) + "".join(metrics)
+        (folder / f"{task}.yaml").write_text(content, encoding="utf-8")
         groups.setdefault("open" if kind == "open" else find_set_group(set_), []).append(task)
     tasks = [task for members in groups.values() for task in members]
     further_tasks = groups.pop(FURTHER, [])
@@ -84,7 +85,7 @@ def write_export(folder: Path, questions: Questions, cfg: dict[str, Any]) -> str
         aggregation = [{"metric": "accuracy", "aggregation": "mean", "weight_by_size": True}] if name != "open" else None
         _write_group(folder, f"medmim_{name}", members, aggregation)
     _write_group(folder, "medmim", [*(f"medmim_{name}" for name in groups), *further_tasks])
-    (folder / COMMON_FILE).write_text(COMMON_TEMPLATE.format(max_new_tokens=cfg["max_new_tokens"]))
+    (folder / COMMON_FILE).write_text(COMMON_TEMPLATE.format(max_new_tokens=cfg["max_new_tokens"]), encoding="utf-8")
     for name, module in {"utils": lmms_utils, "reply_parser": reply_parser, "open_ended": open_ended}.items():
         (folder / f"{name}.py").write_text(inspect.getsource(module), encoding="utf-8")
     usage = USAGE.format(tasks=", ".join(f"`{task}`" for task in tasks))
@@ -99,4 +100,4 @@ def _write_group(folder: Path, name: str, members: list[str], aggregation: list[
         **({"aggregate_metric_list": aggregation} if aggregation else {}),
         "metadata": {"version": 1.0},
     }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(group_config, sort_keys=False))
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(group_config, sort_keys=False), encoding="utf-8")

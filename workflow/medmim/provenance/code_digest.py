@@ -59,7 +59,7 @@ class Checkout:
     @cached_property
     def locked_versions(self) -> dict[str, str]:
         """Locked version of every package, by normalised name."""
-        pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", self.lock.read_text(), re.M)
+        pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", self.lock.read_text(encoding="utf-8"), re.M)
         return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins}
 
     def _find_source(self, module: str) -> Path | None:
@@ -158,7 +158,7 @@ def _parse_with_cache(path: Path) -> tuple[str, tuple[str, ...]]:
         with suppress(OSError):  # in a folder that is not the user's
             cache_path.parent.mkdir(parents=True, exist_ok=True)
             entry = {"format_version": DIGEST_FILE_VERSION, "of": content_hash, "code": code, "imports": imports}
-            temporary.write_text(json.dumps(entry))
+            temporary.write_text(json.dumps(entry), encoding="utf-8")
             temporary.replace(cache_path)
     return code, imports
 

@@ -37,12 +37,12 @@ class Attempt:
             target_path(place).parent.mkdir(parents=True, exist_ok=True)
             files.remove_temporaries(target_path(place))
         if self._claim_path:
-            self._claim_path.write_text(self._claim_id)
+            self._claim_path.write_text(self._claim_id, encoding="utf-8")
 
     def is_superseded(self) -> bool:
         """Whether another attempt at the same outputs began after this one."""
         try:
-            return self._claim_path is not None and self._claim_path.read_text() != self._claim_id
+            return self._claim_path is not None and self._claim_path.read_text(encoding="utf-8") != self._claim_id
         except FileNotFoundError:  # it has put them in place already
             return True
 

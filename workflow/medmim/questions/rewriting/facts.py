@@ -49,7 +49,7 @@ _english_stem = EnglishStemmer().stem
 
 @cache
 def _load_everyday_words() -> frozenset[str]:
-    return frozenset((Path(__file__).parent / "everyday.txt").read_text().split())
+    return frozenset((Path(__file__).parent / "everyday.txt").read_text(encoding="utf-8").split())
 
 
 @cache

@@ -343,7 +343,7 @@ def _build_recipes(config: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
 def read_benchmark_audit(path: Path) -> dict[str, Any]:
     """The benchmark audit's values as table rows: a row per check, a column per file. Raises TableError."""
     try:
-        checks_by_set = json.loads(path.read_text())
+        checks_by_set = json.loads(path.read_text(encoding="utf-8"))
         keys = list(dict.fromkeys(k for values in checks_by_set.values() for k in values))
     except (ValueError, AttributeError, TypeError) as error:
         raise table_io.TableError(f"{path}: not the JSON of a benchmark audit: {error}") from error

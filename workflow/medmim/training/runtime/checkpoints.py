@@ -38,14 +38,14 @@ def _file_sizes(checkpoint: Path) -> dict[str, int]:
 def mark_complete(checkpoint: Path) -> None:
     """Declare a checkpoint whole."""
     temporary = checkpoint / f".{COMPLETE_MARKER}.{os.getpid()}"
-    temporary.write_text(json.dumps({"format_version": MARKER_VERSION, "files": _file_sizes(checkpoint)}))
+    temporary.write_text(json.dumps({"format_version": MARKER_VERSION, "files": _file_sizes(checkpoint)}), encoding="utf-8")
     temporary.replace(checkpoint / COMPLETE_MARKER)
 
 
 def is_complete(checkpoint: Path) -> bool:
     """Tell whether it was marked in this version of the format and its files are still those."""
     try:
-        marker = json.loads((checkpoint / COMPLETE_MARKER).read_text())
+        marker = json.loads((checkpoint / COMPLETE_MARKER).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return False
     marker_version = marker.get("format_version") if isinstance(marker, dict) else None
