@@ -3,6 +3,10 @@
 PYTHON ?= $(shell command -v python3.11 2>/dev/null || command -v python3)
 VENV := .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
+# Snakemake and others want a home that they can write, and the user of a container may have none.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(abspath .snakemake/home)
+endif
 
 .PHONY: demo test lint docs lock clean
 

@@ -29,6 +29,14 @@ def test_a_source_imports_no_other(source: Path) -> None:
         assert not {name for name in imported if any(f"{name}.".startswith(f"{other}.") for other in others)}, path
 
 
+@pytest.mark.parametrize("path", sorted(LIBRARY.parent.rglob("*.py")), ids=lambda path: path.stem)
+def test_text_is_read_and_written_as_utf_8(path: Path) -> None:
+    """Whatever a machine's locale is. Ruff has a rule for this, which does not follow a path through names and attributes."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("read_text", "write_text"):
+            assert "encoding" in {keyword.arg for keyword in node.keywords}, f"{path}:{node.lineno}"
+
+
 def test_a_function_is_a_verb_and_a_noun() -> None:
     """One word does where a class supplies the noun, and only there; of all functions that is a small part."""
     names = [

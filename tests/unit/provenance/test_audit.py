@@ -1,5 +1,6 @@
 """The audit of a small run of real programs, made in a repository of its own, and tampered with in every way it names."""
 
+import errno
 import json
 import os
 import shutil
@@ -299,6 +300,23 @@ def test_a_cache_record_of_another_key_or_without_its_blob(run: Path) -> None:
     (CACHE / "blobs" / needed[0][:2] / needed[0]).unlink()
     assert audited(run) >= {("damaged cache entry", one.as_posix()), ("damaged cache entry", other.as_posix())}
     assert "is gone" in detail(run, "damaged cache entry", other.as_posix())
+
+
+@pytest.mark.parametrize("kind", ["blobs", "jobs"])
+def test_a_cache_entry_that_may_not_be_read_is_no_damage(
+    run: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    hidden = min(path for path in (CACHE / kind).glob("*/*"))
+    read_bytes, open_file = Path.read_bytes, os.open
+
+    def refuse(path: Path | str) -> None:
+        if Path(path).name == hidden.name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", lambda path: refuse(path) or read_bytes(path))
+    monkeypatch.setattr(os, "open", lambda path, *flags, **more: refuse(path) or open_file(path, *flags, **more))
+    assert audited(run) == set()
+    assert f"{hidden}: can't be read" in caplog.text and "1 such file" in caplog.text
 
 
 def test_files_being_written_to_the_cache_and_an_absent_cache(run: Path) -> None:

@@ -21,6 +21,7 @@ from medmim.provenance import cache, code_digest, engine_version, job_record, ou
 from medmim.provenance.cache import Cache
 from medmim.provenance.job import Job, build_parser
 from medmim.tables import table_io
+from users import call_nameless
 
 PROGRAM = """
 from pathlib import Path
@@ -151,6 +152,25 @@ def test_a_run_that_lost_its_claim_says_so(run, tmp_path: Path) -> None:
     assert not (tmp_path / "t.parquet").exists()
 
 
+def test_what_may_not_be_read_or_written_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "secret").touch(0)
+    (tmp_path / "r").mkdir(0o555)
+    config = config_file({"x": "y"})
+    for words, path in (
+        (["--read", "secret", "--table", "t.parquet"], "secret"),
+        (["--table", "r/t.parquet"], "r/.t.parquet.partial-claim"),
+        (["--table", "t.parquet", "--log", "r/l.log"], f"{tmp_path}/r/l.log"),
+    ):
+        failed = call_nameless([sys.executable, "program.py", "--cfg", config, *words], tmp_path)
+        remedy = "Permission denied. Let this user read or write it, or set another folder in the config"
+        assert failed.stderr.splitlines()[-1] in [
+            f"program.py: error: {p}: {remedy}" for p in (path, path.removeprefix(f"{tmp_path}/"))
+        ]
+        assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert not list(tmp_path.rglob("*.parquet*"))
+
+
 # The cache
 
 
@@ -234,7 +254,8 @@ def test_a_second_identical_job_is_restored(job: Run) -> None:
     assert datetime.fromisoformat(second["restored"]["at"]) >= datetime.fromisoformat(first["end"])
     assert [o["path"] for o in job_record.output_files(second)] == ["two/m/files.parquet", "two/t.txt"]
     assert [o["sha256"] for o in job_record.output_files(second)] == [o["sha256"] for o in job_record.output_files(first)]
-    assert second["folders"] == [first["folders"][0] | {"path": "two/m", "index": "two/m/files.parquet"}]
+    (folder,) = second["folders"]
+    assert folder == {"path": "two/m", "index": "two/m/files.parquet", "tree": files.tree_digest(job.folder / "two/m")}
     assert [second["command"][i] for i in (1, 3)] == ["two/t.txt", "two/m/files.parquet"]
     same = (
         "format_version",

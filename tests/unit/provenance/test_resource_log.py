@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from config_files import config_file
 from medmim.common import slurm_client
 from medmim.common.errors import RunInterruptedError, UserError
-from medmim.provenance import resource_log
+from medmim.provenance import job as job_module
+from medmim.provenance import job_record, resource_log
 from medmim.provenance.job import Job, build_parser
 
 # As SLURM 22.05 printed it, without the fields between that are not read.
@@ -72,6 +74,23 @@ def test_a_run_leaves_a_line_at_its_start_and_one_at_its_end(place: Path) -> Non
     }  # fmt: skip
     assert end["outcome"] == "done" and start["at"] <= end["at"]
     assert 0 <= end["cpu_seconds"] < 10 and end["memory_mb"] > 10
+
+
+def test_a_clock_that_is_set_back_makes_no_run_end_before_its_start(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class EarlierTime(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) - timedelta(days=1)
+
+    arguments = build_parser("")
+    arguments.add_argument("--to", type=Path)
+    with Job(arguments, outputs=["to"], argv=["--log", "logs/a.log", "--to", "out"]) as job:
+        for module in (job_module, resource_log):
+            monkeypatch.setattr(module, "datetime", EarlierTime)
+        job.out["to"].write_text("made")
+    start, end = lines(place / "logs/a.runs.jsonl")
+    record = job_record.read_record(Path("out.prov.json"))
+    assert start["at"] <= end["at"] and record["start"] <= record["end"]
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,8 @@ class _Auditor:
         """Recorded hash of every output and every file listed in an index."""
         self.external_hashes: dict[Path, str] = {}
         """Recorded hash of inputs that are the user's."""
+        self.unreadable_entries: list[Path] = []
+        """Records and files of the cache that this user may not read."""
         self.artifact_count = self.listed_count = 0
         self.unverifiable_paths: set[Path] = set()
         """Files and folders of which what should speak is damaged, which is one fault and not one for each of them."""
@@ -378,10 +380,13 @@ class _Auditor:
             actual_hash = actual_hashes[blob]
             if isinstance(actual_hash, FileNotFoundError):
                 continue  # trimmed meanwhile
-            if actual_hash != blob.name:
-                self.add_fault(
-                    "damaged cache entry", blob, f"sha256 is {str(actual_hash)[:12]}…, its name says {blob.name[:12]}…"
-                )
+            if isinstance(actual_hash, OSError):
+                self.unreadable_entries.append(blob)
+            elif actual_hash != blob.name:
+                self.add_fault("damaged cache entry", blob, f"sha256 is {actual_hash[:12]}…, its name says {blob.name[:12]}…")
+        if self.unreadable_entries:
+            first, count = self.unreadable_entries[0], len(self.unreadable_entries)
+            log.warning("%s: can't be read, and so is not checked; %d such files of the cache", first, count)
         present_blobs = {blob for blob in blobs if not isinstance(actual_hashes[blob], FileNotFoundError)}
         for path, needed_blobs in entries.items():
             if (missing_blobs := sorted(needed_blobs - present_blobs)) and path.exists():
@@ -406,7 +411,9 @@ class _Auditor:
                 continue  # trimmed just now
             except RecordVersionError:  # of another checkout that shares the cache: no fault of this run
                 unread_count += 1
-            except (SidecarError, OSError, TypeError) as error:
+            except OSError:  # another user's, who has kept it to himself: it may be whole
+                self.unreadable_entries.append(path)
+            except (SidecarError, TypeError) as error:
                 self.add_fault("damaged cache entry", path, str(error).removeprefix(f"{path}: "))
         if unread_count:
             log.warning("%s: %d entries of another format version are not checked", self.cache, unread_count)

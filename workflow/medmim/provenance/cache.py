@@ -4,7 +4,8 @@
     jobs/<2 hex>/<key>.json     a sealed record: format_version, key, the job's own record, the files of each of its outputs
 
 Every file appears whole by a rename and nothing is trusted on reading, so any number of jobs and users may share a cache:
-what another one trims or damages is a miss. Bytes are hashed before use; an entry that does not fit is dropped.
+what another one trims or damages is a miss. Bytes are hashed before use; an entry that does not fit is dropped, and one that
+this user may not read is left.
 """
 
 import hashlib

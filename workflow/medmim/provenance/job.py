@@ -303,7 +303,7 @@ class Job:
             )
         elif is_disk_full:
             output_names, first_line = (
-                ", ".join(str(p) for p in self._output_paths().values()),
+                ", ".join(str(p) for p in self._output_paths().values()) or "temporary files: TMPDIR may name another folder",
                 (str(error).splitlines() or [""])[0],
             )
             log.error("%s: error: no space left for %s (%s)", self.program, output_names, first_line)

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from medmim.common.process_setup import prepare_process
@@ -26,6 +27,7 @@ from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand, Run
 def install_patches() -> None:
     """Patch Snakemake in this process, once."""
     _prepare_process()
+    _require_notes_folder()
     _patch_decision()
     _patch_sigterm()
 
@@ -44,6 +46,36 @@ def _prepare_process() -> None:
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream in names_by_stream:
             handler.setStream(getattr(sys, names_by_stream[handler.stream]))
+
+
+def _find_unwritable(path: Path) -> Path | None:
+    """The file or folder that keeps this user from writing a path, if any: itself, or the folder that it would be made in."""
+    path = path.absolute()
+    while not os.access(path, os.F_OK) and path != path.parent:
+        path = path.parent
+    return None if os.access(path, os.W_OK) else path
+
+
+def _require_notes_folder() -> None:
+    """Stop where Snakemake can't write its notes, which it does for a dry run too, with one line."""
+    for folder in ("iocache", "locks", "metadata", "incomplete"):
+        if blocked := _find_unwritable(Path(".snakemake", folder)):
+            raise SystemExit(
+                f"Error: {blocked}: may not be written by this user, and Snakemake keeps notes here even for a dry run: "
+                "run it in a folder of your own (--directory), or let its owner share this one"
+            )
+
+
+def _require_writable_results(run: Run, decision: Decision) -> None:
+    """Raise where jobs have to write and may not, before Snakemake finds out by a traceback."""
+    from snakemake.exceptions import WorkflowError
+
+    paths = [run.folder / "logs", *(path.parent for job in decision.to_run for path in job.outputs)]
+    if decision.to_run and (blocked := next(filter(None, map(_find_unwritable, paths)), None)):
+        raise WorkflowError(
+            f"{blocked}: may not be written by this user, and {len(decision.to_run)} jobs have to: let its owner share it, "
+            "or set results of your own in the config"
+        )
 
 
 def _patch_sigterm() -> None:
@@ -123,6 +155,8 @@ def _decide_own_jobs(dag: Any, is_first: bool) -> None:
     for run, plan in _plan_by_run(_claim_undecided_jobs(dag, jobs)).items():
         decision = decide_jobs(plan, run.folder, run.cache if may_use_cache else None, take)
         _log_decision(decision, take)
+        if writes:
+            _require_writable_results(run, decision)
         dag.forcefiles.update(str(job.outputs[0]) for job in decision.to_run)
         taken_paths.update(str(path) for job in decision.from_cache for path in job.outputs)
     for path in taken_paths if take else ():
