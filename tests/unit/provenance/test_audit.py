@@ -196,8 +196,9 @@ def test_a_record_of_another_engine_or_python(run: Path, monkeypatch: pytest.Mon
     reseal(job_record.sidecar_path(Path(QA)), lambda record: record.update(python="3.9"))
     assert audited(run) == {("other code", QA)}
     assert detail(run, "other code").endswith(f"Python 3.9 → {engine_version.PYTHON_VERSION}")
-    monkeypatch.setattr(engine_version, "ENGINE_VERSION", engine_version.ENGINE_VERSION + 1)
-    assert "engine version 1 → 2" in detail(run, "other code", QA)
+    version = engine_version.ENGINE_VERSION
+    monkeypatch.setattr(engine_version, "ENGINE_VERSION", version + 1)
+    assert f"engine version {version} → {version + 1}" in detail(run, "other code", QA)
     assert {kind for kind, _ in audited(run)} == {"other code"}
 
 
