@@ -28,7 +28,7 @@ rule job:
     output: "{i}.txt"
     shell: "COMMAND"
 """
-PROFILES = {"our profile": ["profiles/slurm"], "asked after 1 s": ["profiles/slurm", "tests/slurm/profile"]}
+PROFILES = {"our profile": ["slurm"], "asked after 1 s": ["slurm", "tests/slurm/profile"]}
 
 
 def time_sbatch(folder: Path, count: int, chain: bool) -> float:

@@ -107,7 +107,7 @@ def test_what_the_slurm_profile_names_is_there() -> None:
     """Snakemake passes over a name that it does not know."""
     from snakemake.cli import get_argument_parser
 
-    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
     options = {name.removeprefix("--") for action in get_argument_parser()._actions for name in action.option_strings}
     assert profile.keys() <= options
     rules = {m for path in (ROOT / "workflow/rules").glob("*.smk") for m in re.findall(r"^ *rule (\w+):", path.read_text(), re.M)}
