@@ -453,3 +453,16 @@ def test_the_program_fails_naming_the_file(run: Path) -> None:
     assert [f["path"] for f in json.loads(Path("r.json").read_text())["faults"]] == [path]
     status, told = program("no")
     assert status == 1 and "no: no such folder: run the workflow first" in told
+
+
+def test_a_folder_that_may_not_be_read_is_a_fault(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in it would else be passed over, as if it were not there."""
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == Path("r/qa"):  # root may read any
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert ("unreadable", "r/qa") in audited(run)

@@ -90,6 +90,15 @@ def test_what_is_there_is_not_asked_for(phantoms: Path, site: Site) -> None:
     assert "not reachable" in need("vqa_rad", {"osf": "http://127.0.0.1:9"})[1][0]
 
 
+def test_a_folder_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    Path("data/embed").mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read any
+    assert need("embed", {}, origin="local")[1] == ["embed: data/embed can't be read: Permission denied"]
+
+
 def test_folders_and_phantoms() -> None:
     assert need("embed", {}, origin="local")[1] == [
         "embed: data/embed holds nothing: put EMBED, Emory there, or set origin: download"

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from stat import S_IMODE
 
+from medmim.common.errors import UserError
 from medmim.common.outside_files import translate_read_errors
 
 SIDECAR_SUFFIX = ".prov.json"
@@ -96,9 +97,38 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def list_files(root: Path) -> list[Path]:
-    """All files under `root`, linked folders followed, sorted by path; our indexes, sidecars and unfinished files left out."""
-    paths = (Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
-    return sorted(p for p in paths if not _is_own_file(p.relative_to(root)) and p.is_file())
+    """All files under `root`, linked folders followed, sorted by path; our indexes, sidecars and unfinished files left out.
+
+    Raises UserError where a folder may not be read, links to one that holds it, or has a name that is not UTF-8.
+    """
+    return sorted(p for p in _walk_folder(root, ()) if not _is_own_file(p.relative_to(root)))
+
+
+def _walk_folder(folder: Path, parents: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    """Files under a folder; `parents` are device and inode of those that it was reached through."""
+    with translate_read_errors(folder):
+        try:
+            stat = folder.stat()
+            if (identity := (stat.st_dev, stat.st_ino)) in parents:
+                raise UserError(f"{folder} is a link to a folder that holds it, which would have no end: remove the link")
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    _check_encoding(entry)
+                    if entry.is_dir():
+                        yield from _walk_folder(folder / entry.name, (*parents, identity))
+                    elif entry.is_file():
+                        yield folder / entry.name
+        except FileNotFoundError:  # as for any folder that is not there: it holds no files
+            return
+
+
+def _check_encoding(entry: "os.DirEntry[str]") -> None:
+    """Raise UserError for a name that no table can hold."""
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(entry.name)
+        raise UserError(f"{Path(entry.path).parent}: the name {name!r} is not UTF-8: rename it, as by convmv") from None
 
 
 def tree_digest(root: Path) -> str:

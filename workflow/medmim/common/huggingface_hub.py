@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from medmim.common import files
 from medmim.common.errors import UserError
 
 log = logging.getLogger("medmim")
@@ -22,12 +23,12 @@ def download_snapshot(repository: str, revision: str | None, **choice: Any) -> P
 
 def link_files(folder: Path, place: Path) -> int:
     """Make links in `place` to every file below `folder`; returns how many."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    for file in files:
+    paths = files.list_files(folder)
+    for file in paths:
         target = place / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(file.resolve())
-    return len(files)
+    return len(paths)
 
 
 def read_licences(folder: Path) -> frozenset[str]:

@@ -273,9 +273,12 @@ class _Auditor:
         self.faults.append({"kind": kind, "path": path.as_posix(), "detail": detail})
 
     def _walk_results(self) -> Iterator[tuple[str, str]]:
-        for folder, inner, names in os.walk(self.results):
+        for folder, inner, names in os.walk(self.results, onerror=self._add_unreadable):
             inner[:] = sorted(d for d in inner if self._is_tracked(folder, d))
             yield from ((folder, name) for name in sorted(names) if self._is_tracked(folder, name))
+
+    def _add_unreadable(self, error: OSError) -> None:
+        self.add_fault("unreadable", Path(error.filename), f"what is in it is not known: {error.strerror}")
 
     def _is_tracked(self, folder: str, name: str) -> bool:
         path = Path(folder, name)

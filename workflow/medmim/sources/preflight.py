@@ -52,8 +52,11 @@ def assess_local(name: str, root: Path) -> Requirement:
     """A folder that the user has."""
     source = find_source(name)
     requirement = Requirement(name, source.licence, source.access, "not asked for: your folder", folder=root)
-    if not root.is_dir() or not any(root.iterdir()):
-        requirement.gaps.append(f"{root} holds nothing: put {source.title} there, or set origin: download")
+    try:
+        if not root.is_dir() or not any(root.iterdir()):
+            requirement.gaps.append(f"{root} holds nothing: put {source.title} there, or set origin: download")
+    except OSError as error:
+        requirement.gaps.append(f"{root} can't be read: {error.strerror}")
     return requirement
 
 

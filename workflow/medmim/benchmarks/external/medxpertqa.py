@@ -18,6 +18,7 @@ from typing import Any
 
 from medmim.benchmarks.external.base import Case, ExternalSet, letter_index
 from medmim.common.errors import UserError
+from medmim.common.files import list_files
 from medmim.sources.base import Rejection
 from medmim.sources.readers.tar_member import MAX_FILE_BYTES
 from medmim.tables.outside_tables import read_records
@@ -58,7 +59,7 @@ def _index_images(root: Path) -> dict[str, Image]:
         lock = Lock()
         entries = [(m.filename, f"{ARCHIVE_FILE}!{m.filename}", partial(_read_member, archive, lock, m)) for m in members]
     elif (root / IMAGE_FOLDER).is_dir():
-        image_paths = sorted(p for p in (root / IMAGE_FOLDER).rglob("*") if p.is_file())
+        image_paths = list_files(root / IMAGE_FOLDER)
         entries = [(p.name, p.relative_to(root).as_posix(), p.read_bytes) for p in image_paths]  # type: ignore[misc]
     else:
         raise UserError(
