@@ -13,8 +13,9 @@ import pytest
 from record_made import complete_record
 
 from medmim.common import files
+from medmim.common.errors import UserError
 from medmim.provenance import job_record
-from medmim.provenance.cache import Cache
+from medmim.provenance.cache import Cache, find_folder, match_inputs
 from users import OTHER_ID, call_as_other
 
 RECORD = complete_record()
@@ -115,6 +116,7 @@ def test_on_another_device_files_are_copied(tmp_path: Path) -> None:
         assert (tmp_path / "to").read_text() == "w"
         one_device = folder.stat().st_dev == tmp_path.stat().st_dev
         assert (tmp_path / "to").samefile(blobs(cache)["w"]) is one_device
+        assert cache.must_copy(tmp_path / "not/yet there") is not one_device and not cache.must_copy(folder / "results")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -432,3 +434,33 @@ def test_trimming_spares_files_of_entries_that_one_may_not_read(shared: Cache) -
     record.chmod(0o600)
     assert call_as_other(Cache(shared.folder, 10).trim) == 0
     assert [*blobs(shared).values()] and record.exists()
+
+
+INPUTS = ["r[1]*/qa/a train.json", "r[1]*/qa/b train.json", "r1x/qa/c train.json", "paper *.csv", "paper 2.csv"]
+
+
+@pytest.mark.parametrize(
+    "word, matched",
+    [
+        ("r[1]*/qa/*train*.json", INPUTS[:2]),
+        ("./r[1]*/qa/a train.json", INPUTS[:1]),
+        ("paper *.csv", ["paper *.csv"]),
+        ("pap*.csv", INPUTS[3:]),
+        ("r*/qa/a train.json", []),
+    ],
+)
+def test_only_a_name_is_a_pattern_and_no_name_that_a_file_has(word: str, matched: list[str]) -> None:
+    assert match_inputs(word, INPUTS) == matched
+
+
+def test_a_home_folder_in_the_environment_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home of/me")
+    monkeypatch.setenv("MEDMIM_CACHE", "~/cache")
+    assert find_folder("configured") == "/home of/me/cache"
+    monkeypatch.setenv("MEDMIM_CACHE", "")
+    assert find_folder("configured") == ""
+    monkeypatch.setenv("MEDMIM_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(UserError, match=r"MEDMIM_CACHE: .*home folder of ~nobody-of-this-name is not known"):
+        find_folder("configured")
+    monkeypatch.delenv("MEDMIM_CACHE")
+    assert find_folder("configured") == "configured" and find_folder(None) == ""

@@ -5,10 +5,24 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
+from medmim.common.user_paths import expand_path
 from medmim.config.part_names import find_nearest
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+
+
+def check_braces(path: str) -> str:
+    """Return a path that an input or output of a rule begins with. Raises ValueError for one that Snakemake would take apart."""
+    if "{" in path or "}" in path:
+        raise ValueError(f"{path!r} holds a brace, which Snakemake takes for a wildcard: choose a name without")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(expand_path)]
+"""A path of the user's."""
+PatternPath = Annotated[PathText, AfterValidator(check_braces)]
+"""A path of the user's that rules name as input or output."""
 
 
 class ConfigError(ValueError):

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from medmim.config import source_plugins
-from medmim.config.base import ConfigError, Fraction, Positive, Section, make_name_check, make_name_schema
+from medmim.config.base import ConfigError, Fraction, PathText, PatternPath, Positive, Section, make_name_check, make_name_schema
 from medmim.config.conditions import CONDITIONS, Condition
 from medmim.config.download import Download
 from medmim.config.endpoint import Endpoint
@@ -36,7 +36,7 @@ class SourceConfig(Section):
     origin: Literal["phantom", "local", "download"] = "local"
     """phantom: drawn here, synthetic. local: a folder in the owner's layout that you have. download: the owner's server, with
     your credentials; what is in the folder already is not fetched again."""
-    path: str | None = None
+    path: PathText | None = None
     """Folder of a local or downloaded source, shared by runs; by default of a downloaded one data/NAME."""
     patients: Positive | None = None
     """Patients of a phantom cohort."""
@@ -75,7 +75,7 @@ class ImagesConfig(Section):
 class ReleaseConfig(Section):
     """The authors' published questions."""
 
-    path: str | None = None
+    path: PathText | None = None
     """Folder that holds the release's JSON files. With generated questions, the benchmark's audit shows theirs beside ours."""
     url: str | None = None
     """Archive (zip or tar) of the release at a pinned commit, used where path is not set."""
@@ -159,7 +159,7 @@ class QAConfig(Section):
 class HeldOutConfig(Section):
     """A published benchmark to ask beside ours."""
 
-    path: str | None = None
+    path: PathText | None = None
     """Folder that holds it as its authors publish it."""
     hub: str | None = None
     """Repository on the hub, used where path is not set."""
@@ -190,7 +190,7 @@ class ModelConfig(Section):
     """Repository on the hub."""
     revision: str | None = None
     """Commit of that repository."""
-    path: str | None = None
+    path: PathText | None = None
     """Local folder with the model, instead of hub."""
     tiny: TinyBase | None = None
     """Make a small synthetic base of this family here, instead of hub or path."""
@@ -244,7 +244,7 @@ class ScoringConfig(Section):
 class CacheConfig(Section):
     """Outputs of jobs by what they depend on: what was computed before, in any run, is not computed again."""
 
-    folder: str | None = "results/.cache"
+    folder: PathText | None = "results/.cache"
     """Where they are kept; null keeps none. On the results' file system they take no further space. The environment variable
     MEDMIM_CACHE comes first."""
     limit_gb: Annotated[float, Field(gt=0)] = 100
@@ -258,7 +258,7 @@ class ReportConfig(Section):
     """Heading of the page."""
     examples: Positive = 3
     """Examples a set."""
-    paper: str | None = None
+    paper: PatternPath | None = None
     """File with the paper's own figures, as you filled it in; without it the report says "not available"."""
 
 
@@ -276,7 +276,7 @@ class Config(Section):
 
     run: Name
     """Name of the run."""
-    results: str = "results"
+    results: PatternPath = "results"
     """Folder of all runs."""
     seed: int = 2025
     """Seed of everything drawn by chance."""

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import files
-from medmim.common.errors import RecordVersionError, SidecarError
+from medmim.common.errors import RecordVersionError, SidecarError, UserError
+from medmim.common.user_paths import expand_path
 from medmim.provenance import engine_version, job_record, outputs
 
 log = logging.getLogger("medmim")
@@ -37,6 +38,15 @@ ENTRY_VERSION = 1
 """Version of the format of an entry's record: to be raised with any change of its fields or their meaning."""
 IGNORED_OPTIONS = ("--cfg", "--code", "--log", "--threads")
 """Options of programs that say where or how fast, or that a record holds apart."""
+
+
+def find_folder(configured: str | None) -> str:
+    """The cache's folder: that of the environment, else the configured one; empty for no cache. Raises UserError."""
+    folder = os.environ.get(FOLDER_VARIABLE, configured or "")
+    try:
+        return expand_path(folder) if folder else ""
+    except ValueError as error:
+        raise UserError(f"{FOLDER_VARIABLE}: {error}") from None
 
 
 def result_arguments(argv: Sequence[str]) -> list[str]:
@@ -66,8 +76,12 @@ def parse_options(command: Sequence[str]) -> dict[str, list[str]]:
 
 def match_inputs(word: str, inputs: Iterable[str]) -> list[str]:
     """Return the inputs that an argument stands for: the path itself, or those that a pattern matches, sorted."""
-    path = Path(word).as_posix()
-    return sorted(p for p in inputs if p == path or ("*" in word and fnmatch(p, path)))
+    pattern = Path(word)
+    inputs = list(inputs)
+    if pattern.as_posix() in inputs:
+        return [pattern.as_posix()]
+    same_folder = [p for p in map(Path, inputs) if p.parent == pattern.parent] if "*" in pattern.name else []
+    return sorted(p.as_posix() for p in same_folder if fnmatch(p.name, pattern.name))
 
 
 def job_key(
@@ -118,6 +132,11 @@ def read_entry(path: Path) -> dict[str, Any]:
     return entry
 
 
+def find_device(path: Path) -> int:
+    """Number of the file system that holds a path, which need not be there yet."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists()).stat().st_dev
+
+
 def _link_or_copy(source: Path, target: Path) -> None:
     """Give `source` a second name, or a copy where the file system refuses one; whole, replacing what stood there."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,8 +170,12 @@ class Cache:
     @classmethod
     def from_environment(cls) -> "Cache | None":
         """The cache that the environment names, if any."""
-        folder = os.environ.get(FOLDER_VARIABLE, "")
+        folder = find_folder(None)
         return cls(Path(folder), int(os.environ.get(LIMIT_VARIABLE) or 1 << 62)) if folder else None
+
+    def must_copy(self, folder: Path) -> bool:
+        """Whether files of a folder take their space a second time here, as those of another file system do."""
+        return find_device(self.folder) != find_device(folder)
 
     def _blob_path(self, sha256: str) -> Path:
         return self.folder / "blobs" / sha256[:2] / sha256

@@ -76,6 +76,11 @@ def _installed_versions(locked: dict[str, str]) -> dict[str, str]:
     return versions
 
 
+def is_pattern(path: Path) -> bool:
+    """Whether a path stands for the files that it matches: not where a file has that very name."""
+    return "*" in path.name and not path.exists()
+
+
 class Job:
     """One run of a program, as a context: parses, hashes inputs, puts outputs in place whole, writes sidecars.
 
@@ -199,8 +204,8 @@ class Job:
         for name in self._input_options:
             value = getattr(self.args, name)
             paths = [Path(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
-            if any("*" in path.name for path in paths):  # a pattern in a list stands for the files it matches
-                paths = [p for path in paths for p in (sorted(path.parent.glob(path.name)) or [path])]
+            if any(map(is_pattern, paths)):  # in a list it stands for the files it matches
+                paths = [p for path in paths for p in (sorted(path.parent.glob(path.name)) if is_pattern(path) else []) or [path]]
                 setattr(self.args, name, paths)
             for path in paths:
                 if not path.exists():
