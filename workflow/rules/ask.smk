@@ -29,4 +29,4 @@ if ENDPOINTS:
             code=code_sha256("ask.py"),
             replies=lambda w: f"{RUN.results}/.replies/{w.model}",  # of all runs, as they may have been paid for
         shell:
-            program("ask.py") + "--qa {input.qa} --images {input.images} --replies {params.replies:q} --predictions {output}"
+            program("ask.py") + "--qa {input.qa} --images {input.images} --replies {params.replies} --predictions {output}"

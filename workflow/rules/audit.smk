@@ -12,6 +12,6 @@ rule audit:
         cfg=cfg(expected=[f"{R}/leaderboard.parquet", f"{R}/report.html", f"{R}/tables/leaderboard.md"]),
         code=code_sha256("audit.py"),
         results=R,
-        cache=["--cache", CACHE] if CACHE else [],
+        cache=lambda w: ["--cache", CACHE] if CACHE else [],
     shell:
-        program("audit.py") + "--results {params.results:q} {params.cache:q} --json {params.results:q}/audit.json"
+        program("audit.py") + "--results {params.results} {params.cache} --json {params.results}/audit.json"

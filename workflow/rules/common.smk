@@ -1,6 +1,7 @@
 """What all rules share: the checked config, the run's folder, and how a program is called."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from medmim.common.errors import UserError
+from medmim.common.user_paths import require_folder
 from medmim.config import source_plugins
 from medmim.config.run_config import ConfigError
 from medmim.config.run_config import parse_config
@@ -27,9 +29,12 @@ from medmim.provenance import cache
 from medmim.provenance.code_digest import THIS_CHECKOUT, code_sha256
 from medmim.snakemake_hooks.messages import install_messages
 from medmim.snakemake_hooks.patches import install_patches
-from medmim.snakemake_hooks.programs import register_config, register_run, start_program
+from medmim.snakemake_hooks.programs import quote_word, register_config, register_run, start_program
 from medmim.sources import terms
 from medmim.training.planning import architecture, memory
+
+if "{" in f"{WORKFLOW}" or "}" in f"{WORKFLOW}":
+    raise WorkflowError(f"Snakemake takes the braces in {WORKFLOW.parent} for wildcards: move the checkout to a folder without")
 
 if workflow.global_resources["_nodes"].value is not None:
     # A cluster: profiles/default's cores are this machine's, and would cap the threads of jobs on the cluster's nodes.
@@ -37,7 +42,10 @@ if workflow.global_resources["_nodes"].value is not None:
 
 try:
     RUN = parse_config(config, ", ".join(map(str, workflow.configfiles)))
-except ConfigError as error:
+    CACHE = cache.find_folder(RUN.cache.folder)
+    require_folder(RUN.results, "results")
+    require_folder(CACHE, "cache.folder")
+except (ConfigError, UserError) as error:
     raise WorkflowError(str(error)) from None
 
 R = RUN.run_folder
@@ -69,7 +77,6 @@ for rule, gpus in {
 
 # The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
-CACHE = os.environ.get(cache.FOLDER_VARIABLE, RUN.cache.folder or "")
 LIMIT = int(RUN.cache.limit_gb * 1e9)
 install_patches()
 MESSAGES = install_messages(workflow)
@@ -83,13 +90,17 @@ wildcard_constraints:
     part="pretrain|train",
 
 
+# A path of the user's that is no input or output reaches a rule by a function, as params: root=lambda w: raw_root(w.source).
+# In any other place Snakemake would take braces in it for a wildcard.
+
+
 def cfg(**values):
     """The part of the config that one program is given in a file; here the digest that stands for it."""
     return register_config({k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in values.items()})
 
 
-def program(name, python=PYTHON):
-    """First part of the shell command of a rule that starts a program of workflow/scripts."""
+def program(name, python=quote_word(PYTHON)):
+    """First part of the shell command of a rule that starts a program of workflow/scripts. Each field after it is quoted."""
     return start_program(WORKFLOW / "scripts" / name, python, ENVIRONMENT, THIS_RUN)
 
 
@@ -161,19 +172,18 @@ def must_fit(model):
 
 
 def launcher(model):
-    """Command that starts a training: one process, or several, which SLURM starts where the job is one of its."""
+    """Words that start a training: one process, or several, which SLURM starts where the job is one of its."""
     tuning = MODELS[model].tuning
     if tuning.world_size == 1:
-        return PYTHON
+        return [PYTHON]
     if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
-        return (
-            f"srun --nodes={tuning.nodes} --ntasks={tuning.world_size} --ntasks-per-node={tuning.world_size // tuning.nodes}"
-            f" --cpus-per-task={tuning.threads} --kill-on-bad-exit=1 {PYTHON}"
-        )
-    return f"{PYTHON} -m torch.distributed.run --standalone --nproc-per-node {tuning.world_size}"
+        processes = [f"--ntasks={tuning.world_size}", f"--ntasks-per-node={tuning.world_size // tuning.nodes}"]
+        threads = f"--cpus-per-task={tuning.threads}"
+        return ["srun", f"--nodes={tuning.nodes}", *processes, threads, "--kill-on-bad-exit=1", PYTHON]
+    return [PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(tuning.world_size)]
 
 
 def tell_costs():
     """What the run cost, also of one that failed: SLURM's queue, time, memory, and which settings to change."""
     if MESSAGES.made_outputs and Path(R, "logs").is_dir():
-        shell(f"{PYTHON} '{WORKFLOW}/scripts/costs.py' --results '{R}'")
+        subprocess.run([PYTHON, WORKFLOW / "scripts/costs.py", "--results", R], check=False)

@@ -23,7 +23,7 @@ if HELDOUT:
                 code=code_sha256("index_files.py"),
                 root=lambda w: RUN.heldout[w.heldout].path,
             shell:
-                program("index_files.py") + "--root {params.root:q} --index {output}"
+                program("index_files.py") + "--root {params.root} --index {output}"
 
     if HUB_SETS:
 
@@ -73,7 +73,7 @@ if HELDOUT:
             code=lambda w: code_sha256("import_heldout.py", f"medmim.benchmarks.external.{w.heldout}"),
             root=lambda w: RUN.heldout[w.heldout].path or f"{R}/raw/{w.heldout}",
         shell:
-            program("import_heldout.py") + "--set {wildcards.heldout} --root {params.root:q} --raw {input} --threads {threads}"
+            program("import_heldout.py") + "--set {wildcards.heldout} --root {params.root} --raw {input} --threads {threads}"
             " --images {output.images} --qa {output.qa} --rejected {output.rejected}"
 
     rule join_benchmark:

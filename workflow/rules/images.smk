@@ -21,8 +21,8 @@ rule build_images:
         ),
         code=lambda w: code_sha256("build_images.py", f"medmim.sources.{w.source}.adapter"),
         root=lambda w: raw_root(w.source),
-        missing=lambda w: [f"--missing {path}" for path in missing(w.source)],
+        missing=lambda w: ["--missing", *missing(w.source)] if missing(w.source) else [],
     shell:
         program("build_images.py")
-        + "--source {wildcards.source} --root {params.root:q} --raw {input.raw} {params.missing} --threads {threads}"
+        + "--source {wildcards.source} --root {params.root} --raw {input.raw} {params.missing} --threads {threads}"
         " --images {output.images} --findings {output.findings} --rejected {output.rejected}"

@@ -27,7 +27,7 @@ rule predict:
         ),
         code=lambda w: code_sha256("predict.py", family_module(MODELS[w.model].family)),
         replies=lambda w: f"{R}/replies/{w.model}",
-        adapter=lambda w: f"--adapter {loaded(w.model)['adapter']}" if adapted(w.model) else "",
+        adapter=lambda w: ["--adapter", loaded(w.model)["adapter"]] if adapted(w.model) else [],
     shell:
         program("predict.py") + "--model {input.model} {params.adapter} --qa {input.qa} --images {input.images}"
         " --replies {params.replies} --predictions {output}"

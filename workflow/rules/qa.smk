@@ -17,9 +17,9 @@ if RUN.qa.release.path:
         params:
             cfg=cfg(rules=terms.RELEASE_POLICY.to_record()),
             code=code_sha256("index_files.py"),
-            root=RELEASE,
+            root=lambda w: RELEASE,
         shell:
-            program("index_files.py") + "--root {params.root:q} --index {output}"
+            program("index_files.py") + "--root {params.root} --index {output}"
 
 elif RUN.qa.origin == "released":
 
@@ -69,7 +69,7 @@ if RUN.qa.origin == "generated":
                 ),
             ),
             code=lambda w: code_sha256("generate_qa.py", f"medmim.sources.{w.source}.questions"),
-            raw=lambda w: f"--raw {raw_index(w.source)}" if PRETRAIN and w.source in PHANTOMS else "",
+            raw=lambda w: ["--raw", raw_index(w.source)] if PRETRAIN and w.source in PHANTOMS else [],
         shell:
             program("generate_qa.py")
             + "--source {wildcards.source} --images {input.images} --findings {input.findings} --qa {output} {params.raw}"
@@ -95,7 +95,7 @@ if RUN.qa.origin == "generated":
                 replies=lambda w: f"{RUN.results}/.replies/write_qa/{w.source}",  # of all runs, as they were paid for
             shell:
                 program("write_qa.py") + "--source {wildcards.source} --qa {input.qa} --findings {input.findings}"
-                " --replies {params.replies:q} --written {output.written} --writing {output.writing}"
+                " --replies {params.replies} --written {output.written} --writing {output.writing}"
 
     rule merge_qa:
         """Choose and balance the questions of each set; no patient or image on both sides."""
@@ -140,9 +140,9 @@ if RUN.qa.origin == "generated":
         params:
             cfg=cfg(),
             code=code_sha256("audit_release.py"),
-            release=[v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
+            release=lambda w: [v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
         shell:
-            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release:q}"
+            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"
 
 else:
@@ -162,9 +162,9 @@ else:
         params:
             cfg=cfg(max_rejected=RUN.qa.max_rejected),
             code=code_sha256("import_release.py"),
-            root=RELEASE,
+            root=lambda w: RELEASE,
         shell:
-            program("import_release.py") + "--index {input.index} --root {params.root:q}"
+            program("import_release.py") + "--index {input.index} --root {params.root}"
             " --train {output.train} --benchmark {output.benchmark} --rejected {output.rejected}"
 
     rule audit_benchmark:
@@ -183,8 +183,8 @@ else:
         params:
             cfg=cfg(),
             code=code_sha256("audit_release.py"),
-            train=RELEASED["train"],
-            benchmark=RELEASED["benchmark"],
+            train=lambda w: RELEASED["train"],
+            benchmark=lambda w: RELEASED["benchmark"],
         shell:
-            program("audit_release.py") + "--train {params.train:q} --benchmark {params.benchmark:q} {input.heldout}"
+            program("audit_release.py") + "--train {params.train} --benchmark {params.benchmark} {input.heldout}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"

@@ -33,7 +33,7 @@ rule report:
             resamples=RUN.scoring.resamples,
         ),
         code=code_sha256("report.py", *(family_module(family) for family in FAMILIES)),
-        paper=f"--paper {RUN.report.paper}" if RUN.report.paper else "",
+        paper=lambda w: ["--paper", RUN.report.paper] if RUN.report.paper else [],
     shell:
         program("report.py") + "--leaderboard {input.leaderboard} --comparisons {input.comparisons} --answers {input.answers}"
         " --predictions {input.predictions}"
@@ -67,7 +67,7 @@ rule print_leaderboard:
             versions={name: THIS_CHECKOUT.locked_versions[name] for name in ("torch", "transformers", "peft")},
         ),
         code=code_sha256("print_leaderboard.py"),
-        paper=f"--paper {RUN.report.paper}" if RUN.report.paper else "",
+        paper=lambda w: ["--paper", RUN.report.paper] if RUN.report.paper else [],
     shell:
         program("print_leaderboard.py") + "--leaderboard {input.leaderboard} --qa {input.qa} --predictions {input.predictions}"
         " --weights {input.weights} {params.paper} --csv {output.csv} --markdown {output.markdown} --latex {output.latex}"

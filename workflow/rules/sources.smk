@@ -36,7 +36,7 @@ if LOCAL:
             code=code_sha256("index_files.py"),
             root=lambda w: raw_root(w.source),
         shell:
-            program("index_files.py") + "--root {params.root:q} --index {output}"
+            program("index_files.py") + "--root {params.root} --index {output}"
 
 
 if DOWNLOADED:
@@ -64,5 +64,5 @@ if DOWNLOADED:
             root=lambda w: raw_root(w.source),
             parallel=RUN.download.parallel,
         shell:
-            program("fetch_source.py") + "--source {wildcards.source} --root {params.root:q} --threads {params.parallel}"
+            program("fetch_source.py") + "--source {wildcards.source} --root {params.root} --threads {params.parallel}"
             " --index {output.index} --missing {output.missing}"

@@ -101,7 +101,7 @@ class Executor(public.Executor):
         validate_slurm_extra(job)
         params = {
             "run_uuid": self.run_uuid,
-            "slurm_logfile": log_folder / "%j.log",
+            "slurm_logfile": f"{str(log_folder).replace('%', '%%')}/%j.log",
             "comment_str": comment,
             "account": next(self.get_account_arg(job)),
             "partition": self.get_partition_arg(job),

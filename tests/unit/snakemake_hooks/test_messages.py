@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from medmim.snakemake_hooks import messages, programs
+from medmim.snakemake_hooks import messages
 from medmim.snakemake_hooks.messages import JobMessages, read_own_error
 
 PROGRAM = "/some where/workflow/scripts/score.py"
@@ -44,6 +44,13 @@ def test_a_failed_job_is_short(said: JobMessages) -> None:
     assert lines[0] == f"python '{PROGRAM}' --cfg r/.config/score.12.json …"
     assert len(lines) <= 3 and max(map(len, lines)) < 130 and "--forcerun o" in lines[1]
     assert error.input == ["i0", "i1", "i2", "… and 6 more"]
+
+
+@pytest.mark.parametrize("folder", ["r s", "it's", 'it\'s "odd" $(x)'])
+def test_a_short_command_names_the_whole_config_file(said: JobMessages, folder: str) -> None:
+    path = shlex.quote(f"{folder}/.config/score.12.json")
+    error = fail(said, command=f"exec python {shlex.quote(PROGRAM)} --cfg {path} --code 0 --log l")
+    assert error.shellcmd.splitlines()[0] == f"python '{PROGRAM}' --cfg {path} …"
 
 
 def test_the_command_of_an_exception_is_short(said: JobMessages) -> None:
@@ -107,13 +114,3 @@ def test_a_plan_is_all_that_is_shown(said: JobMessages, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == ""
     said.workflow.output_settings.dryrun = True
     assert said.filter(record(None, "Building DAG of jobs..."))
-
-
-def test_a_command_knows_its_program_and_run(tmp_path: Path) -> None:
-    run = programs.Run(tmp_path, None)
-    command = programs.start_program(Path("/x/workflow/scripts/tune.py"), "python", {"A": "b c"}, run) + "--more {input}"
-    assert isinstance(command, programs.ProgramCommand) and (command.program, command.run) == ("tune.py", run)
-    assert command.startswith("A='b c' exec python /x/workflow/scripts/tune.py --cfg ") and command.endswith("--more {input}")
-    digest = programs.register_config({"a": (1, 2)})
-    assert programs.CONFIGS[digest] == {"a": [1, 2]}
-    assert str(command.config_path(digest)) in command.format(params=SimpleNamespace(cfg=digest, code=0), log="", input="")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import files
-from medmim.common.errors import RecordVersionError, SidecarError
+from medmim.common.errors import RecordVersionError, SidecarError, UserError
 from medmim.provenance import code_digest, engine_version, job_record
 from medmim.provenance.cache import Cache, job_key, match_inputs, parse_options, result_arguments
 
@@ -100,7 +100,7 @@ class PlannedJob:
     ) -> "PlannedJob":
         """From the shell command that starts a program of workflow/scripts, and the part of the config that it is to be given."""
         words = shlex.split(shell)
-        program_index = next(i for i, word in enumerate(words) if "/workflow/scripts/" in word)
+        program_index = next(i for i, word in enumerate(words) if Path(word).match("workflow/scripts/*.py"))
         arguments = words[program_index + 1 :]
         input_paths, output_paths = [Path(p) for p in inputs], [Path(p) for p in outputs]
         return cls(name, Path(words[program_index]).name, result_arguments(arguments), cfg, code, input_paths, output_paths)
@@ -150,7 +150,10 @@ def _folder_matches_index(folder: Mapping[str, str], hashes: HashCache) -> bool:
     """
     root = Path(folder["path"])
     if Path(folder["index"]).parent != root:
-        return files.tree_digest(root) == folder["tree"]
+        try:
+            return files.tree_digest(root) == folder["tree"]
+        except (UserError, OSError):  # the job that reads it will say so
+            return False
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(folder["index"]) as file:

@@ -7,6 +7,7 @@ import atexit
 import logging
 import os
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ def shorten_command(command: str) -> str | None:
     program = next((path for path in PROGRAM_PATHS if path in command), None)
     if program is None:
         return None
-    config = re.search(r"--cfg \S+", command.partition(program)[2])
+    config = re.search(r"--cfg ('[^']*'|\"[^\"]*\"|\S)+", command.partition(program)[2])
     return f"python {program} {config[0] if config else ''} …"
 
 
@@ -53,7 +54,8 @@ def _shorten_job_error(details: Any) -> None:
     if command := shorten_command(details.shellcmd or ""):
         details.shellcmd = command
         if details.output:
-            details.shellcmd += f"\n        # the whole command: snakemake -n --printshellcmds --forcerun {details.output[0]}"
+            first = shlex.quote(str(details.output[0]))
+            details.shellcmd += f"\n        # the whole command: snakemake -n --printshellcmds --forcerun {first}"
         if len(details.input) > MAX_INPUTS:
             details.input = [*details.input[:MAX_INPUTS], f"… and {len(details.input) - MAX_INPUTS} more"]
 

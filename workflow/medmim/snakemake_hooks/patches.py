@@ -1,4 +1,4 @@
-"""All that is patched of Snakemake: what runs of this workflow's own jobs, and how the scheduler answers SIGTERM.
+"""All that is patched of Snakemake: what runs of our own jobs, how it calls itself, and how the scheduler answers SIGTERM.
 
 Snakemake has no hook between making its DAG and deciding what of it is needed. So the method that decides is wrapped: before it,
 stale jobs of ours are forced and those in the cache are put in place; during it, times and what .snakemake remembers
@@ -10,6 +10,7 @@ import _thread
 import logging
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -18,6 +19,7 @@ from typing import Any
 
 from medmim.common.process_setup import prepare_process
 from medmim.provenance import code_digest
+from medmim.provenance.cache import Cache
 from medmim.provenance.config_file import write_config
 from medmim.provenance.staleness import NOT_MADE_YET, Decision, PlannedJob, decide_jobs, find_unpinned_models
 from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand, Run
@@ -30,6 +32,7 @@ def install_patches() -> None:
     _require_notes_folder()
     _patch_decision()
     _patch_sigterm()
+    _patch_job_commands()
 
 
 def is_own_job(job: Any) -> bool:
@@ -90,6 +93,25 @@ def _patch_sigterm() -> None:
         _thread.start_new_thread(self._open_jobs.release, ())  # it has a lock too, as has threading.Thread
 
     JobScheduler.exit_gracefully = exit_gracefully
+
+
+def _patch_job_commands() -> None:
+    """Let the commands with which Snakemake starts itself for a job stand any path and any value of --config.
+
+    It writes them as Python would, in double quotes where they hold a single one, in which a shell runs what $( ) holds; and
+    the interpreter as it is, blanks and all.
+    """
+    from snakemake_interface_executor_plugins import utils
+    from snakemake_interface_executor_plugins.executors.real import RealExecutor
+
+    original = RealExecutor.format_job_exec
+
+    def format_job_exec(executor: Any, job: Any) -> str:
+        executor.get_python_executable = lambda: shlex.quote(type(executor).get_python_executable(executor))
+        return str(original(executor, job))
+
+    RealExecutor.format_job_exec = format_job_exec
+    utils.repr = lambda value: shlex.quote(value) if isinstance(value, str) else repr(value)
 
 
 def _patch_decision() -> None:
@@ -157,6 +179,8 @@ def _decide_own_jobs(dag: Any, is_first: bool) -> None:
         _log_decision(decision, take)
         if writes:
             _require_writable_results(run, decision)
+        if take and run.cache and (decision.to_run or decision.from_cache) and run.cache.must_copy(run.folder):
+            _log_copies(run.cache, run.folder)
         dag.forcefiles.update(str(job.outputs[0]) for job in decision.to_run)
         taken_paths.update(str(path) for job in decision.from_cache for path in job.outputs)
     for path in taken_paths if take else ():
@@ -199,6 +223,15 @@ def _log_decision(decision: Decision, take: bool) -> None:
         )
     for job, reason in decision.from_cache.items():
         logger.info(f"{job.name}: {reason}: {'taken' if take else 'can be taken'} from the cache")
+
+
+def _log_copies(cache: Cache, folder: Path) -> None:
+    from snakemake.logging import logger
+
+    logger.warning(
+        f"The cache {cache.folder} is on another file system than {folder}: outputs are copied, and take their space twice; "
+        "set cache.folder to a folder on that of the results to have them linked"
+    )
 
 
 def _announce_new_inputs(dag: Any, jobs: Iterable[Any], paths: set[str], taken: bool) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ class ProgramCommand(str):
     """Shell command that starts a program of workflow/scripts.
 
     A rule whose command is one is this workflow's own, and its sidecars decide when it runs. Every other rule is Snakemake's.
+    Each of its fields is quoted, whether a rule says so or not: the shell reads nothing into a value. Of a list each item is a
+    word.
     """
 
     program: str
@@ -54,7 +57,7 @@ class ProgramCommand(str):
 
     def __new__(cls, text: str, program: str, run: Run) -> "ProgramCommand":
         """Command `text`, which starts a program for a run."""
-        command = super().__new__(cls, text)
+        command = super().__new__(cls, quote_fields(text))
         command.program, command.run = program, run
         return command
 
@@ -66,14 +69,31 @@ class ProgramCommand(str):
         return config_path(self.run.folder, self.program, digest)
 
 
+def quote_fields(command: str) -> str:
+    """A command in which Snakemake quotes the value of each field, as of {input}: with q as its format, {input:q}."""
+    parts = string.Formatter().parse(command)
+    return "".join(_escape_braces(text) + (f"{{{field}:q}}" if field is not None else "") for text, field, *_ in parts)
+
+
+def _escape_braces(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def quote_word(word: object) -> str:
+    """A word of a command as it stands: neither the shell nor Snakemake reads anything into it."""
+    return _escape_braces(shlex.quote(str(word)))
+
+
 def start_program(program: Path, python: str, environment: Mapping[str, object], run: Run) -> ProgramCommand:
     """First part of a rule's shell command; other programs' options follow it.
 
     No shell stays between the program and SLURM's signals. The environment is the program's alone, not that of other rules.
+
+    Args:
+        python: what starts an interpreter, as a command has it: a quoted word, or a field such as {params.launcher}
     """
-    path = shlex.quote(str(program))
-    PROGRAM_PATHS.add(path)
-    variables = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in environment.items())
-    config = shlex.quote(str(config_path(run.folder, program.name, "DIGEST"))).replace("DIGEST", "{params.cfg}")
+    PROGRAM_PATHS.add(shlex.quote(str(program)))
+    variables = " ".join(f"{name}={quote_word(value)}" for name, value in environment.items())
+    config = quote_word(config_path(run.folder, program.name, "DIGEST")).replace("DIGEST", "{params.cfg}")
     options = f"--cfg {config} --code {{params.code}} --log {{log}} "
-    return ProgramCommand(f"{variables} exec {python} {path} {options}", program.name, run)
+    return ProgramCommand(f"{variables} exec {python} {quote_word(program)} {options}", program.name, run)
