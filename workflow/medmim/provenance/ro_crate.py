@@ -112,8 +112,9 @@ def _job_name(record: job_record.Record) -> str:
 
 
 def _entity_id(text: str) -> str:
-    """An @id must be a valid URI."""
-    return quote(text, safe="#/:")
+    """An @id must be a valid URI: one # at most begins its fragment."""
+    path, mark, fragment = text.partition("#")
+    return quote(path, safe="/:") + mark + quote(fragment, safe="/:")
 
 
 def _is_path(value: Any) -> bool:
