@@ -149,17 +149,18 @@ def _folder_matches_index(folder: Mapping[str, str], hashes: HashCache) -> bool:
     A folder of the user's, which may hold terabytes, is looked at by its times, and left to the job that reads it.
     """
     root = Path(folder["path"])
-    if Path(folder["index"]).parent != root:
-        try:
+    try:
+        if Path(folder["index"]).parent != root:
             return files.tree_digest(root) == folder["tree"]
-        except (UserError, OSError):  # the job that reads it will say so
-            return False
+        paths = files.list_files(root)
+    except (UserError, OSError):  # the job that reads it will say so
+        return False
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(folder["index"]) as file:
         index = file.read(columns=["path", "sha256"])
     listed_hashes = dict(zip(index["path"].to_pylist(), index["sha256"].to_pylist(), strict=True))
-    return {p.relative_to(root).as_posix(): sha256 for p, sha256 in hashes(files.list_files(root)).items()} == listed_hashes
+    return {p.relative_to(root).as_posix(): sha256 for p, sha256 in hashes(paths).items()} == listed_hashes
 
 
 def _find_own_change(
