@@ -15,7 +15,7 @@ from record_made import complete_record
 from medmim.common import files
 from medmim.common.errors import UserError
 from medmim.provenance import job_record
-from medmim.provenance.cache import Cache, find_folder, match_inputs
+from medmim.provenance.cache import FOLDER_VARIABLE, LIMIT_VARIABLE, Cache, find_folder, match_inputs
 from users import OTHER_ID, call_as_other
 
 RECORD = complete_record()
@@ -464,3 +464,16 @@ def test_a_home_folder_in_the_environment_is_expanded(monkeypatch: pytest.Monkey
         find_folder("configured")
     monkeypatch.delenv("MEDMIM_CACHE")
     assert find_folder("configured") == "configured" and find_folder(None) == ""
+
+
+@pytest.mark.parametrize("limit", ["ten", "-1", "0", "1.5", "1e9", " "])
+def test_a_limit_that_is_no_number_is_refused_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(LIMIT_VARIABLE, limit)
+    with pytest.raises(UserError, match=r"environment variable MEDMIM_CACHE_LIMIT: is .*; allowed: whole number of bytes from 1"):
+        Cache.from_environment()
+    monkeypatch.setenv(LIMIT_VARIABLE, "12")
+    found = Cache.from_environment()
+    assert found is not None and found.limit == 12

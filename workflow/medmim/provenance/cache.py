@@ -169,9 +169,11 @@ class Cache:
 
     @classmethod
     def from_environment(cls) -> "Cache | None":
-        """The cache that the environment names, if any."""
-        folder = find_folder(None)
-        return cls(Path(folder), int(os.environ.get(LIMIT_VARIABLE) or 1 << 62)) if folder else None
+        """The cache that the environment names, if any. Raises UserError for a limit that is no number."""
+        folder, limit = find_folder(None), os.environ.get(LIMIT_VARIABLE) or str(1 << 62)
+        if not limit.isdecimal() or int(limit) == 0:
+            raise UserError(f"environment variable {LIMIT_VARIABLE}: is {limit!r}; allowed: whole number of bytes from 1")
+        return cls(Path(folder), int(limit)) if folder else None
 
     def must_copy(self, folder: Path) -> bool:
         """Whether files of a folder take their space a second time here, as those of another file system do."""
