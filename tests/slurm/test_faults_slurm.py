@@ -107,16 +107,19 @@ def test_a_wrong_partition(cluster: Cluster, mini: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "message"),
-    [(3, "Requested node configuration is not available"), (1, "error: gpus: 1 asked for, but torch")],
+    ("options", "message"),
+    [
+        (["--set-resources", "predict:gpu=3"], "Requested node configuration is not available"),
+        ([], "error: gpus: 1 asked for, but torch"),
+    ],
     ids=["too many", "not there"],
 )
-def test_gpus(cluster: Cluster, mini: Path, tmp_path: Path, gpus: int, message: str) -> None:
+def test_gpus(cluster: Cluster, mini: Path, tmp_path: Path, options: list[str], message: str) -> None:
     """More than there are: SLURM says so. As many as SLURM has, which are made up: the job says so, before it reads anything."""
     lost = "predictions/mantis.parquet"
     folder = copy_run_without(mini, tmp_path, lost)
-    config = configured(folder, prediction={"gpus": gpus})
-    said = SnakemakeRun(folder, f"{RUN_PATH}/{lost}", "--retries", "0", config=config).wait_for_end(ok=False)
+    config = configured(folder, prediction={"gpus": 1})
+    said = SnakemakeRun(folder, f"{RUN_PATH}/{lost}", "--retries", "0", *options, config=config).wait_for_end(ok=False)
     assert "Error in rule predict" in said and message in said and "Traceback" not in said
     as_before(folder, mini, lost)
     again(folder, mini, f"{RUN_PATH}/{lost}")

@@ -167,6 +167,30 @@ def test_a_mistyped_key_stops_before_anything_runs(snakemake, tmp_path: Path) ->
     assert "wrong.yaml" in done.stdout + done.stderr
 
 
+def test_what_a_config_says_twice_or_out_of_range_stops_with_its_line(snakemake, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    demo = (ROOT / "config/demo.yaml").read_text()
+    line = demo.count("\n") + 1
+    wrong.write_text(demo + "run: other\nqa: {train: {temporal: -16}}\n")
+    done = snakemake(tmp_path, "-n", "--configfile", wrong, "--config", "prediction={gpus: 2}", ok=False)
+    assert f"{wrong}:{line}: run: appears twice" in done.stdout and f"{wrong}:{line + 1}: qa: appears twice" in done.stdout
+    assert ": qa.train.temporal: is -16; allowed: whole number from 0 to 10,000,000" in done.stdout
+    assert "--config: prediction.gpus: is 2; allowed: whole number from 0 to 1" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_options_set_sections_of_the_config(snakemake, tmp_path: Path) -> None:
+    """Snakemake reads 1 as text there."""
+    options = ("--config", "run=other", "prediction={gpus: 1, conditions: [plain]}", "scoring={resamples: 20}")
+    said = snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml", *options).stdout
+    assert re.search(r"^rule predict:\n(?: {4}.*\n)*? {4}resources: .*gpu=1", said, re.M) and "results/other/report.html" in said
+
+
+def test_a_cache_in_the_runs_folder_is_refused(snakemake, tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "-n", "--configfile", ROOT / "config/demo.yaml", ok=False, MEDMIM_CACHE="results/demo/cache")
+    assert "environment variable MEDMIM_CACHE: results/demo/cache and the run's folder results/demo lie in one" in done.stdout
+
+
 def test_environments_have_the_locks_pins() -> None:
     lock = re.sub(r"_", "-", (ROOT / "requirements.lock").read_text().lower()).splitlines()
     for name in ("data", "gpu"):

@@ -52,7 +52,8 @@ def config(folder: Path, settings: dict[str, Any]) -> Path:
         "run": "real",
         "sources": {s: {"origin": "download", "limit": 2} if s == "embed" else {"origin": "download"} for s in SOURCES},
         "download": {**settings, "retries": 2, "pause": 0.01},
-        "models": {},
+        "qa": {"benchmark": {"odir": 1}},
+        "models": {"any": {"family": "chat", "path": "model"}},
     }
     path = folder / "real.yaml"
     path.write_text(yaml.safe_dump(values))

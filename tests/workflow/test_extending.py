@@ -111,7 +111,8 @@ def test_a_source(tmp_path: Path) -> None:
     facts = (source / "source.yaml").read_text()
     (source / "source.yaml").write_text(facts[: facts.index("sets:")] + held_out[1])
     counts = {"train": {}, "benchmark": {"shapes": 8}, "pretrain": 0}
-    config = write_config(tmp_path / "held_out.yaml", **phantom, qa=mini["qa"] | counts, models={})
+    untrained = {"any": {"family": "chat", "hub": "a/b"}}
+    config = write_config(tmp_path / "held_out.yaml", **phantom, qa=mini["qa"] | counts, models=untrained)
     call_checkout(checkout, folder, config, target)
     assert Counter(pd.read_parquet(folder / target)["set"]) == {"shapes": 8}
 

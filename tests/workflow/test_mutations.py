@@ -423,7 +423,7 @@ MUTATIONS = [
     Mutation(
         "what is said in other words: a key renamed with its value, a default written out, options of a command in another order",
         both(
-            edit("workflow/medmim/config/run_config.py", "    resamples: Positive", "    draws: Positive"),
+            edit("workflow/medmim/config/run_config.py", "    resamples: Annotated", "    draws: Annotated"),
             edit("workflow/rules/score.smk", "RUN.scoring.resamples", "RUN.scoring.draws"),
             edit("workflow/rules/report.smk", "RUN.scoring.resamples", "RUN.scoring.draws"),
             config(("scoring", {"draws": 200}), ("report/examples", 3)),

@@ -54,6 +54,8 @@ class Workspace:
     def configure(self, **odir: Any) -> None:
         values = yaml.safe_load(MINI.read_text())
         values["sources"] = {"odir": {"origin": "phantom", "patients": 8} | odir}
+        values["qa"] = {"benchmark": {"odir": 8}}
+        values["models"] = {"any": {"family": "chat", "hub": "a/b", "revision": "0" * 40}}
         (self.folder / "config.yaml").write_text(json.dumps(values))
 
     def run(self, *arguments: str | Path, **environment: str) -> Counter[str]:

@@ -41,8 +41,11 @@ if workflow.global_resources["_nodes"].value is not None:
     workflow.global_resources["_cores"] = None
 
 try:
-    RUN = parse_config(config, ", ".join(map(str, workflow.configfiles)))
+    where = ", ".join(map(str, workflow.configfiles)) or "config"
+    RUN = parse_config(config, where, workflow.configfiles, workflow.config_settings.config)
     CACHE = cache.find_folder(RUN.cache.folder)
+    if CACHE and (problem := RUN.describe_cache_fault(CACHE)):
+        raise ConfigError(f"environment variable {cache.FOLDER_VARIABLE}: {problem}")
     require_folder(RUN.results, "results")
     require_folder(CACHE, "cache.folder")
 except (ConfigError, UserError) as error:

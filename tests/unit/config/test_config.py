@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from medmim.config import generate_docs, run_config
 
 ROOT = Path(__file__).parents[3]
+UNTRAINED = {"any": {"family": "chat", "hub": "a/b"}}
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
 
 
@@ -57,7 +58,7 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("models.med-mantis.base", "llava-med", "family mantis is not that of its base"),
         ("models.med-mantis.base", "mim-llava-med", "is itself tuned"),
         ("models.med-mantis.tuning", {"gpus": 4, "nodes": 3}, "4 processes can't be shared evenly by 3 nodes"),
-        ("models.med-mantis.tuning", {"gpus": 2, "processes": 2}, "processes is for trainings without a GPU"),
+        ("models.med-mantis.tuning", {"gpus": 2, "processes": 2}, "processes: is for trainings without a GPU"),
         ("models.med-mantis.tuning", None, "base and tuning belong together"),
         ("models.mantis.hub", "a/b", "set exactly one of base, hub, path, tiny, endpoint"),
         (
@@ -76,7 +77,7 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("models.mantis", at(url="https://a.example/v1/chat/completions"), "the base URL, which ends before /chat/completions"),
         ("models.mantis", at(url="https://[a/v1"), "models.mantis.endpoint.url: not a URL"),
         ("models.mantis", at(url="http://gpu01:8000/v1"), "the key could be read on its way"),
-        ("qa.writer", written(), "qa.writer.budget_usd: Field required"),
+        ("qa.writer", written(), "qa.writer.budget_usd: is required: Most US dollars"),
         ("qa.writer", written(budget_usd=1, generatr={}), "qa.writer.generatr: unknown key; did you mean 'generator'?"),
         ("qa.writer", written(budget_usd=1, rewrite=0), "rewrite and open are both 0"),
         ("qa.writer", written(budget_usd=1, prices={}), "qa.writer.prices: unknown key"),
@@ -103,6 +104,87 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("heldout", {"medframeqa": {"hub": "a/b"}}, "heldout.medframeqa: hub and revision belong together"),
         ("heldout", {"medframeqa": {"hub": "a/b", "revision": "main"}}, "heldout.medframeqa.revision: "),
         ("heldout", {"medframeqa": {"path": "x", "limt": 3}}, "heldout.medframeqa.limt: unknown key; did you mean 'limit'?"),
+        ("run", "Demo", "run: is 'Demo'; allowed: lower-case letters, digits, '.', '_' and '-', at most 100"),
+        ("run", "d" * 101, "at most 100"),
+        ("run", "demo\n", "run: is 'demo\\n'; allowed: lower-case"),
+        ("run", 2026, "run: is 2026 (put it in quotes); allowed: lower-case"),
+        ("seed", -1, "seed: is -1; allowed: whole number from 0 to 4,294,967,295. Seed of everything drawn by chance."),
+        ("seed", True, "seed: is true; allowed: whole number"),
+        ("qa.train.temporal", -16, "qa.train.temporal: is -16; allowed: whole number from 0 to 10,000,000"),
+        ("qa.train.temporal", "16", "qa.train.temporal: is '16' (leave the quotes out); allowed"),
+        ("qa.pretrain", -1, "qa.pretrain: is -1; allowed"),
+        ("qa.train", {"odir": 10}, "qa.train.odir: unknown key; there is qa.benchmark.odir"),
+        ("qa.benchmark", {"composed": 1}, "qa.benchmark.composed: unknown key; there is qa.train.composed"),
+        ("qa.train", {}, "qa.train: asks for no questions, and med-mantis, mim-llava-med would be tuned on them"),
+        ("qa.benchmark", {}, "qa.benchmark: asks for no questions"),
+        (
+            "sources",
+            {"odir": {"path": "x"}},
+            "qa.train.temporal: is 1,000, and none of the sources has questions of train.temporal",
+        ),
+        ("sources", {"odir": {"path": "x"}}, "add embed or lumiere or ms_cxr_t to sources, or set it to 0"),
+        ("sources", {"odir": {"path": "x"}}, "qa.pretrain: is 16,000, and none of the sources has questions of pretrain.single"),
+        ("qa", None, "qa: is null (give it, or leave the key out); allowed: section"),
+        ("qa.train.temporl", 3, "qa.train.temporl: unknown key; did you mean 'temporal'?"),
+        ("qa.train", {"x": 3}, "qa.train.x: unknown key; there are temporal, reasoning, comparison, coreference, composed"),
+        ("batch", 3, "there is qa.writer.generator.batch, qa.writer.reviewer.batch, models.NAME.tuning.batch"),
+        ("images.size", 56.5, "images.size: is 56.5; allowed: whole number"),
+        ("sources.embed.patients", 0, "sources.embed.patients: is 0; allowed: whole number from 1 to 1,000,000, or null"),
+        ("sources.embed.path", "x", "sources.embed.path: is for real sources"),
+        ("sources.embed", {"path": "x", "patients": 3}, "sources.embed.patients: is for origin phantom, and this is local"),
+        ("sources.embed", {"path": "x", "max_missing": 0.1}, "sources.embed.max_missing: is for origin download"),
+        ("sources.embed", {"path": " "}, "sources.embed.path: is empty"),
+        ("sources.embed", {"path": "a\0b"}, "sources.embed.path: holds a null character"),
+        ("sources.embed", [], "sources.embed: is a list; allowed: keys with values"),
+        ("models", {}, "models: name at least one"),
+        ("models.majority", UNTRAINED["any"], "models.majority: is the name of a baseline"),
+        ("models.plain", UNTRAINED["any"], "models.plain: is the name of a baseline, a condition"),
+        ("models.all", UNTRAINED["any"], "models.all: is the name"),
+        ("models.Mantis", UNTRAINED["any"], "models.Mantis: can't be a name here; allowed: lower-case letters"),
+        ("models", {1: UNTRAINED["any"]}, "models.1: can't be a name here; allowed: text, so put it in quotes"),
+        ("models.mantis.revision", "main", "models.mantis.revision: is a commit of the repository that hub names"),
+        ("models.med-mantis.base", "med-mantis", "models.med-mantis.base: med-mantis is itself tuned"),
+        ("models.med-mantis.system", "Be brief.", "models.med-mantis.system: is that of its base"),
+        ("models.mantis.family", "chat", "models.mantis.family: chat can predict, not be trained here; families that can"),
+        ("models.mantis.tiny.image_size", 57, "models.mantis.tiny.image_size: is 57; allowed: a multiple of 14, such as 56"),
+        ("models.mantis.tiny.heads", 5, "models.mantis.tiny.language_width: is 128; allowed with 5 heads: a multiple of 10"),
+        ("models.med-mantis.tuning", {"gpus": -1}, "models.med-mantis.tuning.gpus: is -1; allowed: whole number from 0 to"),
+        ("models.med-mantis.tuning.learning_rate", 0, "tuning.learning_rate: is 0; allowed: number above 0 and below 1. Peak"),
+        ("models.med-mantis.tuning.learning_rate", float("nan"), "tuning.learning_rate: is .nan; allowed: number above 0"),
+        ("models.med-mantis.tuning.zero_stage", True, "tuning.zero_stage: is true; allowed: 0, 1, 2, 3"),
+        ("models.med-mantis.tuning.precision", "bf61", "tuning.precision: is 'bf61' (did you mean 'bf16'?); allowed: fp32, bf16"),
+        (
+            "models.med-mantis.tuning",
+            {"packing": False, "pack_tokens": 9000},
+            "tuning.pack_tokens: is for trainings with packing",
+        ),
+        ("models.mantis", at(url="https://h:99999/v1"), "models.mantis.endpoint.url: not a URL"),
+        ("models.mantis", at(url="https://u:very-secret"), "models.mantis.endpoint.url: not a URL"),
+        ("models.mantis", at(url="https://a b/v1"), "models.mantis.endpoint.url: not a URL"),
+        ("models.mantis", at(parameters={"top_p": float("nan")}), "parameters: can't be sent as JSON"),
+        ("qa.writer", written(budget_usd=1, parameters={"max_tokens": -5}), "parameters.max_tokens: is -5; allowed"),
+        ("qa.writer", written(budget_usd=1, splits=["train", "train"]), "qa.writer.splits: train appears twice: name each once"),
+        ("prediction.gpus", 2, "prediction.gpus: is 2; allowed: whole number from 0 to 1"),
+        ("prediction.conditions", ["blind"], "prediction.conditions: plain is not among them"),
+        ("prediction.conditions", ["plain", "plain"], "prediction.conditions: plain appears twice"),
+        ("prediction.conditions", ["plain", "blnd"], "prediction.conditions.1: is 'blnd' (did you mean 'blind'?)"),
+        ("prediction.conditions", [], "prediction.conditions: is a list"),
+        ("prediction.conditions", "plain", "prediction.conditions: is 'plain' (did you mean 'plain'?); allowed: list of plain"),
+        ("prediction.text_likelihood", 1, "prediction.text_likelihood: is 1; allowed: true or false"),
+        ("results", "", "results: is empty"),
+        ("results", "/", "results: '/' can't hold the runs"),
+        ("results", "./", "results: '.' can't hold the runs"),
+        (
+            "cache",
+            {"folder": "results/demo/cache"},
+            "cache.folder: results/demo/cache and the run's folder results/demo lie in one",
+        ),
+        ("cache", {"folder": "x" * 300}, "can't be used: [Errno 36] File name too long"),
+        ("cache", {"folder": str(Path(__file__))}, "test_config.py is no folder"),
+        ("cache", {"folder": "results"}, "cache.folder: results and the run's folder results/demo lie in one another"),
+        ("qa.train.temporal", -1, "demo.yaml is not a valid configuration:\n  qa.train.temporal: is -1"),
+        ("prediction", {"batch": {"size": 1}}, "prediction.batch: is a section; allowed: whole number"),
+        ("qa.train.temporal", 1.5, "qa.train.temporal: is 1.5; allowed: whole number"),
         ("export", {"credentialled": True}, "export.credentialled: unknown key; did you mean 'credentialed'?"),
         ("sources.embed", {"path": "x", "credentialed": False}, "sources.embed.credentialed: its owner's agreement forbids"),
     ],
@@ -124,7 +206,8 @@ def test_an_endpoint_whose_key_is_safe_is_valid(settings: dict[str, Any]) -> Non
 
 def test_which_sources_are_credentialed() -> None:
     def credentialed(**sources: dict[str, Any]) -> list[str]:
-        return list(run_config.parse_config(changed("sources", sources)).credentialed_sources)
+        values = changed("sources", sources) | {"qa": {}, "heldout": {"medframeqa": {"path": "x"}}, "models": UNTRAINED}
+        return list(run_config.parse_config(values).credentialed_sources)
 
     local, phantom = {"origin": "local", "path": "x"}, {"origin": "phantom", "patients": 3}
     assert run_config.load_config(ROOT / "config/config.yaml").credentialed_sources == ["embed", "ms_cxr_t"]
@@ -138,7 +221,8 @@ def test_what_is_credentialed_follows_from_source_and_origin() -> None:
     local = {name: {"path": "data"} for name in ("embed", "ms_cxr_t", "lumiere", "odir")} | {
         "odir": {"path": "x", "credentialed": True}
     }
-    assert run_config.parse_config(changed("sources", local)).credentialed_sources == ["embed", "ms_cxr_t", "odir"]
+    values = changed("sources", local) | {"qa": {}, "heldout": {"medframeqa": {"path": "x"}}, "models": UNTRAINED}
+    assert run_config.parse_config(values).credentialed_sources == ["embed", "ms_cxr_t", "odir"]
     assert run_config.parse_config(DEMO).credentialed_sources == []
 
 

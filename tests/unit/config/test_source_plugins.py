@@ -8,10 +8,12 @@ import yaml
 
 from medmim.config import source_plugins
 from medmim.config.download import Download
-from medmim.config.run_config import ConfigError, QuestionCounts, parse_config
+from medmim.config.run_config import BenchmarkCounts, ConfigError, parse_config
 from medmim.config.source_plugins import SOURCES, list_parts, read_sources
 from medmim.questions.sets import SETS
 
+ASKED = {"run": "x", "models": {"any": {"family": "chat", "hub": "a/b"}}, "qa": {"benchmark": {"odir": 1}}}
+"""The rest of a configuration with the source odir."""
 FACTS = {
     "title": "Toy", "licence": "CC0", "terms": "https://example.org", "model_terms": "None.", "access": "open",
     "published": "nothing", "sets": {"train": ["temporal"], "benchmark": ["temporal"]},
@@ -63,6 +65,12 @@ def test_sources_stand_in_their_order_and_then_by_name(tmp_path: Path) -> None:
         ({"servers": {"a-b": SERVER}}, "a-b can't be the name of a server"),
         ({"held_out": {"further": HELD_OUT}}, "further is the name of a sum of sets"),
         ({"held_out": {"Toy Set": HELD_OUT}}, "held_out.Toy Set"),
+        ({"sets": {"train": ["temporl"]}}, "sets.train: train has no set 'temporl'; did you mean 'temporal'?"),
+        ({"sets": {"benchmark": ["composed"]}}, "sets.benchmark: benchmark has no set 'composed'; there are temporal, reasoning"),
+        ({"sets": {"pretrain": ["temporal"]}}, "sets.pretrain: pretrain has no set 'temporal'; there are single, text"),
+        ({"sets": {"train": ["temporal", "temporal"]}}, "source.yaml:6: sets.train: temporal appears twice"),
+        ({"order": -1}, "order: is -1; allowed: whole number from 0 to 1,000,000"),
+        ({"is_verified": "yes"}, "is_verified: is 'yes'; allowed: true or false"),
         ({"sets": {"benchmark": ["rad"]}}, "source toy: sets names rad, the held-out set of source owner"),
         ({"held_out": {"rad": HELD_OUT}}, "source toy: the held-out set rad belongs to source owner"),
         ({"servers": {"osf": SERVER}}, "source toy: the server osf belongs to source owner"),
@@ -82,12 +90,18 @@ def test_a_folder_that_is_no_package_and_a_file_that_is_no_yaml_are_refused(tmp_
         read_sources(tmp_path / "a")
     write_source(tmp_path / "b", "toy")
     (tmp_path / "b/toy/source.yaml").write_text("title: [")
-    with pytest.raises(ConfigError, match=r"source\.yaml is not valid YAML"):
+    with pytest.raises(ConfigError, match=r"source\.yaml:1: not valid YAML"):
         read_sources(tmp_path / "b")
+    (tmp_path / "b/toy/source.yaml").write_text(yaml.safe_dump(FACTS) + "title: Other\n")
+    with pytest.raises(ConfigError, match=r"source\.yaml:12: title: appears twice"):
+        read_sources(tmp_path / "b")
+    write_source(tmp_path / "c", "train")
+    with pytest.raises(ConfigError, match="train is the name of a table of questions"):
+        read_sources(tmp_path / "c")
 
 
 def test_a_source_without_what_a_run_needs_of_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"run": "x", "models": {}, "sources": {"odir": {"origin": "download"}}}
+    values = ASKED | {"sources": {"odir": {"origin": "download"}}}
     released = {"qa": {"origin": "released", "release": {"path": "x"}}}
     for parts, more, message in (
         (("adapter", "questions"), {}, "sources.odir.origin: odir can't be of origin download"),
@@ -108,10 +122,10 @@ def test_a_source_without_what_a_run_needs_of_it_is_refused(monkeypatch: pytest.
 
 def test_an_unknown_source_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"sources\.odr: no source 'odr'; did you mean 'odir'\?"):
-        parse_config({"run": "x", "models": {}, "sources": {"odr": {"path": "x"}}})
+        parse_config(ASKED | {"sources": {"odr": {"path": "x"}}})
 
 
 def test_sets_that_nobody_asks_for_are_in_no_programs_cfg() -> None:
-    assert QuestionCounts(odir=3, temporal=1).select_wanted() == {"temporal": 1, "odir": 3}
-    config = parse_config({"run": "x", "models": {}, "sources": {"odir": {"path": "x"}, "embed": {"path": "x"}}})
+    assert BenchmarkCounts(odir=3, temporal=1).select_wanted() == {"temporal": 1, "odir": 3}
+    config = parse_config(ASKED | {"sources": {"odir": {"path": "x"}, "embed": {"path": "x"}}})
     assert config.held_out_labels == [["odir", "ODIR"]]

@@ -310,5 +310,3 @@ def test_questions_of_a_set_that_is_not_declared_are_refused_by_name() -> None:
         check_declared_sets("toy", [{"split": "benchmark", "set": "rad", "task": "t"}], sets)
     with pytest.raises(UserError, match=r"no source declares toys"):
         check_declared_sets("toy", [{"split": "train", "set": "toys", "task": "t"}], sets)
-    with pytest.raises(UserError, match=r"declares train\.odir, and there is no such set: train has temporal, "):
-        check_declared_sets("toy", [], {"train": ["odir"]})

@@ -4,18 +4,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, create_model
 
-from medmim.config.base import Positive, Section
+from medmim.config.base import Section
 from medmim.config.source_plugins import SOURCES, Bucket, Url
 
 
 class DownloadSettings(Section):
     """Where downloaded sources come from. A mirror may stand for each owner's server; credentials never stand here."""
 
-    parallel: Positive = 4
+    parallel: Annotated[int, Field(ge=1, le=256)] = 4
     """Files of one source fetched at once."""
-    retries: Positive = 8
+    retries: Annotated[int, Field(ge=1, le=1000)] = 8
     """Attempts at a file in a row that bring no byte before it is given up."""
-    pause: Annotated[float, Field(ge=0)] = 1
+    pause: Annotated[float, Field(ge=0, le=3600)] = 1
     """Seconds before the second attempt; they double with each, up to a minute. A server that says how long to wait is obeyed."""
 
     if TYPE_CHECKING:

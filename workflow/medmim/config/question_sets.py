@@ -41,3 +41,9 @@ QUESTION_SETS = (
 )
 """In the order of the tables. Images a question are means of the authors' benchmark files; those of composed questions, which
 are not published, are a guess."""
+HELD_IN = tuple(s.name for s in QUESTION_SETS if s.part == "held_in")
+"""Sets of the abilities trained on."""
+TRAIN_ONLY = tuple(s.name for s in QUESTION_SETS if s.part == "train_only")
+"""Sets that are trained on and not asked in the benchmark."""
+PRETRAIN_SETS = ("single", "text")
+"""Sets of what tiny base models learn first: about one image, and in words only."""

@@ -1,29 +1,64 @@
 """The typed configuration: what a YAML file under config/ may say. Unknown keys are refused."""
 
-import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, Field, create_model
 
 from medmim.config import source_plugins
-from medmim.config.base import ConfigError, Fraction, PathText, PatternPath, Positive, Section, make_name_check, make_name_schema
-from medmim.config.conditions import CONDITIONS, Condition
+from medmim.config.base import (
+    UNIQUE,
+    ConfigError,
+    Fault,
+    Fraction,
+    PathText,
+    PatternPath,
+    Positive,
+    Revision,
+    Section,
+    Threads,
+    make_name_check,
+    make_name_schema,
+    make_text_rule,
+)
+from medmim.config.conditions import BASELINES, CONDITIONS, Condition
 from medmim.config.download import Download
 from medmim.config.endpoint import Endpoint
 from medmim.config.part_names import EXTERNAL_SETS, MODEL_FAMILIES, find_nearest
-from medmim.config.question_sets import QUESTION_SETS
+from medmim.config.question_sets import HELD_IN, PRETRAIN_SETS, QUESTION_SETS, TRAIN_ONLY
 from medmim.config.question_writer import Writer
-from medmim.config.source_plugins import HELD_OUT_SETS, SOURCES
+from medmim.config.source_plugins import HELD_OUT_SETS, RESERVED_SETS, SOURCES
 from medmim.config.training import TinyBase, Tuning
+from medmim.config.validation import Keys, read_option_texts, validate_section
+from medmim.config.yaml_files import parse_yaml
 
 HeldOutName = Annotated[str, make_name_check("held-out set", EXTERNAL_SETS), make_name_schema(EXTERNAL_SETS)]
 """Name of a module of medmim/benchmarks/external."""
 FAMILY_NAMES = (*MODEL_FAMILIES, "chat", "endpoint")
 FamilyName = Annotated[str, make_name_check("model family", FAMILY_NAMES), make_name_schema(FAMILY_NAMES)]
 """Name of a module of medmim/models/families, or of those that need none."""
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Name = Annotated[
+    str,
+    make_text_rule(
+        r"^[a-z0-9][a-z0-9._-]{0,99}$",
+        "lower-case letters, digits, '.', '_' and '-', at most 100, of which the first is a letter or a digit",
+    ),
+]
+EXPRESSIONS_KEY = "__use_yte__"
+"""Has Snakemake compute expressions in a config file."""
+RESERVED_MODELS = {*BASELINES, *CONDITIONS, *RESERVED_SETS, *HELD_IN, *TRAIN_ONLY, *HELD_OUT_SETS}
+"""Names that mean something else in tables."""
+
+
+def _check_model_name(name: str) -> str:
+    if name in RESERVED_MODELS:
+        raise ValueError("is the name of a baseline, a condition, a set or a sum of sets: give the model another")
+    return name
+
+
+ModelName = Annotated[Name, AfterValidator(_check_model_name)]
+QuestionCount = Annotated[int, Field(ge=0, le=10_000_000)]
 CREDENTIALED_SOURCES = [name for name, source in SOURCES.items() if source.credentialed]
 """Sources that their owners give under an agreement not to pass them on."""
 SourceName = Annotated[str, make_name_check("source", list(SOURCES)), make_name_schema(list(SOURCES))]
@@ -38,7 +73,7 @@ class SourceConfig(Section):
     your credentials; what is in the folder already is not fetched again."""
     path: PathText | None = None
     """Folder of a local or downloaded source, shared by runs; by default of a downloaded one data/NAME."""
-    patients: Positive | None = None
+    patients: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Patients of a phantom cohort."""
     limit: Positive | None = None
     """At most so many patients of a local or downloaded source, by a hash of their ids; null takes all."""
@@ -54,21 +89,26 @@ class SourceConfig(Section):
         "be set to false. Else false.",
     )
 
-    @model_validator(mode="after")
-    def _check_complete(self) -> "SourceConfig":
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield what its origin needs and lacks, and what it would not read."""
         if self.origin == "local" and self.path is None:
-            raise ValueError("origin local needs path: the folder that holds the source in its owner's layout")
+            yield (), "origin local needs path: the folder that holds the source in its owner's layout"
         if self.origin == "phantom" and self.patients is None:
-            raise ValueError("origin phantom needs patients: how many to draw")
+            yield (), "origin phantom needs patients: how many to draw"
         if self.origin == "phantom" and self.limit is not None:
-            raise ValueError("limit is for real sources; a phantom cohort has as many patients as patients says")
-        return self
+            yield ("limit",), "is for real sources; a phantom cohort has as many patients as patients says"
+        if self.origin == "phantom" and self.path is not None:
+            yield ("path",), "is for real sources; a phantom cohort is drawn into the run's own folder: leave it out"
+        if self.origin != "phantom" and self.patients is not None:
+            yield ("patients",), f"is for origin phantom, and this is {self.origin}: of a real source limit takes a part"
+        if self.origin != "download" and "max_missing" in self.model_fields_set:
+            yield ("max_missing",), f"is for origin download, and this is {self.origin}: leave it out"
 
 
 class ImagesConfig(Section):
     """How source images become 8-bit PNGs."""
 
-    size: Positive = 768
+    size: Annotated[int, Field(ge=1, le=65_536)] = 768
     """Longest side in pixels after downscaling; smaller images are kept as they are."""
 
 
@@ -79,14 +119,15 @@ class ReleaseConfig(Section):
     """Folder that holds the release's JSON files. With generated questions, the benchmark's audit shows theirs beside ours."""
     url: str | None = None
     """Archive (zip or tar) of the release at a pinned commit, used where path is not set."""
-    sha256: str | None = None
+    sha256: Annotated[str, make_text_rule("^[0-9a-f]{64}$", "a SHA-256: 64 of the characters 0-9 and a-f")] | None = None
     """Expected hash of the archive."""
 
-    @model_validator(mode="after")
-    def _check_complete(self) -> "ReleaseConfig":
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield half of a pinned archive."""
         if self.url and not self.sha256:
-            raise ValueError("url needs sha256: the hash of the archive at that commit")
-        return self
+            yield (), "url needs sha256: the hash of the archive at that commit"
+        if self.sha256 and not self.url:
+            yield ("sha256",), "is the hash of the archive at url, and url is not set"
 
 
 class _SomeCounts(Section):
@@ -95,25 +136,35 @@ class _SomeCounts(Section):
         return {name: count for name, count in self.model_dump().items() if count}
 
 
-def _count_fields() -> dict[str, Any]:
-    """Fields for the sets that are trained on and for the held-out sets of all sources."""
-    meanings = {s.name: s.meaning for s in QUESTION_SETS}
-    if taken := [name for name in HELD_OUT_SETS if name in meanings]:
-        owner = source_plugins.list_suppliers(taken[0])[0]
-        raise ConfigError(f"held-out set {taken[0]} of source {owner}: it is a set trained on")
-    meanings |= {name: held_out.meaning for name, held_out in HELD_OUT_SETS.items()}
-    return {name: (int, Field(0, description=meaning)) for name, meaning in meanings.items()}
+SETS_BY_SPLIT = {"train": (*HELD_IN, *TRAIN_ONLY), "benchmark": (*HELD_IN, *HELD_OUT_SETS)}
+"""Sets that may be asked for."""
 
 
+def _count_fields(split: str) -> dict[str, Any]:
+    """Fields for the sets of a split."""
+    meanings = {s.name: s.meaning for s in QUESTION_SETS} | {name: s.meaning for name, s in HELD_OUT_SETS.items()}
+    return {name: (QuestionCount, Field(0, description=meanings[name])) for name in SETS_BY_SPLIT[split]}
+
+
+def _check_set_names() -> None:
+    """Raise ConfigError where a set that a source or a module brings has a name that is taken."""
+    for name in HELD_OUT_SETS:
+        if name in (*HELD_IN, *TRAIN_ONLY):
+            raise ConfigError(f"held-out set {name} of source {source_plugins.list_suppliers(name)[0]}: it is a set trained on")
+    taken_names = {*HELD_IN, *TRAIN_ONLY, *HELD_OUT_SETS, *RESERVED_SETS, *SOURCES}
+    for name in EXTERNAL_SETS:
+        if name in taken_names:
+            raise ConfigError(f"medmim/benchmarks/external/{name}.py: a source or a set has that name: give the module another")
+
+
+_check_set_names()
+_COUNTS_MEANING = "At most how many questions of a kind; what the findings do not yield is reported, not padded."
 if TYPE_CHECKING:
-    QuestionCounts = _SomeCounts
+    TrainCounts = _SomeCounts
+    BenchmarkCounts = _SomeCounts
 else:
-    QuestionCounts = create_model(
-        "QuestionCounts",
-        __base__=_SomeCounts,
-        __doc__="At most how many questions of a kind; what the findings do not yield is reported, not padded.",
-        **_count_fields(),
-    )
+    TrainCounts = create_model("TrainCounts", __base__=_SomeCounts, __doc__=_COUNTS_MEANING, **_count_fields("train"))
+    BenchmarkCounts = create_model("BenchmarkCounts", __base__=_SomeCounts, __doc__=_COUNTS_MEANING, **_count_fields("benchmark"))
 
 
 class QAConfig(Section):
@@ -130,30 +181,29 @@ class QAConfig(Section):
     option_order: Literal["shuffled", "natural"] = "shuffled"
     """Order of a closed question's options. natural, e.g. from mild to severe, is for tiny models, which have no time to learn
     to look a letter up."""
-    wordings: Positive | None = None
+    wordings: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Most wordings of a task's closed form, and of its open one; null takes all. Tiny models learn from few."""
     composed_images: Annotated[int, Field(ge=2, le=4)] = 4
     """Most images of a composed question."""
-    train: QuestionCounts = QuestionCounts()
+    train: TrainCounts = TrainCounts()
     """Training questions."""
-    benchmark: QuestionCounts = QuestionCounts()
+    benchmark: BenchmarkCounts = BenchmarkCounts()
     """Benchmark questions."""
-    pretrain: int = 0
+    pretrain: QuestionCount = 0
     """Single-image and text-only questions for the demo's base models; 0 makes none."""
     writer: Writer | None = None
     """Have a language model put generated questions in other words, and add open ones; null has it write nothing."""
     max_rejected: Fraction = 0.01
     """Share of released records that may be unusable before the stage stops."""
 
-    @model_validator(mode="after")
-    def _check_complete(self) -> "QAConfig":
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield what does not go with released questions, and what they lack."""
         if self.origin == "released" and self.pretrain:
-            raise ValueError("pretrain: the release has no such questions; set it to 0")
+            yield ("pretrain",), "the release has no such questions; set it to 0"
         if self.origin == "released" and self.writer:
-            raise ValueError("writer: it writes generated questions, and these are released; leave it out")
+            yield ("writer",), "it writes generated questions, and these are released; leave it out"
         if self.origin == "released" and not (self.release.path or self.release.url):
-            raise ValueError("origin released needs release.path, a folder you have, or release.url with release.sha256")
-        return self
+            yield (), "origin released needs release.path, a folder you have, or release.url with release.sha256"
 
 
 class HeldOutConfig(Section):
@@ -163,20 +213,19 @@ class HeldOutConfig(Section):
     """Folder that holds it as its authors publish it."""
     hub: str | None = None
     """Repository on the hub, used where path is not set."""
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    revision: Revision | None = None
     """Commit of that repository, 40 hex digits."""
     limit: Positive | None = None
     """At most so many questions, by a hash of their ids; null takes all."""
     max_rejected: Fraction = 0.01
     """Share of questions that may be broken before the stage stops."""
 
-    @model_validator(mode="after")
-    def _check_complete(self) -> "HeldOutConfig":
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield a set of no place, or of two, or of a place whose content changes."""
         if (self.path is None) == (self.hub is None):
-            raise ValueError("set exactly one of path, a folder you have, and hub, a repository to fetch")
+            yield (), "set exactly one of path, a folder you have, and hub, a repository to fetch"
         if (self.hub is None) != (self.revision is None):
-            raise ValueError("hub and revision belong together: a repository's content changes, that of a commit does not")
-        return self
+            yield (), "hub and revision belong together: a repository's content changes, that of a commit does not"
 
 
 class ModelConfig(Section):
@@ -201,43 +250,54 @@ class ModelConfig(Section):
     tuning: Tuning | None = None
     """The recipe, for a model with a base."""
 
-    @model_validator(mode="after")
-    def _check_complete(self) -> "ModelConfig":
-        if sum(x is not None for x in (self.base, self.hub, self.path, self.tiny, self.endpoint)) != 1:
-            raise ValueError("set exactly one of base, hub, path, tiny, endpoint")
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield a model of no origin, or of two, and what its origin would not read."""
+        origins = [name for name in ("base", "hub", "path", "tiny", "endpoint") if getattr(self, name) is not None]
+        if len(origins) != 1:
+            yield (), f"set exactly one of base, hub, path, tiny, endpoint: {' and '.join(origins) or 'none of them'} is set"
         if (self.family == "endpoint") != (self.endpoint is not None):
-            raise ValueError("family endpoint and the section endpoint belong together")
+            yield (), "family endpoint and the section endpoint belong together"
         if (self.base is None) != (self.tuning is None):
-            raise ValueError("base and tuning belong together")
-        return self
+            yield (), "base and tuning belong together"
+        if self.family not in MODEL_FAMILIES and (self.base or self.tiny):
+            yield ("family",), f"{self.family} can predict, not be trained here; families that can: {', '.join(MODEL_FAMILIES)}"
+        if self.revision and not self.hub:
+            yield ("revision",), "is a commit of the repository that hub names, and hub is not set: leave it out"
+        if self.base and self.system:
+            yield ("system",), f"is that of its base: set it at {self.base}, or leave it out"
 
 
 class PredictionConfig(Section):
     """Replies."""
 
-    conditions: list[Condition] = Field(default=list(CONDITIONS), min_length=1)
+    conditions: Annotated[list[Condition], UNIQUE] = Field(default=list(CONDITIONS), min_length=1)
     """plain: as asked. rotated: once for each further place of the options. blind: without its images. other_patient: with
     another patient's. reordered: its images moved on by one place."""
     text_likelihood: bool = True
     """Under plain also how likely a model finds the whole line of each option, not only its letter."""
-    batch: Positive = 8
+    batch: Annotated[int, Field(ge=1, le=65_536)] = 8
     """Questions a batch at most; replies do not depend on it."""
-    max_new_tokens: Positive = 64
+    max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Longest reply."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Of weights and activations."""
-    gpus: int = 0
-    """GPUs of the job; 0 predicts on the CPU."""
-    threads: Positive = 1
+    gpus: Annotated[int, Field(ge=0, le=1)] = 0
+    """1: each model predicts on a GPU, models side by side. 0: on the CPU."""
+    threads: Threads = 1
     """CPU threads."""
+
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield that nothing is asked as it is, on which scores and controls rest."""
+        if "plain" not in self.conditions:
+            yield ("conditions",), "plain is not among them, and every other condition is compared with it: add it"
 
 
 class ScoringConfig(Section):
     """Scores and intervals."""
 
-    resamples: Positive = 10_000
+    resamples: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Bootstrap resamples of patients."""
-    min_open_ranked: Positive = 100
+    min_open_ranked: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """Sets with fewer open items are shown, not ranked."""
 
 
@@ -247,7 +307,7 @@ class CacheConfig(Section):
     folder: PathText | None = "results/.cache"
     """Where they are kept; null keeps none. On the results' file system they take no further space. The environment variable
     MEDMIM_CACHE comes first."""
-    limit_gb: Annotated[float, Field(gt=0)] = 100
+    limit_gb: Annotated[float, Field(gt=0, le=1_000_000_000)] = 100
     """Most gigabytes (10^9 bytes) kept; what was used longest ago goes first."""
 
 
@@ -256,7 +316,7 @@ class ReportConfig(Section):
 
     title: str = "Med-MIM"
     """Heading of the page."""
-    examples: Positive = 3
+    examples: Annotated[int, Field(ge=1, le=1000)] = 3
     """Examples a set."""
     paper: PatternPath | None = None
     """File with the paper's own figures, as you filled it in; without it the report says "not available"."""
@@ -278,7 +338,7 @@ class Config(Section):
     """Name of the run."""
     results: PatternPath = "results"
     """Folder of all runs."""
-    seed: int = 2025
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 2025
     """Seed of everything drawn by chance."""
     sources: dict[SourceName, SourceConfig] = Field(description=f"The sources to use, by name: {', '.join(SOURCES)}.")
     download: Download = Download()
@@ -292,7 +352,7 @@ class Config(Section):
         description=f"Further held-out sets, by name: {', '.join(EXTERNAL_SETS)}. They are asked and shown on their own, in no "
         "sum.",
     )
-    models: dict[Name, ModelConfig]
+    models: dict[ModelName, ModelConfig]
     """The models to score, by name."""
     prediction: PredictionConfig = PredictionConfig()
     """How replies are made."""
@@ -305,44 +365,94 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     """What is kept of jobs for other runs."""
 
-    @model_validator(mode="after")
-    def _check_consistent(self) -> "Config":
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield what sections say that does not go together."""
+        yield from self._find_source_faults()
+        yield from self._find_model_faults()
+        if self.qa.origin == "generated":
+            yield from self._find_count_faults()
+        yield from self._find_folder_faults()
+
+    def _find_source_faults(self) -> Iterator[Fault]:
         if not self.sources:
-            raise ValueError("sources: name at least one")
-        for source_name, source in self.sources.items():
-            self._check_source_parts(source_name, source.origin)
-            if source_name in CREDENTIALED_SOURCES and source.origin != "phantom" and source.credentialed is False:
-                raise ValueError(
-                    f"sources.{source_name}.credentialed: its owner's agreement forbids passing it on, which no setting "
-                    "here changes; "
-                    "models.NAME.endpoint.credentialed says of an endpoint that it may have it"
+            yield ("sources",), f"name at least one: {', '.join(SOURCES)}"
+        for name, source in self.sources.items():
+            yield from self._find_missing_parts(name, source.origin)
+            if name in CREDENTIALED_SOURCES and source.origin != "phantom" and source.credentialed is False:
+                yield (
+                    ("sources", name, "credentialed"),
+                    "its owner's agreement forbids passing it on, which no setting here changes; "
+                    "models.NAME.endpoint.credentialed says of an endpoint that it may have it",
                 )
+
+    def _find_missing_parts(self, name: str, origin: str) -> Iterator[Fault]:
+        """Yield the modules that this run needs of a source and that it lacks."""
+        folder, parts = source_plugins.SOURCES_FOLDER / name, source_plugins.list_parts(name)
+        if origin in ("phantom", "download") and origin not in parts:
+            others = [o for o in ("phantom", "download") if o in parts]
+            yield (
+                ("sources", name, "origin"),
+                f"{name} can't be of origin {origin}, as {folder} has no {origin}.py: "
+                f"set it to {' or '.join(['local', *others])}, or add that module",
+            )
+        for part in ("adapter", "questions") if self.qa.origin == "generated" else ("adapter",):
+            if part not in parts:
+                yield ("sources", name), f"{folder} has no {part}.py; docs/extending.md tells what it must offer"
+
+    def _find_model_faults(self) -> Iterator[Fault]:
+        if not self.models:
+            yield ("models",), "name at least one, such as {mantis: {family: mantis, hub: TIGER-Lab/Mantis-8B-siglip-llama3}}"
         for name, model in self.models.items():
             if model.base is None:
                 continue
             if model.base not in self.models:
-                raise ValueError(f"models.{name}.base: no model {model.base!r}; {find_nearest(model.base, list(self.models))}")
+                hint = find_nearest(model.base, [other for other in self.models if other != name])
+                yield ("models", name, "base"), f"no model {model.base!r}; {hint}"
+                continue
             base = self.models[model.base]
             if base.base is not None:
-                raise ValueError(f"models.{name}.base: {model.base} is itself tuned")
+                yield ("models", name, "base"), f"{model.base} is itself tuned; name the model that it is tuned from"
             if base.family != model.family:
-                raise ValueError(f"models.{name}: family {model.family} is not that of its base, {base.family}")
-        if self.qa.pretrain == 0 and any(m.tiny for m in self.models.values()):
-            raise ValueError("qa.pretrain: tiny base models need pretraining questions")
-        return self
+                yield ("models", name), f"family {model.family} is not that of its base, {base.family}"
 
-    def _check_source_parts(self, name: str, origin: str) -> None:
-        """Raise ValueError where a source lacks a module that this run needs of it."""
-        folder, parts = source_plugins.SOURCES_FOLDER / name, source_plugins.list_parts(name)
-        if origin in ("phantom", "download") and origin not in parts:
-            others = [o for o in ("phantom", "download") if o in parts]
-            raise ValueError(
-                f"sources.{name}.origin: {name} can't be of origin {origin}, as {folder} has no {origin}.py: "
-                f"set it to {' or '.join(['local', *others])}, or add that module"
-            )
-        for part in ("adapter", "questions") if self.qa.origin == "generated" else ("adapter",):
-            if part not in parts:
-                raise ValueError(f"sources.{name}: {folder} has no {part}.py; docs/extending.md tells what it must offer")
+    def _find_count_faults(self) -> Iterator[Fault]:
+        """Yield questions that nothing can make, and stages that have none."""
+        wanted: dict[str, dict[str, int]] = {
+            "train": self.qa.train.select_wanted(),
+            "benchmark": self.qa.benchmark.select_wanted(),
+            "pretrain": dict.fromkeys(PRETRAIN_SETS, self.qa.pretrain) if self.qa.pretrain else {},
+        }
+        for split, counts in wanted.items():
+            for name, count in counts.items():
+                suppliers = source_plugins.list_suppliers(name, split)
+                if not self.sources.keys() & set(suppliers):
+                    keys = ("qa", split) if split == "pretrain" else ("qa", split, name)
+                    remedy = f"add {' or '.join(suppliers)} to sources, or set it to 0" if suppliers else "set it to 0"
+                    yield keys, f"is {count:,}, and none of the sources has questions of {split}.{name}: {remedy}"
+        if not wanted["benchmark"] and not self.heldout:
+            yield ("qa", "benchmark"), "asks for no questions, so that there is nothing to ask the models: give some set a number"
+        tuned = [name for name, model in self.models.items() if model.base]
+        if tuned and not wanted["train"]:
+            yield ("qa", "train"), f"asks for no questions, and {', '.join(tuned)} would be tuned on them: give some set a number"
+        if self.qa.pretrain == 0 and any(m.tiny for m in self.models.values()):
+            yield ("qa", "pretrain"), "is 0, and tiny base models need pretraining questions: the demo has 16,000"
+
+    def _find_folder_faults(self) -> Iterator[Fault]:
+        """Yield folders in which a run would mix with other files."""
+        if Path(self.results).absolute() in (Path.cwd(), Path("/")):
+            yield ("results",), f"{self.results!r} can't hold the runs: name a folder of their own, such as results"
+        if self.cache.folder and (problem := self.describe_cache_fault(self.cache.folder)):
+            yield ("cache", "folder"), problem
+
+    def describe_cache_fault(self, folder: str) -> str | None:
+        """Return what is wrong about a folder for the cache, or None."""
+        try:
+            cache, run = Path(folder).resolve(), Path(self.run_folder).resolve()
+            if cache.is_relative_to(run) or run.is_relative_to(cache):
+                return f"{folder} and the run's folder {self.run_folder} lie in one another: name another, such as results/.cache"
+            return f"{folder} is no folder" if cache.exists() and not cache.is_dir() else None
+        except (OSError, RuntimeError) as error:  # a name too long, a parent that may not be read, links in a circle
+            return f"{folder} can't be used: {error}"
 
     @property
     def run_folder(self) -> str:
@@ -369,35 +479,34 @@ class Config(Section):
         ]
 
 
-def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the section at `loc`; keys of a mapping are passed over."""
-    section: Any = Config
-    for key in loc:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            section = section.model_fields[str(key)].annotation
-        else:  # dict[Name, Section] or Section | None
-            section = next((a for a in get_args(section) if isinstance(a, type) and issubclass(a, BaseModel)), None)
-        if get_origin(section) is not dict and get_args(section):
-            section = next((a for a in get_args(section) if isinstance(a, type) and issubclass(a, BaseModel)), None)
-    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+def parse_config(
+    values: Mapping[str, Any], where: str = "config", files: Sequence[Path | str] = (), options: Mapping[str, Any] | None = None
+) -> Config:
+    """Check a configuration. Raises ConfigError listing every wrong key with its value, what is allowed, and a hint.
 
+    `files` are those that the values come from: what they say twice is refused too, and lines are named. A file whose keys are
+    not among the values, as that of a workflow which uses this one as a module, is another's. `options` is what the command
+    line sets by --config.
+    """
+    own_files = [file for file in map(parse_yaml, files) if file.values.keys() - {EXPRESSIONS_KEY} <= values.keys()]
+    faults = [fault for file in own_files for fault in file.faults]
+    faults += [
+        f"{f.path}: {EXPRESSIONS_KEY}: a config holds values, no expressions" for f in own_files if EXPRESSIONS_KEY in f.values
+    ]
 
-def parse_config(values: dict[str, Any], where: str = "config") -> Config:
-    """Check a configuration. Raises ConfigError listing every wrong key with its path and the nearest right one."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        lines = []
-        for e in error.errors():
-            path = ".".join(str(p) for p in e["loc"] if p != "[key]")
-            message = e["msg"].removeprefix("Value error, ")
-            if e["type"] == "extra_forbidden":
-                close_matches = difflib.get_close_matches(str(e["loc"][-1]), _allowed_keys(e["loc"][:-1]), 1)
-                message = "unknown key" + (f"; did you mean {close_matches[0]!r}?" if close_matches else "")
-            lines.append(f"  {path}: {message}" if path else f"  {message}")
-        raise ConfigError(f"{where} is not a valid configuration:\n" + "\n".join(lines)) from None
+    def find_place(keys: Keys) -> str:
+        part: Any = options
+        for key in keys:
+            part = part.get(key) if isinstance(part, Mapping) else None
+        if part is not None:
+            return "--config"
+        nearest_file = max(reversed(own_files), key=lambda file: file.find_line(keys)[0], default=None)
+        return nearest_file.format_place(keys) if nearest_file else ""
+
+    values = read_option_texts(Config, values, options)
+    return validate_section(Config, values, f"{where} is not a valid configuration", find_place, faults)
 
 
 def load_config(path: Path | str) -> Config:
-    """Read and check a YAML file. Raises ConfigError, FileNotFoundError."""
-    return parse_config(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}, str(path))
+    """Read and check a YAML file. Raises ConfigError, OSError."""
+    return parse_config(parse_yaml(path).values, str(path), [path])

@@ -4,16 +4,18 @@ No code digest covers a source.yaml. Where a result depends on what it states, t
 change computes again just what it concerns. docs/extending.md tells how to add a source.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field
 
-from medmim.config.base import ConfigError, Positive, Section
+from medmim.config.base import UNIQUE, ConfigError, Fault, Section, make_text_rule
 from medmim.config.part_names import find_nearest
+from medmim.config.question_sets import HELD_IN, PRETRAIN_SETS, TRAIN_ONLY
+from medmim.config.validation import validate_section
+from medmim.config.yaml_files import parse_yaml
 
 SOURCES_FOLDER = Path(__file__).parents[1] / "sources"
 DESCRIPTOR_NAME = "source.yaml"
@@ -23,8 +25,16 @@ RESERVED_SETS = ("held_in", "held_out", "further", "all")
 """Names of the leaderboard's sums and of all questions, which no set may bear."""
 RESERVED_SERVERS = ("parallel", "retries", "pause")
 """Settings of the section download that no source may bring."""
-SetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Url = Annotated[str, Field(pattern=r"^https?://[^/@?#]+(/[^@?#]*[^/@?#])?$")]
+RESERVED_SOURCES = ("train", "benchmark", "pretrain", "rejected", "heldout")
+"""Names of the tables of questions beside those of the sources, which no source may bear."""
+SetName = Annotated[str, make_text_rule(r"^[a-z][a-z0-9_]*$", "lower-case letters, digits and _, of which the first is a letter")]
+Url = Annotated[
+    str,
+    make_text_rule(
+        r"^https?://[^/@?#]+(/[^@?#]*[^/@?#])?$",
+        "a URL that begins with https:// or http://, without a slash at the end, a login, a query or a fragment",
+    ),
+]
 """A server and a path on it, without a slash at the end; no login, no query."""
 
 
@@ -53,21 +63,20 @@ class Server(Section):
     meaning: str
     """What is fetched there, for config/README.md."""
 
-    @model_validator(mode="after")
-    def _check_one_default(self) -> "Server":
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield a server of no place, or of two."""
         if (self.url is None) == (self.bucket is None):
-            raise ValueError("set exactly one of url and bucket")
-        return self
+            yield (), "set exactly one of url and bucket"
 
 
 class SuppliedSets(Section):
     """Sets that a source makes questions for, by split. Several sources may supply one set."""
 
-    train: list[SetName] = Field(default=[])
+    train: Annotated[list[SetName], UNIQUE] = Field(default=[])
     """Abilities, or composed. A source that trains gives a share of its patients to the benchmark, the others to training."""
-    benchmark: list[SetName] = Field(default=[])
+    benchmark: Annotated[list[SetName], UNIQUE] = Field(default=[])
     """Abilities."""
-    pretrain: list[SetName] = Field(default=[])
+    pretrain: Annotated[list[SetName], UNIQUE] = Field(default=[])
     """single: about one image. text: in words only."""
 
 
@@ -99,7 +108,7 @@ class Terms(Section):
     """Whether the owner's agreement forbids passing it on."""
     how_to_apply: str = "Nothing to do"
     """How to get it, a sentence without its full stop."""
-    published_bytes: Positive | None = None
+    published_bytes: Annotated[int, Field(ge=1, le=10**18)] | None = None
     """Size of what has to be fetched, as published; null where nobody says."""
     published: str
     """What is published of its size, and where."""
@@ -108,7 +117,7 @@ class Terms(Section):
 class Source(Terms):
     """What a source.yaml states."""
 
-    order: int = 1000
+    order: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
     """Place among the sources in tables and lists; of equal ones the name decides."""
     servers: dict[str, Server] = Field(default={})
     """Settings of the section download that the source's download reads, by name."""
@@ -117,25 +126,16 @@ class Source(Terms):
     held_out: dict[SetName, HeldOutSet] = Field(default={})
     """Sets of its own in the benchmark, by name."""
 
-    @field_validator("servers")
-    @classmethod
-    def _check_server_names(cls, servers: dict[str, Server]) -> dict[str, Server]:
-        if unusable := [name for name in servers if name in RESERVED_SERVERS or not name.isidentifier()]:
-            raise ValueError(f"{', '.join(unusable)} can't be the name of a server: take another, such as the owner's")
-        return servers
-
-    @field_validator("held_out")
-    @classmethod
-    def _check_set_names(cls, held_out: dict[str, HeldOutSet]) -> dict[str, HeldOutSet]:
-        if unusable := [name for name in held_out if name in RESERVED_SETS]:
-            raise ValueError(f"{', '.join(unusable)} is the name of a sum of sets: take another")
-        return held_out
-
-    @model_validator(mode="after")
-    def _check_some_set(self) -> "Source":
+    def find_faults(self) -> Iterator[Fault]:
+        """Yield names that it can't give, and that it has no set."""
+        for name in self.servers:
+            if name in RESERVED_SERVERS or not name.isidentifier():
+                yield ("servers", name), f"{name} can't be the name of a server: take another, such as the owner's"
+        for name in self.held_out:
+            if name in RESERVED_SETS:
+                yield ("held_out", name), f"{name} is the name of a sum of sets: take another"
         if not self.list_sets():
-            raise ValueError("sets and held_out are both empty: say which sets its questions belong to")
-        return self
+            yield (), "sets and held_out are both empty: say which sets its questions belong to"
 
     def list_sets(self) -> dict[str, list[str]]:
         """Sets that it supplies, by split; splits without any are left out."""
@@ -154,18 +154,14 @@ def read_sources(folder: Path) -> dict[str, Source]:
         name = path.parent.name
         if not name.isidentifier():
             raise ConfigError(f"{path.parent}: a source's folder is a Python package: name it with letters, digits and _")
-        try:
-            sources[name] = Source.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        except ValidationError as error:
-            problems = [
-                ".".join(map(str, e["loc"])) + f": {'unknown key' if e['type'] == 'extra_forbidden' else e['msg']}"
-                for e in error.errors()
-            ]
-            raise ConfigError(f"{path} is not a valid description of a source:\n  " + "\n  ".join(problems)) from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        if name in RESERVED_SOURCES:
+            raise ConfigError(f"{path.parent}: {name} is the name of a table of questions: give the source another")
+        file = parse_yaml(path)
+        title = f"{path} is not a valid description of a source"
+        sources[name] = validate_section(Source, file.values, title, file.format_place, file.faults)
     sources = {name: sources[name] for name in sorted(sources, key=lambda n: (sources[n].order, n))}
     _check_owners(sources)
+    _check_sets_exist(folder, sources)
     return sources
 
 
@@ -190,6 +186,19 @@ def _check_owners(sources: Mapping[str, Source]) -> None:
                 )
 
 
+def _check_sets_exist(folder: Path, sources: Mapping[str, Source]) -> None:
+    """Raise ConfigError where a source declares a set that its split does not have."""
+    known_sets = {"train": (*HELD_IN, *TRAIN_ONLY), "benchmark": HELD_IN, "pretrain": PRETRAIN_SETS}
+    for name, source in sources.items():
+        for split, sets in source.sets.model_dump().items():
+            for set_ in sets:
+                if set_ not in known_sets[split]:
+                    raise ConfigError(
+                        f"{folder / name / DESCRIPTOR_NAME}: sets.{split}: {split} has no set {set_!r}; "
+                        f"{find_nearest(set_, known_sets[split])}"
+                    )
+
+
 SOURCES = read_sources(SOURCES_FOLDER)
 """The sources of this checkout, by name."""
 HELD_OUT_SETS = {name: held_out for source in SOURCES.values() for name, held_out in source.held_out.items()}
@@ -210,6 +219,11 @@ def list_parts(name: str) -> tuple[str, ...]:
     return tuple(part for part in PARTS if (SOURCES_FOLDER / name / f"{part}.py").is_file())
 
 
-def list_suppliers(set_: str) -> list[str]:
-    """Sources that make questions for a set."""
-    return [name for name, source in SOURCES.items() if any(set_ in sets for sets in source.list_sets().values())]
+def list_suppliers(set_: str, split: str | None = None) -> list[str]:
+    """Sources that make questions for a set, in any split or in one."""
+    sets_by_source = {name: source.list_sets() for name, source in SOURCES.items()}
+    return [
+        name
+        for name, sets_by_split in sets_by_source.items()
+        if any(set_ in sets for part, sets in sets_by_split.items() if split in (None, part))
+    ]

@@ -12,12 +12,12 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import CONFIG_MAPPING, LlavaConfig, PreTrainedTokenizerFast
 
+from medmim.config.training import PATCH_SIZE
 from medmim.models.families.base import Family, TinyRecipe, count_image_tokens
 from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS
 
 MAX_WORDS = 1024
 """At most so many whole words in a vocabulary; every other word is spelled out."""
-PATCH_SIZE = 14
 INITIALIZER_RANGE = 0.08
 MAX_POSITIONS = 2048
 

@@ -1,19 +1,15 @@
 """The splits, the sets of questions in each, and the sums that sets count to."""
 
-from medmim.config.question_sets import QUESTION_SETS
+from medmim.config.question_sets import HELD_IN, PRETRAIN_SETS, TRAIN_ONLY
 from medmim.config.source_plugins import HELD_OUT_SETS
 
 SPLITS = ("train", "benchmark", "pretrain")
-HELD_IN = tuple(s.name for s in QUESTION_SETS if s.part == "held_in")
-"""Sets of the abilities trained on."""
 HELD_OUT = tuple(HELD_OUT_SETS)
 """Sets that a source holds out, as its source.yaml declares; any other set of a benchmark is a further one, for itself."""
-TRAIN_ONLY = tuple(s.name for s in QUESTION_SETS if s.part == "train_only")
-"""Sets that are trained on and not asked in the benchmark."""
 SETS = {
     "train": (*HELD_IN, *TRAIN_ONLY),
     "benchmark": (*HELD_IN, *HELD_OUT),
-    "pretrain": ("single", "text"),
+    "pretrain": PRETRAIN_SETS,
 }
 SUMS = {"held_in": "Held-in", "held_out": "Held-out"}
 """Scores over several sets, and their names for people."""

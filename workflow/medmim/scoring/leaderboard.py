@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from medmim.common.errors import TableError
+from medmim.config.conditions import BASELINES
 from medmim.questions import conditions
 from medmim.questions.prompt import LETTERS
 from medmim.questions.sets import FURTHER, HELD_IN, HELD_OUT, SUMS
@@ -32,7 +33,6 @@ from medmim.scoring import bootstrap, reply_parser
 from medmim.scoring.comparisons import compare_pairs
 from medmim.scoring.items import METRICS, NOT_ASKED, index_questions
 
-BASELINES = ("chance", "majority")
 STATUS_RATES = {"closed": ("unparsed", "refused", "ambiguous", NOT_ASKED), "open": (NOT_ASKED,)}
 SHARED_COLUMNS = ("patient_ids", "image_ids")
 """Columns of the qa table by which a benchmark question may be known from training."""

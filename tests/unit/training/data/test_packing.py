@@ -85,9 +85,9 @@ def test_a_plan_is_a_pure_function_and_the_same_for_any_processes() -> None:
 def test_a_sample_that_fits_no_pack_is_said() -> None:
     with pytest.raises(UserError, match="a training sample has 1928 tokens, more than pack_tokens 1024"):
         pack_epoch(np.array([100, 1928]), 1, 0, 1024)
-    with pytest.raises(ValueError, match="pack_tokens 1024 is less than max_length 2048"):
+    with pytest.raises(ValueError, match="pack_tokens: 1024 is less than max_length 2048"):
         Tuning(pack_tokens=1024, max_length=2048)
-    with pytest.raises(ValueError, match="batch is for trainings without packing"):
+    with pytest.raises(ValueError, match="batch: is for trainings without packing"):
         Tuning(batch=4)
 
 

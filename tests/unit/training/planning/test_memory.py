@@ -339,13 +339,19 @@ def test_gpus_by_their_names() -> None:
 def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A model of the user's own folder, planned from its config.json; and one that is not fetched yet."""
     (tmp_path / "config.json").write_text(json.dumps(SMALL["clip"]))
-    sources = {"vqa_rad": {"origin": "local", "path": "x"}}
+    sources = {"lumiere": {"origin": "local", "path": "x"}}
     tuning = RECIPE | {"gpu_memory_gb": 80, "max_length": 512}
     models = {
         "base": {"family": "llava-med", "path": str(tmp_path)}, "own": {"family": "llava-med", "base": "base", "tuning": tuning},
         "far": {"family": "mantis", "hub": "some/model"}, "farther": {"family": "mantis", "base": "far", "tuning": tuning},
     }  # fmt: skip
-    config = {"run": "r", "results": str(tmp_path), "sources": sources, "models": models, "qa": {"train": {"temporal": 50}}}
+    config = {
+        "run": "r",
+        "results": str(tmp_path),
+        "sources": sources,
+        "models": models,
+        "qa": {"train": {"temporal": 50}, "benchmark": {"temporal": 5}},
+    }
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     run_program(monkeypatch, "plan_training.py", config=tmp_path / "config.yaml", json=tmp_path / "plan.json", gpu="H200")
     said = capsys.readouterr().out

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from medmim.common.formatting import MINUS, format_percent
+from medmim.config.conditions import BASELINES
 from medmim.questions.sets import HELD_IN, SUMS
-from medmim.reporting.report.board import BASELINES, SET_LABELS, get_set_label, sort_sets
+from medmim.reporting.report.board import SET_LABELS, get_set_label, sort_sets
 from medmim.scoring.items import METRIC_LABELS, METRICS
 
 NOT_AVAILABLE = "not available"

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from medmim.common.errors import TableError, UserError
+from medmim.config.conditions import BASELINES
 from medmim.config.part_names import find_nearest
 from medmim.config.question_sets import QUESTION_SETS
 from medmim.config.source_plugins import HELD_OUT_SETS
@@ -22,7 +23,6 @@ SET_LABELS = {name: _LABELS[name] for name in (*HELD_IN, *TRAIN_ONLY, "held_in",
 """Names of the sets for people, in the order of the tables; a set that is not named here comes before the held-out sum."""
 FURTHER_LABEL = "Further held-out"
 """What the sets are called that are in no sum."""
-BASELINES = ("chance", "majority")
 
 
 def get_set_label(name: str, further: Mapping[str, str]) -> str:
