@@ -8,6 +8,7 @@ medmim.sources.<source>.adapter, says what is read and how.
 from pathlib import Path
 
 from medmim.common.errors import UserError
+from medmim.common.progress import track_items
 from medmim.provenance.job import Job, build_parser, log
 
 
@@ -41,8 +42,9 @@ def main() -> None:
         if args.missing:
             contents = contents.drop_missing(table_io.read_table(args.missing, "rejected", ["item"])["item"].to_pylist())
         build = TableBuilder(args.source, args.root, contents, job.cfg["size"], args.threads, index)
+        rows = track_items(build.iter_image_rows(), args.source, len(contents.pictures), "images")
         with keep_rejections(get_list_path(args.log, args.rejected), build.list_rejection_rows):
-            count = images.write_images(job.out["images"], build.iter_image_rows())
+            count = images.write_images(job.out["images"], rows)
             build.check_rejected_share(job.cfg.get("max_rejected", 0.01))
         findings = table_io.write_table(job.out["findings"], "findings", build.list_finding_rows())
         rejected = table_io.write_table(job.out["rejected"], "rejected", build.list_rejection_rows())

@@ -7,6 +7,7 @@ max_rejected (share of the questions that may be turned away before this stops).
 from pathlib import Path
 
 from medmim.common.errors import UserError
+from medmim.common.progress import track_items
 from medmim.models.families.registry import FAMILY_MODULE
 from medmim.provenance.job import Job, build_parser
 
@@ -41,11 +42,14 @@ def main() -> None:
                     f"{args.qa}: {len(rejected)} of {len(questions)} questions can't be laid out for {cfg['family']}, "
                     f"more than the share max_rejected {cfg['max_rejected']}" + summarize_rejections(rejected)
                 )
-        shown_tables = store.find_tables({image for row in rows for image in row["image_ids"]})
+        shown_images = {image for row in rows for image in row["image_ids"]}
+        shown_tables = store.find_tables(shown_images)
         policy = combine_policies([args.qa, *shown_tables])  # images that no sample shows put no terms on a training
         with job.apply_output_policy(policy, "samples", "pixels"):
             table_io.write_table(job.out["samples"], "samples", rows)
-            images = pixel_table.write_pixels(job.out["pixels"], build_shards.render_pixels(rows, layout, store, args.threads))
+            pixels = build_shards.render_pixels(rows, layout, store, args.threads)
+            tracked = track_items(pixels, "pixels", len(shown_images), "images")
+            images = pixel_table.write_pixels(job.out["pixels"], tracked)
         table_io.write_table(job.out["rejected"], "rejected", rejected)
         tokens = sum(r["length"] for r in rows)
         job.set_summary(f"{len(rows)} samples, {images} images, {tokens:,} tokens, {len(rejected)} rejected")

@@ -63,11 +63,9 @@ class DownloadFolder:
         except Timeout:
             raise UserError(f"{self.root}: another download into this folder is at work: wait for it, or stop it") from None
         self.ledger = Ledger(self.root)
-        self.meter.__enter__()
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.meter.__exit__(None, None, None)
         self._lock.release()
 
     def call_with_retries(self, request: Callable[[], T]) -> T:

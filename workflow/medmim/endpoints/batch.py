@@ -108,7 +108,7 @@ class BatchRunner(RequestRunner):
                 for line in await self._download_lines(file) if file else ():
                     self._read_result_line(line, replies, refusals)
             self.store.end_batch(name, replies)
-            self.bar.update(len(replies))
+            self.progress.advance(len(replies))
             if batch.status == "failed":
                 reasons = [e.message or e.code or "" for e in (batch.errors and batch.errors.data) or []]
                 raise UserError(

@@ -19,16 +19,16 @@ import re
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx2
 from aiolimiter import AsyncLimiter
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
-from tqdm import tqdm
 
 from medmim.common.errors import RunInterruptedError, UserError
 from medmim.common.formatting import parse_retry_after
+from medmim.common.progress import CountedProgress
 from medmim.config.endpoint import Service
 from medmim.endpoints.reply_store import ReplyStore
 
@@ -163,9 +163,9 @@ class RequestRunner:
         key: str | None,
         store: ReplyStore,
         body: Callable[[Any], Mapping[str, Any]],
-        bar: "tqdm[NoReturn]",
+        progress: CountedProgress,
     ) -> None:
-        self.service, self.store, self.body, self.bar = service, store, body, bar
+        self.service, self.store, self.body, self.progress = service, store, body, progress
         self.secret = key
         self.client = AsyncOpenAI(
             base_url=service.url,
@@ -230,7 +230,7 @@ class RequestRunner:
             except Exception:
                 self.stop()
                 raise
-            self.bar.update()
+            self.progress.advance()
 
     async def _request_reply(self, request: Request) -> dict[str, Any]:
         """The reply. Raises _PromptRejectedError, UserError."""
@@ -325,20 +325,20 @@ def send_requests(
         raise UserError(f"the environment variable {service.key_env}, which endpoint.key_env names, holds no key")
     os.environ.pop("OPENAI_CUSTOM_HEADERS", None)  # the client would send them to any service: they may hold another's key
     keys = {r.key for r in requests}
-    with tqdm(total=len(keys), initial=len(keys) - len(missing), unit="reply", disable=None, leave=False) as bar:
 
-        async def run_all() -> RequestRunner:
-            runner = runner_class(service, key, store, body, bar)
-            await runner.run(missing.values())
-            return runner
+    async def run_all() -> RequestRunner:
+        progress = CountedProgress("replies", len(keys), "replies", len(keys) - len(missing))
+        runner = runner_class(service, key, store, body, progress)
+        await runner.run(missing.values())
+        return runner
 
-        runner = asyncio.run(run_all())
-    progress = f"{sum(k in store for k in keys)} of {len(keys)} replies are kept, a new start asks for the rest"
+    runner = asyncio.run(run_all())
+    kept = f"{sum(k in store for k in keys)} of {len(keys)} replies are kept, a new start asks for the rest"
     if runner.is_interrupted:
-        raise RunInterruptedError(f"told to stop: {progress}")
+        raise RunInterruptedError(f"told to stop: {kept}")
     if runner.errors:
         error = runner.errors[0]
-        raise UserError(f"{error}. {progress}") if isinstance(error, UserError) else error
+        raise UserError(f"{error}. {kept}") if isinstance(error, UserError) else error
     return runner.failures, runner.sent
 
 

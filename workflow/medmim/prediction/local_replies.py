@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor
 
 from medmim.common.errors import UserError
+from medmim.common.progress import CountedProgress
 from medmim.endpoints.reply_store import ReplyStore
 from medmim.models.families.base import IGNORE_INDEX
 from medmim.models.families.prompter import Prompt, Prompter
@@ -119,15 +119,15 @@ def ask_batches(
     model: Any, prompter: Prompter, batches: Sequence[Sequence[PromptedQuestion]], store: ReplyStore, *, max_new_tokens: int
 ) -> None:
     """Ask batches and store their replies, each batch's as soon as they are there. UserError names a question at fault."""
-    with tqdm(total=sum(map(len, batches)), unit="question", disable=None, leave=False) as bar:
-        for batch in batches:
-            try:
-                replies = ask_batch(model, prompter, batch, max_new_tokens=max_new_tokens)
-            except ValueError as error:
-                name, reason = _find_failing_question(model, prompter, batch, max_new_tokens) or (f"one of {len(batch)}", error)
-                raise UserError(f"question {name} can't be asked: {reason}") from error
-            store.put(batch_key(batch), [asdict(reply) for reply in replies])
-            bar.update(len(batch))
+    progress = CountedProgress("predict", sum(map(len, batches)), "questions")
+    for batch in batches:
+        try:
+            replies = ask_batch(model, prompter, batch, max_new_tokens=max_new_tokens)
+        except ValueError as error:
+            name, reason = _find_failing_question(model, prompter, batch, max_new_tokens) or (f"one of {len(batch)}", error)
+            raise UserError(f"question {name} can't be asked: {reason}") from error
+        store.put(batch_key(batch), [asdict(reply) for reply in replies])
+        progress.advance(len(batch))
 
 
 def _find_failing_question(

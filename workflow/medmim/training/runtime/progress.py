@@ -1,18 +1,15 @@
-"""What a training says of itself: a progress bar on a terminal, lines in a log elsewhere, rows of the loss table always."""
+"""What a training says of itself: lines of progress in its log, and rows of the loss table."""
 
 import logging
 import math
-import sys
 import time
 
 import numpy as np
-from tqdm import tqdm
 
 from medmim.common.errors import UserError
+from medmim.common.progress import ProgressLog
 
 log = logging.getLogger("medmim")
-LOG_LINES = 10
-"""Lines a stage writes to a log that is not a terminal."""
 
 
 def build_loss_row(stage: str, step: int, loss: float, learning_rate: float, tokens: int) -> dict[str, object]:
@@ -25,27 +22,21 @@ def build_loss_row(stage: str, step: int, loss: float, learning_rate: float, tok
 
 
 class ProgressReporter:
-    """A bar with loss and tokens/s on a terminal, else about LINES lines in the log. `start` steps are done already."""
+    """Writes lines of progress with loss and tokens/s. `start` steps are done already."""
 
     def __init__(self, stage: str, steps: int, start: int = 0, tokens: int = 0, is_shown: bool = True) -> None:
         self.stage, self.steps, self.is_shown = stage, steps, is_shown
-        self.log_interval = max(1, steps // LOG_LINES)
-        self.is_terminal = is_shown and sys.stderr.isatty()
-        self.bar = tqdm(total=steps, initial=start, desc=stage, unit="step", disable=not self.is_terminal, leave=False)
+        self.log = ProgressLog(stage, start / max(steps, 1))
         self.start_time, self.first_step, self.first_tokens = time.monotonic(), start, tokens
 
     def report_step(self, step: int, loss: float, tokens: int) -> None:
         """After optimizer step `step`, counted from 1; `tokens` seen so far."""
         rate = (tokens - self.first_tokens) / max(time.monotonic() - self.start_time, 1e-9)
-        if self.is_terminal:
-            self.bar.set_postfix({"loss": f"{loss:.3f}", "tokens/s": f"{rate:,.0f}"}, refresh=False)
-            self.bar.update(1)
-        elif self.is_shown and (step % self.log_interval == 0 or step == self.steps):
-            log.info("%-10s step %d of %d  loss %.3f  %s tokens/s", self.stage, step, self.steps, loss, f"{rate:,.0f}")
+        if self.is_shown:
+            self.log.report(step / self.steps, f"step {step} of {self.steps}, loss {loss:.3f}, {rate:,.0f} tokens/s")
 
     def close(self, step: int, tokens: int) -> str:
-        """Clear the bar after step `step`; the whole in words: steps, tokens, seconds, rates."""
-        self.bar.close()
+        """After step `step`, the whole in words: steps, tokens, seconds, rates."""
         seconds = max(time.monotonic() - self.start_time, 1e-9)
         steps, new_tokens = step - self.first_step, tokens - self.first_tokens
         summary = f"{self.stage}: {steps} steps, {new_tokens:,} tokens in {seconds:.1f} s: {new_tokens / seconds:,.0f} tokens/s"
