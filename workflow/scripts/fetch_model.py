@@ -10,6 +10,8 @@ from medmim.common.errors import UserError
 from medmim.provenance.job import Job, build_parser
 from medmim.tables.data_policy import UNSTATED_LICENCE, DataPolicy
 
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
+
 
 def main() -> None:
     arguments = build_parser(__doc__)
@@ -26,6 +28,8 @@ def main() -> None:
             job.extra_fields["revision"] = folder.name
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} holds no model: it has no config.json")
+        if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+            raise UserError(f"{folder} holds no weights of a model: none of its files is {' or '.join(WEIGHT_FILES)}")
         known_licences = frozenset(licence.terms for licence in BASE_LICENCES.get(repository or "", ()))
         job.add_policy(DataPolicy(huggingface_hub.read_licences(folder) or known_licences or frozenset({UNSTATED_LICENCE})))
         huggingface_hub.link_files(folder, job.out["model"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import gpus
-from medmim.common.errors import UserError
+from medmim.common.errors import UserError, explain_library_errors
 from medmim.models.families.registry import FAMILY_MODULE
 from medmim.provenance.job import Job, build_parser
 
@@ -56,11 +56,9 @@ def main() -> None:
         qa = table_io.read_table(args.qa, "qa", list(conditions.QUESTION_COLUMNS)).to_pylist()
         images = ImageStore(args.images)
         references = find_references(args.qa, qa, images)
-        try:
-            asker = load_prompter(cfg["family"], args.model.parent, images.read_image)
+        asker = load_prompter(cfg["family"], args.model.parent, images.read_image)
+        with explain_library_errors(str(args.model.parent)):
             asker.encode_letters(max((len(question["options"]) for question in qa), default=0))
-        except (ValueError, OSError) as error:
-            raise UserError(f"{args.model.parent}: {error}") from error
         job.extra_fields["processor"] = asker.processor
 
         contents = {i: images.resolve_image_id(i) for i in references}

@@ -25,6 +25,7 @@ def fetch(monkeypatch: pytest.MonkeyPatch, to: Path, **cfg: str) -> Path:
 def test_the_commit_taken_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pinned: bool) -> None:
     snapshot = tmp_path / "hub/snapshots" / COMMIT
     write_model(snapshot, "mantis", weights=False)
+    (snapshot / "model.safetensors").touch()
     asked = {}
 
     def download(hub: str, revision: str | None, **_: object) -> str:
@@ -57,9 +58,14 @@ def test_a_folder_without_a_model_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").mkdir()
-    with pytest.raises(SystemExit):
-        fetch(monkeypatch, tmp_path, path=str(tmp_path / "mine"))
-    assert f"{tmp_path}/mine holds no model: it has no config.json" in capsys.readouterr().err
+    for problem in (
+        "holds no model: it has no config.json",
+        "holds no weights of a model: none of its files is *.safetensors",
+    ):
+        with pytest.raises(SystemExit):
+            fetch(monkeypatch, tmp_path, path=str(tmp_path / "mine"))
+        assert f"{tmp_path}/mine {problem}" in capsys.readouterr().err
+        (tmp_path / "mine/config.json").write_text("{}")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +82,7 @@ def test_a_model_is_under_the_licence_of_its_card_or_what_is_known_of_it(
 ) -> None:
     (tmp_path / "m1").mkdir()
     (tmp_path / "m1/config.json").write_text("{}")
+    (tmp_path / "m1/model.safetensors").touch()
     (tmp_path / "m1/README.md").write_text(card)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "m1"))
     index = fetch(monkeypatch, tmp_path, **({"hub": hub} if hub else {"path": str(tmp_path / "m1")}))

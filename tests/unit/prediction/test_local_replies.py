@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlavaForConditionalGeneration
 
 from config_files import config_file
@@ -399,9 +400,25 @@ def test_a_tokenizer_without_a_token_for_each_letter_is_refused(monkeypatch, wor
 def test_loading_what_is_no_model_or_adapter(world, tmp_path):
     with pytest.raises(UserError, match="no model could be loaded"):
         load_model(tmp_path, family="mantis")
-    with pytest.raises(UserError, match="with adapter"):
-        load_model(world / "mantis", family="mantis", adapter=tmp_path)
+    adapter_weights = load_file(world / "mantis-adapter/adapter_model.safetensors")
+    for name, changed in {
+        "other layers": {k.replace("layers.0.", "layers.7."): v for k, v in adapter_weights.items()},
+        "other sizes": {k: v.repeat(2, 2) for k, v in adapter_weights.items()},
+    }.items():
+        shutil.copytree(world / "mantis-adapter", tmp_path / name)
+        save_file(changed, tmp_path / name / "adapter_model.safetensors", {"format": "pt"})
+    for adapter in (world, tmp_path / "other layers", tmp_path / "other sizes"):
+        with pytest.raises(UserError, match=r"with adapter .*: is it one of this base"):
+            load_model(world / "mantis", family="mantis", adapter=adapter)
     shutil.copytree(world / "mantis", tmp_path / "mantis")
+    weights = load_file(tmp_path / "mantis/model.safetensors")
+    left_out = next(name for name in weights if "layers.0" in name)
+    save_file({k: v for k, v in weights.items() if k != left_out}, tmp_path / "mantis/model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"mantis: its files of weights lack 1 that it needs, such as .*layers\.0"):
+        load_model(tmp_path / "mantis", family="mantis")
+    (tmp_path / "mantis/model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"no model could be loaded from .*mantis: SafetensorError: "):
+        load_model(tmp_path / "mantis", family="mantis")
     (tmp_path / "mantis/model.safetensors").unlink()
     with pytest.raises(UserError, match=rf"no model could be loaded from {tmp_path}/mantis: .*model.safetensors"):
         load_model(tmp_path / "mantis", family="mantis")

@@ -1,6 +1,11 @@
 """Errors whose message alone is for the user, shown without a traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+MAX_LIBRARY_MESSAGE_CHARS = 300
+"""Most characters of a library's message that are repeated."""
 
 
 class UserError(Exception):
@@ -31,3 +36,20 @@ class RecordVersionError(SidecarError):
         super().__init__(f"{path}: {problem}: run snakemake again")
         self.problem = problem
         """What is wrong with it, without its path."""
+
+
+@contextmanager
+def explain_library_errors(problem: str) -> Iterator[None]:
+    """Raise UserError in one line, "problem: reason", for all that libraries raise at files and servers that a user named.
+
+    They raise anything: ValueError, RuntimeError, KeyError, exceptions of their own. Only what calls them belongs in the block.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        reason = " ".join(str(error).split()) or type(error).__name__
+        shortened = reason if len(reason) <= MAX_LIBRARY_MESSAGE_CHARS else f"{reason[:MAX_LIBRARY_MESSAGE_CHARS]}…"
+        raise UserError(f"{problem}: {kind}{shortened}") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import files
-from medmim.common.errors import UserError
+from medmim.common.errors import explain_library_errors
 
 log = logging.getLogger("medmim")
 
@@ -13,12 +13,9 @@ log = logging.getLogger("medmim")
 def download_snapshot(repository: str, revision: str | None, **choice: Any) -> Path:
     """Folder of the hub's cache that holds a repository at a commit; `choice` goes to snapshot_download. Raises UserError."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    try:
+    with explain_library_errors(f"{repository} at {revision or 'its newest revision'} can't be fetched"):
         return Path(snapshot_download(repository, revision=revision, **choice))
-    except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError, HfHubHTTPError) as error:
-        raise UserError(f"{repository} at {revision or 'its newest revision'} can't be fetched: {error}") from None
 
 
 def link_files(folder: Path, place: Path) -> int:

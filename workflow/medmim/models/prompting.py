@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from medmim.common.errors import explain_library_errors
 from medmim.models.collate import collate_samples
 from medmim.models.families import registry
 from medmim.models.families.base import Layout, Sample
@@ -51,8 +52,9 @@ class LayoutPrompter(Prompter):
 
 
 def load_prompter(family: str, folder: Path, find_image: Callable[[str], Image.Image]) -> Prompter:
-    """How the model in a folder is asked. Raises ValueError where the folder does not fit the family."""
+    """How the model in a folder is asked. Raises UserError where the folder does not fit the family."""
     if family == "chat":
-        chat_prompter: Prompter = import_module(registry.family_module(family)).ChatPrompter(folder, find_image)
+        with explain_library_errors(str(folder)):
+            chat_prompter: Prompter = import_module(registry.family_module(family)).ChatPrompter(folder, find_image)
         return chat_prompter
     return LayoutPrompter(Layout.from_folder(get_family(family), folder), find_image)

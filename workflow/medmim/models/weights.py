@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig, LlavaForConditionalGeneration, logging
 
-from medmim.common.errors import UserError
+from medmim.common.errors import UserError, explain_library_errors
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -27,16 +27,21 @@ def load_model(folder: Path, *, family: str, precision: str = "fp32", adapter: P
     logging.disable_progress_bar()  # of reading the files: a job has its own
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft still asks for the old name
     model_class = AutoModelForImageTextToText if family == "chat" else LlavaForConditionalGeneration
-    try:
-        model = model_class.from_pretrained(str(folder), dtype=DTYPES[precision], local_files_only=True)
-        model.generation_config = GenerationConfig()  # sampling and penalties of the hub's would slip into greedy replies
-        if adapter is not None:
-            from peft import PeftModel
+    with explain_library_errors(f"no model could be loaded from {folder}"):
+        model, report = model_class.from_pretrained(
+            str(folder), dtype=DTYPES[precision], local_files_only=True, output_loading_info=True
+        )
+    if missing_weights := sorted(report["missing_keys"]):  # which the library would draw at random, with a warning
+        raise UserError(f"{folder}: its files of weights lack {len(missing_weights)} that it needs, such as {missing_weights[0]}")
+    model.generation_config = GenerationConfig()  # sampling and penalties of the hub's would slip into greedy replies
+    if adapter is not None:
+        from peft import PeftModel
 
+        with (
+            explain_library_errors(f"no model could be loaded from {folder} with adapter {adapter}: is it one of this base?"),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("error", "Found missing adapter keys")
             model = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
             model = model.merge_and_unload(safe_merge=True)  # which refuses weights that are no numbers
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"no model could be loaded from {folder}{f' with adapter {adapter}' if adapter else ''}: {error}"
-        ) from error
     return model.eval()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from medmim.common.errors import explain_library_errors
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
 IGNORE_INDEX = -100
@@ -161,10 +162,11 @@ class Layout:
 
     @classmethod
     def from_folder(cls, family: Family, folder: Path | str) -> "Layout":
-        """Of the tokenizer and config.json in a model folder. Raises ValueError where they do not fit the family."""
+        """Of the tokenizer and config.json in a model folder. Raises UserError where they are not those of the family."""
         from transformers import AutoConfig, AutoTokenizer
 
-        return cls.from_tokenizer(family, AutoTokenizer.from_pretrained(str(folder)), AutoConfig.from_pretrained(str(folder)))
+        with explain_library_errors(str(folder)):
+            return cls.from_tokenizer(family, AutoTokenizer.from_pretrained(str(folder)), AutoConfig.from_pretrained(str(folder)))
 
     @classmethod
     def from_tokenizer(cls, family: Family, tokenizer: Any, config: Any) -> "Layout":
