@@ -17,8 +17,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed
-	@snakemake --profile profiles/local --logger rich --configfile config/demo.yaml
-	@echo "Report: results/demo/report.html    Leaderboard: results/demo/leaderboard.parquet"
+	@snakemake --profile profiles/local --configfile config/demo.yaml
 
 # Tests start thousands of programs: each has one thread, and finds bytecode.
 test: $(VENV)/installed

@@ -44,6 +44,7 @@ rule all:
 
 onsuccess:
     tell_costs()
+    tell_result()
 
 
 onerror:

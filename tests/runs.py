@@ -89,6 +89,11 @@ def call_snakemake(
     return completed
 
 
+def list_snakemake_logs(folder: Path) -> list[Path]:
+    """Snakemake's own logs in a working directory, in order: they have what it says of jobs, which the screen has not."""
+    return sorted((folder / ".snakemake/log").glob("*.log"))
+
+
 def hash_artifacts(folder: Path, run: Path = Path("results/mini")) -> dict[str, str]:
     """Hash of every artifact of a run and of every file of the folders that artifacts stand for."""
     run_files = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from cluster import TIMEOUT_SECONDS, wait_until
 
 from medmim.common import files
-from runs import MINI, start_snakemake
+from runs import MINI, list_snakemake_logs, start_snakemake
 
 RUN_PATH = Path("results/mini")
 FAST_PROFILE = Path(__file__).with_name("profile")
@@ -26,12 +26,14 @@ class SnakemakeRun:
         profiles = ["slurm", *([FAST_PROFILE] if fast else []), *([site] if site else [])]
         words = [word for profile in profiles for word in ("--profile", profile)]
         with self.log.open("ab") as log:
-            self._log_offset = log.tell()
+            self._log_offset, self._earlier_logs = log.tell(), list_snakemake_logs(folder)
             self.process = start_snakemake(folder, *arguments, *words, "--configfile", config, output=log, MEDMIM_CACHE="")
 
     @property
     def output(self) -> str:
-        return self.log.read_bytes()[self._log_offset :].decode()
+        """What Snakemake has written into its own log, then what is on the screen."""
+        own_logs = [log for log in list_snakemake_logs(self.log.parent) if log not in self._earlier_logs]
+        return "".join(log.read_text() for log in own_logs) + self.log.read_bytes()[self._log_offset :].decode()
 
     def wait_for_output(self, text: str) -> None:
         """Wait until it says something."""

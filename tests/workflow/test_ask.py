@@ -9,7 +9,7 @@ from test_dag import jobs
 
 from chat_server import Answer, ChatServer, make_completion
 from medmim.tables import table_io
-from runs import MINI, find_faults
+from runs import MINI, find_faults, list_snakemake_logs
 
 SECRET = "sk-loopback-3Rw8planted"
 REPLIES = Path("results/mini/predictions/served.parquet")
@@ -25,7 +25,7 @@ def test_a_model_at_an_endpoint_is_asked_and_nothing_else_of_it_is_made(snakemak
         config = tmp_path / "served.yaml"
         config.write_text(yaml.safe_dump(values, sort_keys=False))
         done = snakemake(tmp_path, BOARD, "--configfile", config, "--cores", "2", PLANTED_KEY=SECRET)
-    assert jobs(done.stderr) == {"ask": 1, "score": 1, "leaderboard": 1}
+    assert jobs(list_snakemake_logs(tmp_path)[-1].read_text()) == {"ask": 1, "score": 1, "leaderboard": 1}
     found = table_io.read_frame(tmp_path / REPLIES, "predictions")
     assert len(found) == 2 * len(table_io.read_frame(tmp_path / "results/mini/qa/benchmark.parquet", "qa"))
     assert len(server.requests) == 2 * len(found)

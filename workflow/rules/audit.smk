@@ -14,4 +14,4 @@ rule audit:
         results=R,
         cache=lambda w: ["--cache", CACHE] if CACHE else [],
     shell:
-        program("audit.py") + "--results {params.results} {params.cache} --json {params.results}/audit.json"
+        program("audit.py", is_shown=True) + "--results {params.results} {params.cache} --json {params.results}/audit.json"

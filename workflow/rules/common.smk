@@ -30,6 +30,7 @@ from medmim.provenance.code_digest import THIS_CHECKOUT, code_sha256
 from medmim.snakemake_hooks.messages import install_messages
 from medmim.snakemake_hooks.patches import install_patches
 from medmim.snakemake_hooks.programs import quote_word, register_config, register_run, start_program
+from medmim.snakemake_hooks.screen import install_screen
 from medmim.sources import terms
 from medmim.training.planning import architecture, memory
 
@@ -80,9 +81,11 @@ for rule, gpus in {
 
 # The interpreter that runs Snakemake has the packages; inside a rule's conda environment it is that one's own.
 PYTHON = "python" if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method else sys.executable
+WORKING_FOLDER = Path.cwd()  # which Snakemake leaves before it ends
 LIMIT = int(RUN.cache.limit_gb * 1e9)
 install_patches()
 MESSAGES = install_messages(workflow)
+SCREEN = install_screen(workflow, MESSAGES)
 THIS_RUN = register_run(Path(R), cache.Cache(Path(CACHE), LIMIT) if CACHE else None)
 ENVIRONMENT = {"PYTHONPATH": WORKFLOW, "PYTHONUTF8": 1, cache.FOLDER_VARIABLE: CACHE, cache.LIMIT_VARIABLE: LIMIT}
 
@@ -102,9 +105,12 @@ def cfg(**values):
     return register_config({k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in values.items()})
 
 
-def program(name, python=quote_word(PYTHON)):
-    """First part of the shell command of a rule that starts a program of workflow/scripts. Each field after it is quoted."""
-    return start_program(WORKFLOW / "scripts" / name, python, ENVIRONMENT, THIS_RUN)
+def program(name, python=quote_word(PYTHON), is_shown=False):
+    """First part of the shell command of a rule that starts a program of workflow/scripts. Each field after it is quoted.
+
+    What the program says is shown, or else only logged.
+    """
+    return start_program(WORKFLOW / "scripts" / name, python, ENVIRONMENT, THIS_RUN, is_shown)
 
 
 def base_of(model):
@@ -188,5 +194,21 @@ def launcher(model):
 
 def tell_costs():
     """What the run cost, also of one that failed: SLURM's queue, time, memory, and which settings to change."""
+    SCREEN.finish()
     if MESSAGES.made_outputs and Path(R, "logs").is_dir():
-        subprocess.run([PYTHON, WORKFLOW / "scripts/costs.py", "--results", R], check=False)
+        run_script("costs.py")
+
+
+def tell_result():
+    """What the run shows, where its report was asked for."""
+    if any(f"{R}/report.html" in job.output for job in workflow.dag.jobs):
+        run_script("show_result.py")
+
+
+MESSAGES.tell_result = tell_result
+
+
+def run_script(name):
+    """Run a program of workflow/scripts that only tells of this run."""
+    command = [sys.executable, WORKFLOW / "scripts" / name, "--results", R]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(WORKFLOW)}, cwd=WORKING_FOLDER)

@@ -13,4 +13,4 @@ rule crate:
         code=code_sha256("crate.py"),
         results=R,
     shell:
-        program("crate.py") + "--results {params.results}"
+        program("crate.py", is_shown=True) + "--results {params.results}"

@@ -23,4 +23,4 @@ rule plan:
             *(f"medmim.sources.{s}.download" for s in source_plugins.SOURCES if "download" in source_plugins.list_parts(s)),
         ),
     shell:
-        program("plan.py")
+        program("plan.py", is_shown=True)

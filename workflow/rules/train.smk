@@ -110,4 +110,4 @@ rule training_plan:
         ),
         code=code_sha256("plan_training.py"),
     shell:
-        program("plan_training.py")
+        program("plan_training.py", is_shown=True)

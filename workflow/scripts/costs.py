@@ -6,6 +6,7 @@ end of each run Snakemake calls this by itself.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -31,9 +32,9 @@ def build_summary_grid(table: list[summary.CostRow]) -> Table:
     if rest:
         lines.append(summary.sum_jobs(f"{len(rest)} more rules", [row for row in table if row["rule"] in rest]))
     lines.append(summary.sum_jobs("all", table))
-    grid = Table("rule", box=None, pad_edge=False, header_style="bold")
+    grid = Table("rule", box=None, padding=(0, 0, 0, 1), pad_edge=False, header_style="bold")  # fits 80 columns
     for head in ("jobs", "run", "queue", "CPU h", "used", "GPU h", "peak memory", "retries"):
-        grid.add_column(head, justify="right")
+        grid.add_column(head, justify="right", no_wrap=True)
     for row in lines:
         grid.add_row(
             row["name"],
@@ -74,7 +75,12 @@ def main() -> None:
             temporary.write_text(page.render_costs(table, advice, cached), encoding="utf-8")
     except OSError as error:
         sys.exit(f"{parser.prog}: error: {error}")
-    console = Console(width=None if sys.stdout.isatty() else 130, highlight=False, markup=False)
+    console = Console(
+        width=None if sys.stdout.isatty() else 130,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",  # rich would leave its bold
+        highlight=False,
+        markup=False,
+    )
     if table:
         console.print(build_summary_grid(table))
     if cached[0]:

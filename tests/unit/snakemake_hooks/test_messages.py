@@ -31,7 +31,7 @@ def start(said: JobMessages, job: int = 1, log: str = "score.log") -> None:
 
 def fail(said: JobMessages, job: int = 1, message: str | None = None, command: str | None = COMMAND) -> logging.LogRecord:
     error = record(
-        LogEvent.JOB_ERROR, jobid=job, rule_msg=message, log=["score.log", "slurm.log"], output=["o", "p"],
+        LogEvent.JOB_ERROR, jobid=job, rule_msg=message, log=["score.log", "slurm.log"], output=["o", "p"], rule_name="score",
         input=[f"i{n}" for n in range(9)], shellcmd=command,
     )  # fmt: skip
     assert said.filter(error)
@@ -77,7 +77,7 @@ def test_an_error_of_an_earlier_attempt_is_not_told(said: JobMessages) -> None:
     Path("score.log").write_text("score.py: error: of yesterday\n")
     start(said)
     fail(said, message="SLURM status is: 'TIMEOUT'. For further error details see the log")
-    assert said.list_errors() == ["SLURM status is: 'TIMEOUT'. "]
+    assert said.list_errors() == ["score.log:\nSLURM status is: 'TIMEOUT'. "]
 
 
 def test_a_job_that_ends_well_the_second_time_is_no_failure(said: JobMessages) -> None:
@@ -91,26 +91,52 @@ def test_a_job_that_ends_well_the_second_time_is_no_failure(said: JobMessages) -
 def test_of_a_group_the_last_error_is_told(said: JobMessages) -> None:
     for job, name in enumerate("ab"):
         start(said, job, f"{name}.log")
-        Path(f"{name}.log").write_text(f"{name}.py: made\n" if name == "a" else "b.py: failed\nTraceback\nValueError: no\n")
+        Path(f"{name}.log").write_text(
+            f"{name}.py: made\n" if name == "a" else "b.py: failed\nTraceback\n  File x\nValueError: no\n\n"
+        )
     jobs = [{"jobid": job, "log": [f"{name}.log"]} for job, name in enumerate("ab")]
     said.filter(record(LogEvent.GROUP_ERROR, "Error in group x", job_error_info=jobs, groupid="x"))
-    assert said.list_errors() == ["b.log:\nb.py: failed\nTraceback\nValueError: no"]
+    assert said.list_errors() == ["b.log:\nb.py: failed: ValueError: no (a fault of this program: the traceback is in its log)"]
 
 
 def test_a_long_error_keeps_its_first_and_last_lines(tmp_path: Path) -> None:
-    (tmp_path / "l").write_text("score.py: failed\n" + "".join(f"line {n}\n" for n in range(50)))
+    (tmp_path / "l").write_text("score.py: error: much\n" + "".join(f"line {n}\n" for n in range(50)))
     lines = str(read_own_error(tmp_path / "l")).splitlines()
-    assert len(lines) == messages.MAX_ERROR_LINES and lines[:2] == ["score.py: failed", "…"] and lines[-1] == "line 49"
+    assert len(lines) == messages.MAX_ERROR_LINES and lines[:2] == ["score.py: error: much", "…"] and lines[-1] == "line 49"
 
 
-def test_a_plan_is_all_that_is_shown(said: JobMessages, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ("died with <Signals.SIGKILL: 9>.", "score was killed by SIGKILL"),
+        ("returned non-zero exit status 3.", "score returned non-zero exit status 3"),
+    ],
+)
+def test_a_program_that_says_nothing_is_told_by_how_it_ended(said: JobMessages, ending: str, told: str) -> None:
+    start(said)
+    Path("score.log").write_text("reading\n")
+    assert said.filter(record(LogEvent.ERROR, f"CalledProcessError in file x:\nCommand 'set -e; {COMMAND}' {ending}"))
+    fail(said)
+    assert said.list_errors() == [f"score.log:\n{told}"]
+
+
+def test_a_plan_is_all_that_is_shown(said: JobMessages) -> None:
     said.workflow.dag_settings.targets = ["plan"]
     assert not said.filter(record(None, "Building DAG of jobs..."))
     assert said.filter(record(LogEvent.ERROR, "LockException", logging.ERROR)), "what stops it before it begins is"
     said.filter(record(LogEvent.JOB_INFO, jobid=0, output=[], log=["plan.log"]))
-    error = record(LogEvent.JOB_ERROR, level=logging.ERROR, jobid=0, rule_msg="no", log=[], output=[], input=[], shellcmd=None)
+    error = record(
+        LogEvent.JOB_ERROR,
+        level=logging.ERROR,
+        jobid=0,
+        rule_msg="no",
+        log=[],
+        output=[],
+        input=[],
+        shellcmd=None,
+        rule_name="plan",
+    )
     assert not said.filter(error) and not said.made_outputs
-    said.print_errors()
-    assert capsys.readouterr().err == ""
+    assert said.list_errors() == []
     said.workflow.output_settings.dryrun = True
     assert said.filter(record(None, "Building DAG of jobs..."))

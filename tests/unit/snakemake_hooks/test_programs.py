@@ -40,14 +40,15 @@ def test_a_program_gets_every_word_as_it_is(odd: str, tmp_path: Path) -> None:
     value = [odd] if odd else []  # an empty value is none
     options = ["--cfg", str(command.config_path(digest)), "--code", "0", "--log", f"{odd}.log"]
     assert json.loads(done.stdout) == [odd, *options, "--one", *value, "--all", "--b", *value, str(folder)]
-    assert list(tmp_path.iterdir()) == [folder]
+    assert set(tmp_path.iterdir()) == {folder, tmp_path / f"{odd}.log"}
 
 
 def test_a_command_knows_its_program_run_and_config(tmp_path: Path) -> None:
     run = programs.Run(tmp_path, None)
     command = programs.start_program(Path("/x/workflow/scripts/tune.py"), "python", {"A": "b c"}, run) + "--more {input}"
     assert isinstance(command, programs.ProgramCommand) and (command.program, command.run) == ("tune.py", run)
-    assert command.startswith("A='b c' exec python /x/workflow/scripts/tune.py --cfg ")
+    assert command.startswith("2>>{log:q} A='b c' exec python /x/workflow/scripts/tune.py --cfg ")
+    assert programs.start_program(Path("/x/plan.py"), "python", {"A": 1}, run, is_shown=True).startswith("A=1 exec")
     digest = programs.register_config({"a": (1, 2)})
     assert programs.CONFIGS[digest] == {"a": [1, 2]}
 

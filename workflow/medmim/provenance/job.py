@@ -37,6 +37,7 @@ from medmim.common import files
 from medmim.common.errors import RunInterruptedError, TableError, UserError
 from medmim.common.process_setup import prepare_process
 from medmim.common.processes import JobProcesses
+from medmim.common.program_log import open_log
 from medmim.provenance import cache, code_digest, engine_version, git, job_record
 from medmim.provenance.cache import Cache
 from medmim.provenance.config_file import read_config
@@ -170,15 +171,10 @@ class Job:
         self._summary = summary
 
     def __enter__(self) -> "Job":
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
         gc.set_threshold(10_000)  # what programs import is there to stay: looking through it again and again took a seventh
         self._start_time, self._started_at = time.monotonic(), datetime.now(UTC)
         try:
-            if self.args.log and self.is_main:  # other ranks are heard when they fail
-                self.args.log.parent.mkdir(parents=True, exist_ok=True)
-                self.args.log.write_text("", encoding="utf-8")
-                # It appends, as may a lost run of this job.
-                logging.getLogger().addHandler(logging.FileHandler(self.args.log, encoding="utf-8"))
+            open_log(self.args.log if self.is_main else None)  # other ranks are heard when they fail
             self._journal.write_start(self.program, self.cfg, getattr(self.args, "threads", None))
             self._preflight(self.cfg)
             self._hash_inputs()

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shlex
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,28 @@ MAX_INPUTS = 3
 """Inputs of a failed job that are named."""
 MAX_ERROR_LINES = 12
 """Lines shown of a program's error."""
-FAILED_COMMAND = re.compile(r"Command '(?P<command>.*?)' returned non-zero exit status", re.DOTALL)
-ERROR_LINE = re.compile(r"\S+\.py: (error: |failed)")
+FAILED_COMMAND = re.compile(
+    r"Command '(?P<command>.*?)' (?P<ending>returned non-zero exit status \d+|died with <Signals\.(?P<signal>\w+): \d+>)",
+    re.DOTALL,
+)
+ERROR_LINE = re.compile(r"(?P<program>\S+\.py): (error: |(?P<bug>failed))")
+EXCEPTION_LINE = re.compile(r"[\w.]+(: .*|)")
+"""Last line of a traceback, where the message is one line."""
+
+
+def find_program(command: str) -> str | None:
+    """Path of the program of ours that a command starts; None where it starts none."""
+    return next((path for path in PROGRAM_PATHS if path in command), None)
+
+
+def describe_job(details: Any) -> str:
+    """Name of a job in a record of Snakemake's, for people: its rule and wildcards."""
+    return " ".join([details.rule_name, *details.wildcards.values()])
 
 
 def shorten_command(command: str) -> str | None:
     """A command that starts a program of ours, in short; None for any other."""
-    program = next((path for path in PROGRAM_PATHS if path in command), None)
+    program = find_program(command)
     if program is None:
         return None
     config = re.search(r"--cfg ('[^']*'|\"[^\"]*\"|\S)+", command.partition(program)[2])
@@ -35,7 +50,7 @@ def shorten_command(command: str) -> str | None:
 
 
 def read_own_error(log: Path) -> str | None:
-    """The error with which a program's log ends, None where it has none."""
+    """The error with which a program's log ends, None where it has none. Of a bug only the last line of its traceback."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     except OSError:
@@ -44,6 +59,9 @@ def read_own_error(log: Path) -> str | None:
     if first is None:
         return None
     lines = lines[first:]
+    if (match := ERROR_LINE.match(lines[0])) and match["bug"]:
+        last = next((line for line in reversed(lines) if EXCEPTION_LINE.fullmatch(line)), lines[-1])
+        return f"{match['program']}: failed: {last} (a fault of this program: the traceback is in its log)"
     if len(lines) > MAX_ERROR_LINES:
         lines[1 : len(lines) - MAX_ERROR_LINES + 2] = ["…"]
     return "\n".join(lines)
@@ -65,7 +83,8 @@ def _absolute_paths(logs: list[str]) -> list[Path]:
     return [Path(log).absolute() for log in logs]
 
 
-def _stamp(log: Path) -> tuple[int, int] | None:
+def stamp_file(log: Path) -> tuple[int, int] | None:
+    """Time and size of a file, by which it is told whether it was written to; None where it is not there."""
     try:
         stat = log.stat()
     except OSError:
@@ -80,14 +99,14 @@ class Failure:
     jobs: frozenset[int]
     logs: list[Path]
     message: str
-    """What the executor says of it."""
+    """What the executor says of it, or how its command ended."""
 
     def read_own_error(self, earlier_stamps: dict[Path, Any]) -> tuple[Path, str] | None:
         """Log and error of the program that failed; in a group it is the one that has written last."""
-        logs = [log for log in self.logs if _stamp(log) not in (None, earlier_stamps.get(log))]
+        logs = [log for log in self.logs if stamp_file(log) not in (None, earlier_stamps.get(log))]
         errors = [(log, error) for log in logs if (error := read_own_error(log))]
         if len(self.jobs) > 1:
-            errors.sort(key=lambda pair: _stamp(pair[0]) or (0, 0), reverse=True)
+            errors.sort(key=lambda pair: stamp_file(pair[0]) or (0, 0), reverse=True)
         return errors[0] if errors else None
 
 
@@ -96,6 +115,8 @@ class JobMessages(logging.Filter):
     """Shortens what Snakemake logs of jobs of a workflow, and remembers which of them failed."""
 
     workflow: Any
+    tell_result: Callable[[], None] = lambda: None
+    """Called when all is said of a run in which there was nothing to do."""
     made_outputs: bool = False
     """Whether a job with outputs was started."""
     failures: list[Failure] = field(default_factory=list)
@@ -103,6 +124,8 @@ class JobMessages(logging.Filter):
     _stamps: dict[Path, tuple[int, int] | None] = field(default_factory=dict)
     """Time and size of logs when their jobs were started: what has these is of an earlier attempt."""
     _has_started: bool = False
+    _endings: dict[str, str] = field(default_factory=dict)
+    """How commands of ours ended that failed, in short."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be shown; it is made short in place."""
@@ -113,7 +136,9 @@ class JobMessages(logging.Filter):
             case LogEvent.JOB_FINISHED:
                 self._forget_failures(details.job_id)
             case LogEvent.JOB_ERROR:
-                self.failures.append(Failure(frozenset({details.jobid}), _absolute_paths(details.log), details.rule_msg or ""))
+                ending = self._endings.pop(shorten_command(details.shellcmd or "") or "", "")
+                message = details.rule_msg or (f"{details.rule_name} {ending}" if ending else "")
+                self.failures.append(Failure(frozenset({details.jobid}), _absolute_paths(details.log), message))
                 _shorten_job_error(details)
             case LogEvent.GROUP_ERROR:
                 jobs = frozenset(job["jobid"] for job in details.job_error_info)
@@ -121,21 +146,25 @@ class JobMessages(logging.Filter):
                 self.failures.append(Failure(jobs, logs, getattr(record, "slurm_status", None) or str(record.msg)))
             case LogEvent.ERROR:
                 record.msg = FAILED_COMMAND.sub(self._shorten_failed_command, str(record.msg))
+            case None if str(record.msg).startswith("Nothing to be done") and not self.workflow.output_settings.dryrun:
+                atexit.register(self.tell_result)
         return not self._is_muted(record)
 
     def _note_start(self, details: Any) -> None:
         self._has_started = True
         self.made_outputs |= bool(details.output)
         self._forget_failures(details.jobid)
-        self._stamps |= {path: _stamp(path) for path in _absolute_paths(details.log)}
+        self._stamps |= {path: stamp_file(path) for path in _absolute_paths(details.log)}
 
     def _forget_failures(self, job: int) -> None:
         self.failures = [failure for failure in self.failures if job not in failure.jobs]
 
-    @staticmethod
-    def _shorten_failed_command(match: re.Match[str]) -> str:
+    def _shorten_failed_command(self, match: re.Match[str]) -> str:
         command = shorten_command(match["command"])
-        return f"Command '{command}' returned non-zero exit status" if command else match[0]
+        if command is None:
+            return match[0]
+        self._endings[command] = f"was killed by {match['signal']}" if match["signal"] else match["ending"]
+        return f"Command '{command}' {match['ending']}"
 
     def _is_question(self) -> bool:
         """Whether the run only asks what is missing: the program's answer is all to be shown, and to exit with 1 is no fault."""
@@ -147,28 +176,23 @@ class JobMessages(logging.Filter):
 
     def list_errors(self) -> list[str]:
         """For each failure the program's own error, or what the executor says where the program has written none."""
+        if self._is_question():  # its program has said it
+            return []
         errors: list[str] = []
         for failure in self.failures:
             if own_error := failure.read_own_error(self._stamps):
                 log, error = own_error
                 errors.append(f"{os.path.relpath(log)}:\n{error}")
             elif failure.message:
-                errors.append(failure.message.splitlines()[0].partition("For further error details")[0])
+                logs = "".join(f"{os.path.relpath(log)}:\n" for log in failure.logs[:1])
+                errors.append(logs + failure.message.splitlines()[0].partition("For further error details")[0])
         return errors
-
-    def print_errors(self) -> None:
-        """Print the errors of what failed."""
-        if not self._is_question():
-            for error in self.list_errors():
-                print(f"\n{error}", file=sys.stderr)
 
 
 def install_messages(workflow: Any) -> JobMessages:
-    """Put the filter on Snakemake's logger, and print errors when everything else is said."""
+    """Put the filter on Snakemake's logger."""
     from snakemake.logging import logger
 
     messages = JobMessages(workflow)
     logger.addFilter(messages)
-    if workflow.is_main_process:
-        atexit.register(messages.print_errors)
     return messages

@@ -84,8 +84,12 @@ def quote_word(word: object) -> str:
     return _escape_braces(shlex.quote(str(word)))
 
 
-def start_program(program: Path, python: str, environment: Mapping[str, object], run: Run) -> ProgramCommand:
+def start_program(
+    program: Path, python: str, environment: Mapping[str, object], run: Run, is_shown: bool = False
+) -> ProgramCommand:
     """First part of a rule's shell command; other programs' options follow it.
+
+    What it says goes into its log, of which Snakemake's screen shows what is worth it, unless `is_shown`: then to the terminal.
 
     No shell stays between the program and SLURM's signals. The environment is the program's alone, not that of other rules.
 
@@ -96,4 +100,5 @@ def start_program(program: Path, python: str, environment: Mapping[str, object],
     variables = " ".join(f"{name}={quote_word(value)}" for name, value in environment.items())
     config = quote_word(config_path(run.folder, program.name, "DIGEST")).replace("DIGEST", "{params.cfg}")
     options = f"--cfg {config} --code {{params.code}} --log {{log}} "
-    return ProgramCommand(f"{variables} exec {python} {quote_word(program)} {options}", program.name, run)
+    redirection = "" if is_shown else "2>>{log} "
+    return ProgramCommand(f"{redirection}{variables} exec {python} {quote_word(program)} {options}", program.name, run)

@@ -2,7 +2,7 @@
 
 order        which sample comes when: a pure function of (seed, epoch)
 packing      which samples share a pack: a pure function of (lengths, seed, epoch, budget)
-history      loss, tokens and speed: the log's lines, the progress bar, rows of the loss table
+history      loss, tokens and speed: lines of progress in the log, rows of the loss table
 meter        tokens a second, share of the GPUs' peak, padding, waiting, memory; TensorBoard
 base         a tiny base: its vision tower on attributes, then projector and language model on single images and text
 tune         the language model by LoRA or in full and the projector in full, through transformers' Trainer

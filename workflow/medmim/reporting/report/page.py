@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from medmim.benchmarks.quality.faults import FAULTS
-from medmim.common.formatting import MINUS, format_bytes, format_percent, format_points
+from medmim.common.formatting import MINUS, format_bytes, format_percent
 from medmim.models.families import registry as families
 from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS, prompt_text
 from medmim.questions.sets import SUMS
@@ -24,6 +24,7 @@ from medmim.reporting import palette
 from medmim.reporting.report import plots
 from medmim.reporting.report.board import Cell, Leaderboard, ScoredModel, read_paper_scores, sort_sets
 from medmim.reporting.report.contents import build_examples, count_composition, count_sources
+from medmim.reporting.report.headlines import format_difference, format_point_interval
 from medmim.scoring.items import METRIC_LABELS
 from medmim.tables import table_io
 from medmim.tables.images import ImageStore
@@ -84,18 +85,11 @@ class ReportFiles:
 
 format_share = partial(format_percent, unit="")
 """0.7125 becomes 71.3: the page's tables name the unit."""
-format_difference = partial(format_points, digits=1)
-"""0.215 becomes +21.5."""
 
 
 def format_interval(cell: Cell) -> str:
     """65.0–77.1 in percent; empty where there is none."""
     return "" if cell.low is None or cell.high is None else f"{format_share(cell.low)}–{format_share(cell.high)}"
-
-
-def format_point_interval(cell: Cell) -> str:
-    """+15.0 to +28.1 in percentage points; empty where there is none."""
-    return "" if cell.low is None or cell.high is None else f"{format_difference(cell.low)} to {format_difference(cell.high)}"
 
 
 def replace_control_characters(value: Any) -> Any:
