@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import sys
 from pathlib import Path
 
 OWN_LOGGER = "medmim"
@@ -21,14 +20,14 @@ class LogFormatter(logging.Formatter):
 
 def open_log(path: Path | None) -> None:
     """Send all that is logged to stderr, and to a file where that is another one."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, force=True)
-    root = logging.getLogger()
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
     if path is not None and not _is_stderr(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("", encoding="utf-8")
-        root.addHandler(logging.FileHandler(path, encoding="utf-8"))  # appends, as may a lost run of this job
-    for handler in root.handlers:
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))  # appends, as may a lost run of this job
+    for handler in handlers:
         handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
 
 def _is_stderr(path: Path) -> bool:
