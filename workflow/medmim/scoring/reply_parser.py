@@ -253,6 +253,8 @@ _TEXT = rf"{_ARTICLE}[\"'(\[]{{0,3}}{_ARTICLE}{_TW}+[\"')\]]{{0,3}}"
 _THAT = r"(?:(?:because |since )?(?:it is|it's|this is|that is|which is|i\.e\.,?|namely|meaning)\s)?"
 _STOP = r"(?=\s*$|\s*[.,;!?)\n])"
 
+# Atomic groups keep these patterns linear. Possessive quantifiers would do the same, but match wrongly before Python 3.11.5.
+
 
 def _build_list_pattern(after_full_stop: str) -> str:
     """One option or a list: a letter with the text bound to it, or a text with its letter in brackets.
@@ -264,12 +266,12 @@ def _build_list_pattern(after_full_stop: str) -> str:
     named = rf"(?>{_LABEL}{bound}?|{_TEXT}(?:\s?[(\[]\s?(?:{_NOUN}\s)?{_L}\s?[)\]])?)"
     comma = r"(?:\s?(?:[,/&+]|\s(?:and|or)\b|,\s?(?:and|or)\b|and/or)\s?(?:also\s)?)"
     stop = rf"(?:\s?(?:;|\.(?=[^\S\n]?(?:{_LABEL}|{_TEXT}{_STOP})))\s?(?={named}(?!{_ON})))"  # "B; A is wrong" is no list
-    return rf"(?P<claim>(?:(?:both|either)\s(?={named}{comma}))?{named}(?:(?:{comma}|{stop}){named}){{0,25}}+)"
+    return rf"(?P<claim>(?:(?:both|either)\s(?={named}{comma}))?{named}(?>(?:(?:{comma}|{stop}){named}){{0,25}}))"
 
 
 _LIST, _STRICT = _build_list_pattern(_STOP), _build_list_pattern("")
 _ONE = re.sub(r"\(\?P<claim>", "(?:", _LIST)
-_LEAD = r"(?:[-+>#=]++\s?|\d+[.)]\s)*+"
+_LEAD = r"(?>(?:[-+>#=]+\s?|\d+[.)]\s)*)"
 _BE = (
     r"(?:is (?:likely|going) to be|is|are|was|be|would be|will be|should be|must be|has to be|could be|may be|might be"
     r"|seems to be|appears to be)"
@@ -315,7 +317,9 @@ _START = re.compile(rf"{_LEAD}{_OPENER}{_SURE}{_STRICT}(?P<after>.*)", re.S)
 _NEXT = re.compile(rf"(?:^|[.;,!?\n])\s?{_LEAD}(?:{_NOUN}\s)?[(\[]?(?P<letter>{_L})[)\]]?\s?[:)\-]")
 _ALONE = re.compile(rf"{_LEAD}{_STRICT}[\s.,;:!?)\]\"'>]*$")
 _ITEM = rf"{_LABEL}(?:\s?[:),;.\-]*\s?{_TEXT})?"
-_LINE = re.compile(rf"(?:(?<=\n)|^){_LEAD}(?P<claim>{_ITEM}(?:\s?(?:[,/&]|and\b|or\b|,\s?and\b|,\s?or\b)\s?{_ITEM})*+)(?!{_ON})")
+_LINE = re.compile(
+    rf"(?:(?<=\n)|^){_LEAD}(?P<claim>{_ITEM}(?>(?:\s?(?:[,/&]|and\b|or\b|,\s?and\b|,\s?or\b)\s?{_ITEM})*))(?!{_ON})"
+)
 _MENTION = re.compile(
     rf"(?P<claim>{_T}+(?:[\"']?\s?[(\[]\s?(?:{_NOUN}\s)?{_L}\s?[)\]])?|\b{_NOUN}\s[(\"']*{_L}|[(\[]\s?{_L}\s?[)\]]\s?{_ARTICLE}{_T})"
 )
