@@ -81,6 +81,41 @@ def test_pyproject_and_the_snakefile_state_the_same_ranges() -> None:
     assert least == TESTED_VERSIONS["snakemake"][0]
 
 
+def test_pyproject_states_the_same_pythons() -> None:
+    first, end = versions.TESTED_PYTHONS
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"] == f">={first},<{end}"
+
+
+@pytest.mark.parametrize(("python", "fits"), [((3, 10, 9), False), ((3, 11, 0), True), ((3, 13, 12), True), ((3, 14, 0), False)])
+def test_another_python_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, python: tuple[int, ...], fits: bool) -> None:
+    monkeypatch.setattr(sys, "version_info", python)
+    monkeypatch.setattr(sys, "version", f"{'.'.join(map(str, python))} (main)")
+    if fits:
+        versions.require_tested_versions()
+    else:
+        with pytest.raises(SystemExit, match=r"^Error: Python 3\.1[04]\.[09] runs this .*make PYTHON=[^\n]*$"):
+            versions.require_tested_versions()
+
+
+@pytest.mark.parametrize("goal", ["demo", "test", "quick"])
+def test_make_refuses_an_unfit_python_before_anything_else(tmp_path: Path, goal: str) -> None:
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    old = tmp_path / "old python's #1"
+    old.write_text("#!/bin/sh\nexit 0\n")  # one that says nothing, as one of another version does
+    old.chmod(0o755)
+    run = subprocess.run(["make", goal, f"PYTHON={old}".replace("#", "\\#")], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stdout == ""
+    [line] = run.stderr.splitlines()
+    assert "Python 3.11, 3.12 or 3.13 is needed" in line and not (tmp_path / ".venv").exists()
+
+
+def test_the_makefile_states_the_same_pythons() -> None:
+    first, end = versions.TESTED_PYTHONS
+    assert f"({first.replace('.', ', ')}) <= sys.version_info < ({end.replace('.', ', ')})" in (ROOT / "Makefile").read_text()
+
+
 def test_the_lock_is_tested() -> None:
     locked = dict(re.findall(r"^([a-z-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.M))
     for package in TESTED_VERSIONS:
