@@ -69,6 +69,7 @@ class ChatServer:
         self.open_count, self.max_open_count = 0, 0
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._ended = threading.Event()  # no answer is waited for any longer
         chat_server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,7 +99,7 @@ class ChatServer:
             self.open_count += 1
             self.max_open_count = max(self.open_count, self.max_open_count)
         answer = self.answer(body, repeat_count)
-        time.sleep(answer.delay)
+        self._ended.wait(answer.delay)
         with self._lock:
             self.open_count -= 1
         self.send_reply(connection, answer)
@@ -122,6 +123,7 @@ class ChatServer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._ended.set()
         self.server.shutdown()
         self.server.server_close()
 

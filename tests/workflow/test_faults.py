@@ -118,6 +118,7 @@ def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
     return start_snakemake(folder, *arguments, "--configfile", MINI, "--cores", "2")
 
 
+@pytest.mark.needs("mounts")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_said_and_leaves_nothing(mini: Path, tmp_path: Path, kind: str) -> None:
     """A disk with half the room, then with enough: a small tmpfs in a mount namespace of its own."""
@@ -148,7 +149,7 @@ def many(tmp_path: Path) -> Iterator[list["subprocess.Popen[str]"]]:
 def test_a_second_snakemake_on_one_folder_is_turned_away(mini: Path, tmp_path: Path, many: list["subprocess.Popen[str]"]) -> None:
     target = f"{RUN}/qa/odir.parquet"
     many.append(start(tmp_path, target))
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while not (tmp_path / RUN / "logs").exists():
         assert time.monotonic() < until and many[0].poll() is None
         time.sleep(0.05)

@@ -103,7 +103,7 @@ class World:
     def run(self, server: ChatServer, cfg: dict[str, Any] | None = None, status: int = 0, **values: Any) -> str:
         """What the program says; nothing that it says or leaves holds the key."""
         done = self.start(server, cfg, **values)
-        out, said = done.communicate(timeout=60)
+        out, said = done.communicate(timeout=600)
         assert done.returncode == status, said
         assert SECRET not in out + said
         assert [p for p in self.folder.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()] == []
@@ -294,12 +294,12 @@ def test_a_review_that_can_not_be_read_accepts_nothing(world: World, server: Cha
 @pytest.mark.parametrize(
     "fault",
     [Answer(429, make_error_body("slow down"), {"Retry-After": "0.2"}), Answer(500), Answer(body=make_completion("x"), cut=9),
-     Answer(body=b'{"choices": ['), Answer(body=make_completion("late"), delay=3)],
+     Answer(body=b'{"choices": ['), Answer(body=make_completion("late"), delay=600)],
     ids=["busy", "broken", "cut", "half a JSON", "hang"],
 )  # fmt: skip
 def test_faults_that_pass_leave_no_trace(world: World, server: ChatServer, fault: Answer) -> None:
     server.answer = lambda body, before: well(body, before) if before else fault
-    made = world.write(server, generator={"timeout": 1.5 if fault.delay else 60})
+    made = world.write(server, generator={"timeout": 3 if fault.delay else 600})
     assert made.counts["rewritten"] == 10 == len(made.replies) and (made.sent == 20 or fault.delay)
     server.answer = well
     assert world.write(server) == rewrite.WritingResult(made.rows, made.replies, made.counts, made.budget, 0)
@@ -424,7 +424,7 @@ def test_a_run_that_is_stopped_pays_for_nothing_twice(world: World, server: Chat
     kept = 5
     if number == signal.SIGTERM:
         go_on.set()
-    _, text = running.communicate(timeout=60)
+    _, text = running.communicate(timeout=600)
     if number == signal.SIGTERM:
         found = re.search(r"told to stop: (\d+) of 10 replies are kept", text)
         assert running.returncode == 75 and found is not None, text
@@ -484,7 +484,7 @@ def test_a_batch_is_found_again_after_a_kill(world: World) -> None:
             time.sleep(0.02)
             assert running.poll() is None
         running.kill()
-        running.communicate(timeout=60)
+        running.communicate(timeout=600)
         there.polls_needed = 1
         world.run(there, generator=BATCH)
         assert len(there.batches) == 1 and len(there.request_lines) == 10
@@ -497,7 +497,7 @@ def test_a_signal_ends_the_wait_for_a_batch(world: World) -> None:
         while there.calls["GET /batches/ID"] < 2:
             time.sleep(0.02)
         running.send_signal(signal.SIGTERM)
-        _, text = running.communicate(timeout=60)
+        _, text = running.communicate(timeout=600)
         assert running.returncode == 75 and "told to stop: 0 of 10 replies are kept" in text
         with ReplyStore(world.replies) as replies:
             assert list(replies.pending_batches(there.url).values()) == ["batch-0"]
