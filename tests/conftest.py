@@ -2,11 +2,13 @@
 
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from medmim.provenance import cache
+from needs import NO_SKIPS_VARIABLE, RELEASE_VARIABLE, is_slow_module, skip_what_lacks, skip_without_torch
 from runs import MINI, ROOT, Snakemake, call_snakemake, prepare_finished_run
 
 os.environ.pop(cache.FOLDER_VARIABLE, None)  # nobody's cache is used
@@ -15,26 +17,67 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the backgro
 
 SLOWEST_FILES = ("test_demo.py", "test_mutations.py", "test_faults_slurm.py")
 """Begun first: a worker has a file to itself, and the others would wait for it at the end."""
-RELEASE_NAMES = ("Med_MIM_benchmark_Held_in_Comparison", "Med_MIM_benchmark_Held_out_ODIR", "Med_MIM_train_inherent_Comparison")
+skipped_tests: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick", action="store_true", help="only modules without models, processes and servers, see tests/needs.py"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick, modules of slow tests are not even imported."""
+    is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_module and config.getoption("--quick") and is_slow_module(collection_path) else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*names): skipped where the machine lacks one of these, see tests/needs.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first."""
+    """Files that take long come first; what the machine lacks is known before any test starts."""
     items.sort(key=lambda item: SLOWEST_FILES.index(item.path.name) if item.path.name in SLOWEST_FILES else len(SLOWEST_FILES))
+    skip_what_lacks(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    return skip_without_torch(report, report.call)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[object]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return skip_without_torch((yield), call)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        skipped_tests.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        skipped_tests.append(report.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if skipped_tests and os.environ.get(NO_SKIPS_VARIABLE):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if skipped_tests and os.environ.get(NO_SKIPS_VARIABLE):
+        terminalreporter.write_line(f"{NO_SKIPS_VARIABLE} is set, and {len(skipped_tests)} tests or files were skipped", red=True)
 
 
 @pytest.fixture(scope="session")
 def release_files() -> Path:
-    """Folder with three of the authors' released files; the environment variable MEDMIM_RELEASE points elsewhere."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "medmim-release"
-    folder = Path(os.environ.get("MEDMIM_RELEASE", default))
-    missing = [f"{name}.json" for name in RELEASE_NAMES if not (folder / f"{name}.json").is_file()]
-    if missing:
-        pytest.fail(
-            f"{folder} lacks {', '.join(missing)}: these tests read the authors' released files. "
-            "Get them from github.com/Xikai97/Med-MIM and set MEDMIM_RELEASE to their folder."
-        )
-    return folder
+    """Folder with three of the authors' released files."""
+    return Path(os.environ[RELEASE_VARIABLE])
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,15 @@ class ClusterError(Exception):
     """The cluster does not do what it should."""
 
 
+def find_obstacle() -> str:
+    """Why no cluster can start here, and what to do; empty where nothing is in the way."""
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        return f"no {', '.join(missing)}: apt-get install --no-install-recommends {PACKAGES}"
+    if os.geteuid():
+        return "only root can start a SLURM cluster, whose nodes are namespaces: sudo make test"
+    return ""
+
+
 def wait_until(condition: Callable[[], T], description: str | Callable[[], str], seconds: float = TIMEOUT_SECONDS) -> T:
     """Wait for a condition; returns its value. `what` is said where it does not come."""
     end = time.monotonic() + seconds
@@ -174,10 +183,8 @@ class Cluster:
     # Starting and stopping
 
     def start(self) -> None:
-        if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
-            raise ClusterError(f"no {', '.join(missing)} here: apt-get install --no-install-recommends {PACKAGES}")
-        if os.geteuid():
-            raise ClusterError("only root can start the cluster: it and its nodes are namespaces")
+        if obstacle := find_obstacle():
+            raise ClusterError(obstacle)
         with lock_clusters():
             end_abandoned()
             self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))

@@ -507,6 +507,7 @@ def test_code_that_the_digest_does_not_cover_is_refused(checkout: Path) -> None:
     assert not (checkout / "to").exists() and not (checkout / "cache").exists()
 
 
+@pytest.mark.needs("torch")
 def test_another_code_is_computed(checkout: Path) -> None:
     assert "from the cache" not in call(checkout, "whole.py").stderr
     for name, text, restored in (
