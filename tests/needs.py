@@ -52,6 +52,18 @@ def _missing_mounts() -> str:
     return "" if completed.returncode == 0 else "this system gives no mount namespace to this user: sudo make test"
 
 
+def _missing_root() -> str:
+    return "" if os.geteuid() == 0 else "to be two users takes root: sudo make test"
+
+
+def _missing_user_namespaces() -> str:
+    """To be a user without a name: some systems forbid it."""
+    if shutil.which("unshare") is None:
+        return "no unshare: apt-get install util-linux"
+    completed = subprocess.run(["unshare", "--user", "--map-user=12345", "true"], capture_output=True, check=False)
+    return "" if completed.returncode == 0 else "this system gives no user namespace: sysctl kernel.unprivileged_userns_clone=1"
+
+
 def _missing_torch() -> str:
     return "" if find_spec("torch") else NO_TORCH
 
@@ -65,11 +77,13 @@ NEEDS: dict[str, Callable[[], str]] = {
     "slurm": cache(find_obstacle),
     "compiler": cache(_missing_compiler),
     "mounts": cache(_missing_mounts),
+    "root": cache(_missing_root),
+    "user_namespaces": cache(_missing_user_namespaces),
     "torch": cache(_missing_torch),
     "git": cache(_missing_git),
 }
 """Functions that say what is missing and what to do, empty where nothing is; by the word of the marker."""
-NEED_BY_FIXTURE = {"release_files": "release", "cluster": "slurm", "running": "slurm"}
+NEED_BY_FIXTURE = {"release_files": "release", "cluster": "slurm", "running": "slurm", "shared": "root"}
 
 
 def skip_what_lacks(items: list[pytest.Item]) -> None:

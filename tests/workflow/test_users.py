@@ -13,6 +13,8 @@ from medmim.provenance import job_record
 from runs import MINI, ROOT, commit_checkout
 from users import call_nameless
 
+pytestmark = pytest.mark.needs("user_namespaces")
+
 RUN = Path("results/mini")
 CSV = RUN / "tables/leaderboard.csv"
 

@@ -9,6 +9,8 @@ import pytest
 from medmim.provenance.git import describe_commit, run_git
 from users import OTHER_ID
 
+pytestmark = pytest.mark.needs("git")
+
 UNKNOWN = {"commit": "", "clean": False}
 
 
@@ -82,7 +84,7 @@ def test_what_git_has_set_for_a_hook_counts_for_nothing(checkout: Path, tmp_path
     assert describe_commit(checkout) == {"commit": commit, "clean": True} and commit != other_commit
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="to give a checkout to another user takes root")
+@pytest.mark.needs("root")
 def test_another_users_checkout(checkout: Path) -> None:
     commit = commit_all(checkout)
     for path in (checkout, *checkout.rglob("*")):

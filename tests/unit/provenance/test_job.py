@@ -152,6 +152,7 @@ def test_a_run_that_lost_its_claim_says_so(run, tmp_path: Path) -> None:
     assert not (tmp_path / "t.parquet").exists()
 
 
+@pytest.mark.needs("user_namespaces")
 def test_what_may_not_be_read_or_written_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "secret").touch(0)
