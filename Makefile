@@ -32,7 +32,7 @@ test: $(VENV)/installed
 	$(PYTEST) -n 3
 
 test-pythons: $(VENV)/installed
-	PYTHONDONTWRITEBYTECODE= python tests/each_python.py
+	PYTHONDONTWRITEBYTECODE= PYTHONPATH=tests/slurm python tests/each_python.py
 
 quick: lint-quick
 	$(PYTEST) -n 2 tests/unit --quick

@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 MINI = ROOT / "tests/workflow/mini.yaml"
 Snakemake = Callable[..., subprocess.CompletedProcess[str]]
 
+CHECKOUT_NAME = "my repo's #1 é"
+"""All that runs in tests runs from such a checkout, the demo among it."""
 CHECKOUT_PATHS = (
     ".gitignore",
     "Snakefile",
@@ -50,8 +52,9 @@ def copy_checkout(target: Path) -> None:
 @cache
 def commit_checkout() -> Path:
     """A clean repository of the workflow as it stands: that of the tests may hold what is not committed, which audits name."""
-    folder = Path(tempfile.mkdtemp(prefix="checkout-"))
-    atexit.register(shutil.rmtree, folder)
+    temporary = Path(tempfile.mkdtemp(prefix="checkout-"))
+    atexit.register(shutil.rmtree, temporary)
+    folder = temporary / CHECKOUT_NAME
     copy_checkout(folder)
     for words in ("init", "add --all", "-c user.name=test -c user.email=test@example.org commit --message test"):
         subprocess.run(["git", "-C", folder, *words.split()], check=True, capture_output=True)
