@@ -126,6 +126,20 @@ def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:
         assert failed.stderr == f"Error: --configfile: merge: No such file or directory. {hint}\n"
 
 
+@pytest.mark.parametrize(
+    "content, fault",
+    [
+        (b"a: 1\n# caf\xe9\n", ":2: not UTF-8, by invalid continuation byte: save it as UTF-8"),
+        (b"run: [a\nb: c\n", ":2: not valid YAML: expected ',' or ']', but got ':'"),
+    ],
+)
+def test_a_config_that_can_not_be_read_is_named_with_its_line(tmp_path: Path, content: bytes, fault: str) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_bytes(content)
+    failed = call_snakemake(tmp_path, "-n", "--configfile", config, ok=False)
+    assert failed.stdout + failed.stderr == f"Error: --configfile: {config}{fault}\n"
+
+
 def test_a_plan_that_can_not_begin_says_why(tmp_path: Path) -> None:
     config = write_config(tmp_path, origin="nowhere")
     asked = call_snakemake(tmp_path, "plan", "--configfile", config, ok=False)

@@ -4,6 +4,7 @@ Imports nothing but the standard library: Snakemake's plugins, which come before
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 PROFILE_NOTICE = "for setting default command line arguments."
@@ -14,7 +15,7 @@ def patch_startup() -> None:
     if cli := sys.modules.get("snakemake.cli"):
         vars(cli)["print"] = _print_unless_notice
     if settings := sys.modules.get("snakemake.settings.types"):
-        _explain_missing_configs(settings)
+        _explain_config_faults(settings)
 
 
 def _print_unless_notice(*values: object, **options: Any) -> None:
@@ -23,9 +24,9 @@ def _print_unless_notice(*values: object, **options: Any) -> None:
         print(*values, **options)
 
 
-def _explain_missing_configs(settings: Any) -> None:
-    """Say in a line that a config file is not there, as where a target follows --configfile, which takes all words for files."""
-    from snakemake.exceptions import CliException
+def _explain_config_faults(settings: Any) -> None:
+    """Say in a line that a config file is not there, as where a target follows --configfile, or where it is no YAML in UTF-8."""
+    from snakemake.exceptions import CliException, WorkflowError
 
     load = settings.load_configfile
 
@@ -35,5 +36,25 @@ def _explain_missing_configs(settings: Any) -> None:
         except OSError as error:
             hint = "A target stands before the options: snakemake TARGET --configfile FILE"
             raise CliException(f"--configfile: {path}: {error.strerror}. {hint}") from None
+        except (UnicodeDecodeError, WorkflowError):
+            if fault := _find_yaml_fault(path):
+                raise CliException(f"--configfile: {fault}") from None
+            raise
 
     settings.load_configfile = load_or_explain
+
+
+def _find_yaml_fault(path: Any) -> str | None:
+    """FILE:LINE of what makes a file no YAML in UTF-8, and what it is; None where nothing does."""
+    import yaml
+
+    content = Path(path).read_bytes()
+    try:
+        yaml.safe_load(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return f"{path}:{line}: not UTF-8, by {error.reason}: save it as UTF-8"
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        return f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML: {getattr(error, 'problem', None) or error}"
+    return None
