@@ -96,7 +96,7 @@ wildcard_constraints:
     part="pretrain|train",
 
 
-# A path of the user's that is no input or output reaches a rule by a function, as params: root=lambda w: raw_root(w.source).
+# A path of the user's that is no input or output reaches rules by a function, as params: root=lambda w: raw_root(w.source).
 # In any other place Snakemake would take braces in it for a wildcard.
 
 
