@@ -39,12 +39,23 @@ def tuned(model: str) -> set[str]:
 
 
 def restore(folder: Path, base: Path) -> None:
-    """Make a folder as another is, with its files' times; bytecode stays."""
+    """Make a folder as another is, with its files' times; bytecode stays, and what nothing has changed is not touched."""
     for path in folder.rglob("*"):
         new = path.is_file() and "__pycache__" not in path.parts and not (base / path.relative_to(folder)).exists()
         if new or path.is_symlink():
             path.unlink()
-    shutil.copytree(base, folder, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(base, folder, symlinks=True, dirs_exist_ok=True, ignore=ignore, copy_function=copy_changed)
+
+
+def copy_changed(source: str, target: str) -> None:
+    if not (Path(target).exists() and stamp_file(Path(source)) == stamp_file(Path(target))):
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def stamp_file(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 class Workspace:

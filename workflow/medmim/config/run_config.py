@@ -450,9 +450,9 @@ class Config(Section):
             cache, run = Path(folder).resolve(), Path(self.run_folder).resolve()
             if cache.is_relative_to(run) or run.is_relative_to(cache):
                 return f"{folder} and the run's folder {self.run_folder} lie in one another: name another, such as results/.cache"
-            return f"{folder} is no folder" if cache.exists() and not cache.is_dir() else None
         except (OSError, RuntimeError) as error:  # a name too long, a parent that may not be read, links in a circle
             return f"{folder} can't be used: {error}"
+        return None
 
     @property
     def run_folder(self) -> str:
