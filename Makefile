@@ -31,8 +31,10 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= pytest -q --dist loadfile -
 test: $(VENV)/installed
 	$(PYTEST) -n 3
 
+# The quick tests and those of what depends on the Python; with QUICK= all unit tests, a quarter of an hour for each.
+QUICK := --quick
 test-pythons: $(VENV)/installed
-	PYTHONDONTWRITEBYTECODE= PYTHONPATH=tests/slurm python tests/each_python.py
+	PYTHONDONTWRITEBYTECODE= PYTHONPATH=tests/slurm python tests/each_python.py $(QUICK)
 
 quick: lint-quick
 	$(PYTEST) -n 2 tests/unit --quick

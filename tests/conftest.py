@@ -27,9 +27,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With --quick, modules of slow tests are not even imported."""
+    """With --quick, modules of slow tests are not even imported, but those that the command line names."""
     is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    return True if is_module and config.getoption("--quick") and is_slow_module(collection_path) else None
+    is_named = any(config.invocation_params.dir / argument == collection_path for argument in config.args)
+    return True if is_module and config.getoption("--quick") and not is_named and is_slow_module(collection_path) else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
