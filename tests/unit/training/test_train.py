@@ -442,8 +442,18 @@ def test_gpus_that_are_not_there_fail_before_anything_is_read(prepared: Path, tm
     assert "processes: 2, but 1 process(es) were started" in tune(prepared, tmp_path / "out", "mantis", status=1, processes=2)
 
 
-def test_a_diverging_training_says_so(prepared: Path, tmp_path: Path) -> None:
-    said = tune(prepared, tmp_path, "mantis", status=1, learning_rate=1e30, clip=1e30)
+def test_a_diverging_training_says_so(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def overshoot(optimizer: torch.optim.Optimizer, *given: Any, **options: Any) -> None:
+        for group in optimizer.param_groups:
+            for tensor in group["params"]:
+                tensor.data.fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overshoot)
+    with pytest.raises(SystemExit):
+        tune_here(monkeypatch, prepared, tmp_path, "mantis")
+    said = capsys.readouterr().err
     assert "diverged" in said and "Traceback" not in said
 
 

@@ -62,7 +62,7 @@ class Tuning(Section):
     """Dropout before them."""
     learning_rate: LearningRate = 1e-4
     """Peak learning rate."""
-    projector_learning_rate: LearningRate | None = None
+    projector_learning_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     """That of the projector, where it is another."""
     epochs: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     """Passes over the training questions."""
