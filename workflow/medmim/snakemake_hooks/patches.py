@@ -41,13 +41,15 @@ def is_own_job(job: Any) -> bool:
 
 
 def _prepare_process() -> None:
-    """Let Snakemake's own handlers write where a reader may be gone, as after `snakemake -n | head`."""
+    """Let Snakemake's handlers write where a reader may be gone, as after `snakemake -n | head`, and its log any character."""
     from snakemake.logging import logger
 
     names_by_stream = {sys.stdout: "stdout", sys.stderr: "stderr"}
     prepare_process()
     for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler) and handler.stream in names_by_stream:
+        if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+            handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        elif isinstance(handler, logging.StreamHandler) and handler.stream in names_by_stream:
             handler.setStream(getattr(sys, names_by_stream[handler.stream]))
 
 
