@@ -1,6 +1,7 @@
 """The typed configuration: what a YAML file under config/ may say. Unknown keys are refused."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -450,6 +451,8 @@ class Config(Section):
             cache, run = Path(folder).resolve(), Path(self.run_folder).resolve()
             if cache.is_relative_to(run) or run.is_relative_to(cache):
                 return f"{folder} and the run's folder {self.run_folder} lie in one another: name another, such as results/.cache"
+            with suppress(FileNotFoundError):
+                cache.lstat()
         except (OSError, RuntimeError) as error:  # a name too long, a parent that may not be read, links in a circle
             return f"{folder} can't be used: {error}"
         return None
