@@ -44,24 +44,25 @@ def _missing_compiler() -> str:
     return "" if shutil.which("g++") else "no g++, by which DeepSpeed builds an operator: apt-get install g++"
 
 
-def _missing_mounts() -> str:
-    """A mount namespace of one's own: some containers and systems give none to anyone but root, or to no one."""
+def _missing_namespace(*options: str, remedy: str) -> str:
+    """A namespace of one's own: some containers and systems give none to anyone but root, or to no one."""
     if shutil.which("unshare") is None:
         return "no unshare: apt-get install util-linux"
-    completed = subprocess.run(["unshare", "--map-root-user", "--mount", "true"], capture_output=True, check=False)
-    return "" if completed.returncode == 0 else "this system gives no mount namespace to this user: sudo make test"
+    completed = subprocess.run(["unshare", *options, "true"], capture_output=True, check=False)
+    return "" if completed.returncode == 0 else f"this user gets no namespace by unshare {' '.join(options)}: {remedy}"
+
+
+def _missing_mounts() -> str:
+    return _missing_namespace("--map-root-user", "--mount", remedy="sudo make test")
+
+
+def _missing_user_namespaces() -> str:
+    """To be a user without a name."""
+    return _missing_namespace("--user", "--map-user=12345", remedy="sysctl kernel.unprivileged_userns_clone=1")
 
 
 def _missing_root() -> str:
     return "" if os.geteuid() == 0 else "to be two users takes root: sudo make test"
-
-
-def _missing_user_namespaces() -> str:
-    """To be a user without a name: some systems forbid it."""
-    if shutil.which("unshare") is None:
-        return "no unshare: apt-get install util-linux"
-    completed = subprocess.run(["unshare", "--user", "--map-user=12345", "true"], capture_output=True, check=False)
-    return "" if completed.returncode == 0 else "this system gives no user namespace: sysctl kernel.unprivileged_userns_clone=1"
 
 
 def _missing_torch() -> str:
