@@ -379,6 +379,19 @@ StorageLoc=slurm
         self._start_daemon("slurmctld", HEAD_NODE, "slurmctld", "-D")
         wait_until(lambda: "UP" in run_client("scontrol", "ping", ok=False), "slurmctld")
 
+    @contextlib.contextmanager
+    def configured(self, *lines: str) -> Iterator[None]:
+        """More lines in the configuration, for a while."""
+        configuration = self.folder / "etc/slurm.conf"
+        text = configuration.read_text()
+        configuration.write_text(text + "".join(f"{line}\n" for line in lines))
+        run_client("scontrol", "reconfigure")
+        try:
+            yield
+        finally:
+            configuration.write_text(text)
+            run_client("scontrol", "reconfigure")
+
     def drain_node(self, node: str) -> None:
         """Let the node start no job more."""
         run_client("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")

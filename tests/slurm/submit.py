@@ -22,12 +22,17 @@ class SnakemakeRun:
     def __init__(
         self, folder: Path, *arguments: str | Path, config: Path = MINI, fast: bool = True, site: Path | None = None
     ) -> None:
-        self.log = folder / "said"
         profiles = ["slurm", *([FAST_PROFILE] if fast else []), *([site] if site else [])]
         words = [word for profile in profiles for word in ("--profile", profile)]
+        self.start(folder, *arguments, *words, "--configfile", config)
+
+    def start(self, folder: Path, *arguments: str | Path, snakefile: Path | None = None, **environment: str) -> None:
+        """Start it, on our Snakefile or another."""
+        self.folder, self.log = folder, folder / "said"
         with self.log.open("ab") as log:
             self._log_offset, self._earlier_logs = log.tell(), list_snakemake_logs(folder)
-            self.process = start_snakemake(folder, *arguments, *words, "--configfile", config, output=log, MEDMIM_CACHE="")
+            environment = {"MEDMIM_CACHE": ""} | environment
+            self.process = start_snakemake(folder, *arguments, output=log, snakefile=snakefile, **environment)
 
     @property
     def output(self) -> str:
@@ -58,6 +63,13 @@ class SnakemakeRun:
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def find_client(name: str) -> str:
+    """Path of a client of SLURM's."""
+    path = shutil.which(name)
+    assert path is not None
+    return path
 
 
 def unlock_folder(folder: Path) -> None:

@@ -1,9 +1,10 @@
 """What SLURM says of the state of jobs, and what is made of it."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from medmim.common.slurm_client import query_accounting
+from medmim.common.slurm_client import QueueRow, SlurmJob, query_accounting
 
 ACTIVE_STATES = {
     "CONFIGURING",
@@ -26,11 +27,11 @@ class JobStates:
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
-        self._transient_counts: Counter[str] = Counter()
+        self._transient_counts: Counter[SlurmJob] = Counter()
         self._is_silent = False
-        self._last_states: dict[str, str] = {}
-        self.unchanged_polls = 0
-        """Answers without news, one after the other."""
+        self._last_states: dict[SlurmJob, str] = {}
+        self.have_changed = False
+        """Whether the last answer had news."""
 
     def controller_answered(self, answer: object) -> bool:
         """Whether the controller answered; says so when that changes."""
@@ -41,16 +42,17 @@ class JobStates:
             )
         return answer is not None
 
-    def update_states(self, ids: list[str], queue_rows: list[list[str]]) -> dict[str, str]:
-        """State of each job, `listed` being what squeue says."""
-        states_by_id = {row[0]: row[1] for row in queue_rows}
-        if unlisted_ids := [each for each in ids if each not in states_by_id]:
-            states_by_id |= {row[0]: row[1].split()[0] for row in query_accounting(unlisted_ids) if row[1]}
-        states = {each: states_by_id.get(each, "UNKNOWN") for each in ids}
+    def update_states(self, jobs: Iterable[SlurmJob], queue_rows: list[QueueRow]) -> dict[SlurmJob, str]:
+        """State of each job, given what squeue says."""
+        known_states = {row.job: row.state for row in queue_rows}
+        jobs = list(jobs)
+        if unlisted_jobs := [each for each in jobs if each not in known_states]:
+            known_states |= query_accounting(unlisted_jobs)
+        states = {each: known_states.get(each, "UNKNOWN") for each in jobs}
         for each, state in states.items():
             self._transient_counts[each] = self._transient_counts[each] + 1 if state in TRANSIENT_STATES else 0
             if self._transient_counts[each] > 1:  # it was so at the last question already: SLURM leaves it at that
                 states[each] = "CANCELLED" if state == "PREEMPTED" else "FAILED"
-        self.unchanged_polls = self.unchanged_polls + 1 if states == self._last_states else 0
+        self.have_changed = states != self._last_states
         self._last_states = states
         return states

@@ -184,8 +184,8 @@ class JobMessages(logging.Filter):
                 log, error = own_error
                 errors.append(f"{os.path.relpath(log)}:\n{error}")
             elif failure.message:
-                logs = "".join(f"{os.path.relpath(log)}:\n" for log in failure.logs[:1])
-                errors.append(logs + failure.message.splitlines()[0].partition("For further error details")[0])
+                logs = "".join(f"{os.path.relpath(log)}:\n" for log in failure.logs[:1] if log.exists())
+                errors.append(logs + failure.message.partition("For further error details")[0].rstrip())
         return errors
 
 

@@ -180,7 +180,7 @@ class Screen(logging.Handler):
             if stage := self._stages.pop(details.jobid, None):
                 name, message = stage.name, f" after {format_duration(stage.elapsed)}"
             if details.rule_msg:
-                message += f": {details.rule_msg.partition('For further error details')[0].strip()}"
+                message += f": {details.rule_msg.partition('For further error details')[0].strip().splitlines()[0]}"
             logs = [os.path.relpath(log) for log in details.log[:1]]
         self.say(f"{name:<{NAME_WIDTH}} failed{message}" + "".join(f" ({log})" for log in logs), "red")
 
