@@ -74,6 +74,8 @@ class Executor(public.Executor):
         self._postponed: defaultdict[str, deque[Any]] = defaultdict(deque)
         self._postponed_lock = threading.Lock()
         self._resubmitted: set[str] = set()
+        self._said_refusals: set[str] = set()
+        self._earlier_slurm_ids: defaultdict[str, list[str]] = defaultdict(list)
         # Past the public one's constructor, which forgets SLURM_CONF too and warns of what is supported here.
         super(public.Executor, self).__init__(workflow, logger)
 
@@ -144,10 +146,6 @@ class Executor(public.Executor):
             self._report_job_error_threadsafe(SubmittedJobInfo(job), f"can't be submitted: {error}")
         return True
 
-    @cached_property
-    def _said_refusals(self) -> set[str]:
-        return set()
-
     def _say_refusal(self, job: Any, refusal: Exception) -> None:
         words = str(refusal).partition(" (by sbatch")[0]
         key = f"{self._name_limits(job)}: {words}"
@@ -180,6 +178,8 @@ class Executor(public.Executor):
             return any(self._postponed.values())
 
     def _submit_or_take_over(self, job: Any) -> None:
+        from medmim.snakemake_hooks.restarts import EARLIER_JOBS_VARIABLE
+
         wildcards = get_job_wildcards(job)
         folder = self.slurm_logdir / f"{'group' if job.is_group() else 'rule'}_{job.name}" / wildcards
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,12 +187,15 @@ class Executor(public.Executor):
         cluster = self._name_cluster(job)
 
         def build_script(fingerprint: str) -> str:
-            return self.notes.add_to_script(self._build_step(job), fingerprint)
+            earlier_ids = " ".join(self._earlier_slurm_ids[str(job.jobid)])  # this attempt keeps what they have finished
+            command = f"export {EARLIER_JOBS_VARIABLE}='{earlier_ids}'\n{self._build_step(job)}"
+            return self.notes.add_to_script(command, fingerprint)
 
         def build_command(fingerprint: str) -> list[str]:
             return self._build_command(job, folder, f"{comment} {fingerprint}")
 
         slurm_job, fingerprint, is_queued = self.queue.submit_once(job, cluster, build_command, build_script)
+        self._earlier_slurm_ids[str(job.jobid)].append(slurm_job.id)
         log = folder / f"{slurm_job.id}.log"
         if is_queued:
             self.logger.info(f"Job {job.jobid} is in the queue as SLURM jobid {slurm_job} (log: {log}): taken over.")

@@ -23,6 +23,7 @@ from medmim.provenance.cache import Cache
 from medmim.provenance.config_file import write_config
 from medmim.provenance.staleness import NOT_MADE_YET, Decision, PlannedJob, decide_jobs, find_unpinned_models
 from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand, Run
+from medmim.snakemake_hooks.restarts import find_finished_jobs, list_earlier_slurm_jobs, read_common_record
 
 
 @cache
@@ -31,6 +32,7 @@ def install_patches() -> None:
     _prepare_process()
     _require_notes_folder()
     _patch_decision()
+    _patch_cleanup()
     _patch_sigterm()
     _patch_job_commands()
 
@@ -116,6 +118,22 @@ def _patch_job_commands() -> None:
     utils.repr = lambda value: shlex.quote(value) if isinstance(value, str) else repr(value)
 
 
+def _patch_cleanup() -> None:
+    """Let outputs of our jobs stay where a job fails: they are whole, or not there at all.
+
+    Where a group of jobs fails Snakemake deletes the outputs of those too that were done.
+    """
+    from snakemake.jobs import Job
+
+    original = Job.cleanup
+
+    async def cleanup(job: Any, skip_outputs: Any) -> None:
+        if not is_own_job(job) or read_common_record(job.output) is None:
+            await original(job, skip_outputs)
+
+    Job.cleanup = cleanup
+
+
 def _patch_decision() -> None:
     from snakemake.dag import DAG
     from snakemake.exceptions import WorkflowError
@@ -124,19 +142,21 @@ def _patch_decision() -> None:
     original_update, original_mintime = DAG.update_needrun, Job.output_mintime
 
     async def update_needrun(dag: Any, create_inventory: bool = False) -> None:
-        if dag.workflow.is_main_process:
-            if create_inventory:  # the DAG is whole for the first time
-                _mute_recorded_changes(dag.workflow.persistence)
-            try:
+        if create_inventory:  # the DAG is whole for the first time
+            _mute_recorded_changes(dag.workflow.persistence)
+        try:
+            if dag.workflow.is_main_process:
                 _decide_own_jobs(dag, is_first=create_inventory)
-            except OSError as error:
-                raise WorkflowError(
-                    f"{error.filename}: {error.strerror}: the run's files must be readable, and writable to run it"
-                ) from None
+            elif create_inventory:
+                _skip_finished_jobs(dag)
+        except OSError as error:
+            raise WorkflowError(
+                f"{error.filename}: {error.strerror}: the run's files must be readable, and writable to run it"
+            ) from None
         await original_update(dag, create_inventory)
 
     async def output_mintime(job: Any) -> float | None:
-        if job.dag.workflow.is_main_process and is_own_job(job):
+        if is_own_job(job):
             return math.inf  # No input is newer. None would let Snakemake take the time of a job that reads this one's output.
         return await original_mintime.fget(job)
 
@@ -188,6 +208,16 @@ def _decide_own_jobs(dag: Any, is_first: bool) -> None:
     for path in taken_paths if take else ():
         workflow.iocache.exists_local[path] = True  # Snakemake looked before
     _announce_new_inputs(dag, jobs, taken_paths, take)
+
+
+def _skip_finished_jobs(dag: Any) -> None:
+    """Force no job that was done before this SLURM job was started once more, unless it follows from one that runs."""
+    if not (slurm_ids := list_earlier_slurm_jobs()):
+        return
+    jobs = [job for level in dag.toposorted() for job in level if job in dag.targetjobs and job.output and is_own_job(job)]
+    for run, plan in _plan_by_run(jobs).items():
+        for job in find_finished_jobs(plan, run.folder, slurm_ids):
+            dag.forcefiles.difference_update(map(str, job.outputs))
 
 
 def _claim_undecided_jobs(dag: Any, jobs: Iterable[Any]) -> list[Any]:
