@@ -72,10 +72,6 @@ def find_client(name: str) -> str:
     return path
 
 
-def unlock_folder(folder: Path) -> None:
-    SnakemakeRun(folder, "--unlock").wait_for_end()
-
-
 def copy_run_without(finished_run: Path, folder: Path, *removed_names: str) -> Path:
     """A working directory like that of a finished run, but for some artifacts."""
     shutil.copytree(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import Cluster, process_status, run_client, wait_until
-from submit import RUN_PATH, SnakemakeRun, copy_run_without, find_unfinished, list_outcomes, unlock_folder
+from submit import RUN_PATH, SnakemakeRun, copy_run_without, find_unfinished, list_outcomes
 
 from runs import MINI, find_faults, hash_artifacts
 
@@ -241,8 +241,8 @@ def test_sigkill_and_again_takes_the_running_job_over(cluster: Cluster, mini: Pa
     run = SnakemakeRun(folder, TARGET)
     process, job = halted(cluster, folder)
     run.kill()
-    unlock_folder(folder)
     run = SnakemakeRun(folder, TARGET)
+    run.wait_for_output("is released: that process has ended")
     run.wait_for_output(f"is in the queue as SLURM jobid {job}")
     os.kill(process, signal.SIGCONT)
     run.wait_for_end()
@@ -256,7 +256,6 @@ def test_sigkill_and_again_when_the_job_has_ended(cluster: Cluster, mini: Path, 
     run.kill()
     os.kill(process, signal.SIGCONT)
     wait_until(lambda: cluster.job_state(job) == "COMPLETED", "the job to end")
-    unlock_folder(folder)
     said = again(folder, mini, TARGET)
     assert "Nothing to be done" in said
     assert list_outcomes(folder, "score") == ["done"]

@@ -108,7 +108,6 @@ def test_what_is_killed_leaves_nothing_half_made(mini: Path, tmp_path: Path, mon
             assert run.returncode == 0
             shutil.rmtree(tmp_path / "results")
             shutil.rmtree(tmp_path / "cache")
-        call_snakemake(tmp_path, "--configfile", MINI, "--unlock")
     call_snakemake(tmp_path, "--configfile", MINI, "--cores", "2")
     assert hash_artifacts(tmp_path) == hash_artifacts(mini)
     assert find_faults(tmp_path) == []

@@ -1,4 +1,4 @@
-"""All that is patched of Snakemake: what runs of our own jobs, how it calls itself, and how the scheduler answers SIGTERM.
+"""All that is patched of Snakemake: what runs of our own jobs, its lock, how it calls itself, and how it answers SIGTERM.
 
 Snakemake has no hook between making its DAG and deciding what of it is needed. So the method that decides is wrapped: before it,
 stale jobs of ours are forced and those in the cache are put in place; during it, times and what .snakemake remembers
@@ -12,7 +12,8 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from medmim.provenance import code_digest
 from medmim.provenance.cache import Cache
 from medmim.provenance.config_file import write_config
 from medmim.provenance.staleness import NOT_MADE_YET, Decision, PlannedJob, decide_jobs, find_unpinned_models
+from medmim.snakemake_hooks import working_directory_lock
 from medmim.snakemake_hooks.programs import CONFIGS, ProgramCommand, Run
 from medmim.snakemake_hooks.restarts import find_finished_jobs, list_earlier_slurm_jobs, read_common_record
+from medmim.snakemake_hooks.working_directory_lock import LockOwner
 
 
 @cache
@@ -31,6 +34,7 @@ def install_patches() -> None:
     """Patch Snakemake in this process, once."""
     _prepare_process()
     _require_notes_folder()
+    _patch_lock()
     _patch_decision()
     _patch_cleanup()
     _patch_sigterm()
@@ -83,6 +87,52 @@ def _require_writable_results(run: Run, decision: Decision) -> None:
             f"{blocked}: may not be written by this user, and {len(decision.to_run)} jobs have to: let its owner share it, "
             "or set results of your own in the config"
         )
+
+
+def _patch_lock() -> None:
+    """Let the lock of a Snakemake that is certainly gone not stop this one, and say whose lock does.
+
+    The lock is taken under another lock, so that of several Snakemakes that find the same one left behind one goes on.
+    """
+    from snakemake.exceptions import LockException
+    from snakemake.logging import logger
+    from snakemake.persistence.file import FilePersistence
+
+    this_process = LockOwner.from_current_process()
+    original_lock, original_locked = FilePersistence.lock, FilePersistence.locked
+
+    def find_ends(persistence: Any) -> dict[LockOwner, str] | None:
+        return working_directory_lock.find_ends(Path(persistence._lockdir), this_process)
+
+    def is_locked(persistence: Any) -> bool:
+        return bool(original_locked.fget(persistence)) and find_ends(persistence) is None
+
+    def take_lock(persistence: Any, is_alone: bool) -> AbstractContextManager[None]:
+        if ends := original_locked.fget(persistence) and find_ends(persistence):
+            if not is_alone:
+                raise LockException()
+            for owner, end in ends.items():
+                logger.info(f"The lock of {owner} is released: {end}")
+            working_directory_lock.remove_locks(Path(persistence._lockdir))
+        if not original_locked.fget(persistence):
+            working_directory_lock.announce_locks(Path(persistence._lockdir), this_process)
+        return original_lock(persistence)
+
+    @contextmanager
+    def lock(persistence: Any) -> Iterator[None]:
+        folder = Path(persistence._lockdir)
+        with ExitStack() as held_lock:
+            with working_directory_lock.exclude_others(folder.with_name(working_directory_lock.TAKE_OVER_NAME)) as is_alone:
+                try:
+                    held_lock.enter_context(take_lock(persistence, is_alone))
+                except LockException as error:
+                    owners = working_directory_lock.find_owners(folder)
+                    names = ", ".join(str(owner or "a Snakemake that is not recorded") for owner in owners)
+                    error.args = (f"{error}\nIt is held by {names}.",)
+                    raise
+            yield
+
+    FilePersistence.lock, FilePersistence.locked = lock, property(is_locked)
 
 
 def _patch_sigterm() -> None:
