@@ -366,6 +366,16 @@ def test_what_one_user_puts_another_takes(shared: Cache) -> None:
     take_as_other(shared, "aa1")
 
 
+def test_what_is_put_belongs_to_the_group_of_the_cache(shared: Cache) -> None:
+    """A link to a file outside it would have that file's group, of whom the others need not be."""
+    os.chown(shared.folder, -1, OTHER_ID)
+    shared.folder.chmod(0o2777)
+    put(shared, "aa1", Path("put"), whole="weights")
+    (blob,) = blobs(shared).values()
+    assert blob.samefile("put/aa1/whole")
+    assert {path.stat().st_gid for path in shared.folder.rglob("*")} == {OTHER_ID}
+
+
 @pytest.mark.parametrize("hidden", ["blob", "record", "folder"])
 def test_what_another_user_may_not_read_is_no_damage(shared: Cache, hidden: str, capfd: pytest.CaptureFixture[str]) -> None:
     for key in ("aa1", "bb2"):

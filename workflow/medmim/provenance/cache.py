@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -149,6 +150,14 @@ def _link_or_copy(source: Path, target: Path) -> None:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _adopt_group(path: Path) -> None:
+    """Give a file the group of its folder, if that is for new files to have: a link keeps the group of the place it came from."""
+    folder = path.parent.stat()
+    if folder.st_mode & stat.S_ISGID and path.stat().st_gid != folder.st_gid:
+        with suppress(PermissionError):  # another user's file, or this user is not in the group
+            os.chown(path, -1, folder.st_gid)
 
 
 def _delete_file(path: Path) -> bool:
@@ -289,6 +298,7 @@ class Cache:
             is_there = blob.exists() and os.access(blob, os.R_OK)  # else another user's, and put anew for all
             if not is_there or blob.stat().st_size != path.stat().st_size:
                 _link_or_copy(path, blob)
+                _adopt_group(blob)
         stored_outputs = {name: {path: sha256 for path, (_, sha256) in paths.items()} for name, paths in outputs.items()}
         entry = {"format_version": ENTRY_VERSION, "key": key, "record": record, "outputs": stored_outputs}
         job_record.write_record(self._entry_path(key), entry)
