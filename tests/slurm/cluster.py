@@ -9,6 +9,7 @@ them another place. So the process that starts a cluster gets a mount namespace 
 it and what it starts see the cluster, the rest of the machine does not. Every node is a slurmd in further namespaces: it has its
 own host name, and an /etc/hosts that knows the others. That file is bound from the cluster's folder and tells which processes are
 a node's: one can die with all that runs on it, and what was left by tests that were killed themselves is found and ended.
+Users of a cluster who are not the machine's are in the nodes' own /etc/passwd and /etc/group alike.
 
 By hand, a shell or command on a cluster: python tests/slurm/cluster.py [COMMAND ...]
 """
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -43,6 +44,8 @@ CPUS, MEMORY_MB, GPUS = 32, 512_000, 2  # claimed: jobs that ask for what real o
 FOLDER_PREFIX = "medmim-cluster-"
 HOSTS_MOUNT = re.compile(rf" (\S*/{FOLDER_PREFIX}\w+)/hosts\.(\w+) /etc/hosts ")  # in a member's mountinfo
 NEW_MOUNTS = 0x20000  # CLONE_NEWNS
+PROJECT_GROUP = "project"
+FIRST_ID = 61_000  # of the users and groups that only a cluster knows
 TIMEOUT_SECONDS, POLL_SECONDS = 300.0, 0.02  # seconds; long, for machines that have much else to do
 
 
@@ -162,10 +165,14 @@ def find_free_ports(count: int) -> list[int]:
 
 
 class Cluster:
-    """Nodes c1 and c2, node g1 with GPUs. Partitions cpu, gpu, spot (preempted by cpu) and urgent (preempts gpu)."""
+    """Nodes c1 and c2, node g1 with GPUs. Partitions cpu, gpu, spot (preempted by cpu) and urgent (preempts gpu).
 
-    def __init__(self, *, database: bool = False, min_job_age: int = 300) -> None:
-        self.database, self.min_job_age = database, min_job_age
+    Args:
+        users: names of users that it has beside the machine's; all are in the group PROJECT_GROUP
+    """
+
+    def __init__(self, *, database: bool = False, min_job_age: int = 300, users: Sequence[str] = ()) -> None:
+        self.database, self.min_job_age, self.users = database, min_job_age, users
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._is_mounted = False
 
@@ -224,12 +231,32 @@ class Cluster:
     def _start_daemon(self, name: str, node: str, *command: str) -> None:
         """Start a daemon on a node: slave mounts, so that a disk mounted for a test is there too."""
         hosts = self.folder / f"hosts.{node}"
-        script = f"hostname {node} && mount --bind {hosts} /etc/hosts && exec {shlex.join(command)}"
+        commands = [f"hostname {node}", f"mount --bind {hosts} /etc/hosts", *self._user_mounts(), f"exec {shlex.join(command)}"]
+        script = " && ".join(commands)
         with (self.folder / f"log/{name}.out").open("ab") as out:
             self._daemons[name] = subprocess.Popen(
                 ["unshare", "--uts", "--mount", "--propagation", "slave", "sh", "-c", script],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=self.folder,
             )  # fmt: skip
+
+    def _user_mounts(self) -> list[str]:
+        """Commands that let a node know the users, and let these read the Python that runs this.
+
+        It may lie in a folder that is root's alone, as /root: an empty one, with nothing else in it, takes that folder's place.
+        """
+        if not self.users:
+            return []
+        mounts = [f"mount --bind {self.folder}/{name} /etc/{name}" for name in ("passwd", "group")]
+        closed_folder_by_path = {
+            path: folder
+            for path in dict.fromkeys((sys.base_prefix, sys.prefix))
+            if (folder := next((p for p in reversed(Path(path).parents) if not p.stat().st_mode & 0o001), None))
+        }
+        opened = {path: self.folder / f"opened/{number}" for number, path in enumerate(closed_folder_by_path)}
+        mounts += [f"mkdir -p {place} && mount --bind {shlex.quote(path)} {place}" for path, place in opened.items()]
+        mounts += [f"mount -t tmpfs -o mode=755 none {shlex.quote(str(p))}" for p in set(closed_folder_by_path.values())]
+        mounts += [f"mkdir -p {shlex.quote(path)} && mount --bind {place} {shlex.quote(path)}" for path, place in opened.items()]
+        return mounts
 
     def read_logs(self, *names: str) -> str:
         """The end of daemons' logs, for messages."""
@@ -246,6 +273,7 @@ class Cluster:
         known = "".join(f"127.0.0.1 {name}\n" for name in ("localhost", HEAD_NODE, *NODES))
         for name in (HEAD_NODE, *NODES):
             (self.folder / f"hosts.{name}").write_text(known)
+        self._write_users()
         for number in range(GPUS):
             subprocess.run(["mknod", "-m", "666", self.folder / f"dev/nvidia{number}", "c", "1", "3"], check=True)  # as /dev/null
         control, database, store, *ports = find_free_ports(3 + len(NODES))
@@ -327,6 +355,19 @@ StorageUser=slurm
 StoragePass=slurm
 StorageLoc=slurm
 """)
+
+    def _write_users(self) -> None:
+        """Write the nodes' passwd and group: the machine's, and ours. Each user has a group and a home of his own."""
+        passwd, group = (Path("/etc", name).read_text(encoding="utf-8") for name in ("passwd", "group"))
+        for number, name in enumerate(self.users, FIRST_ID + 1):
+            home = self.folder / "home" / name
+            home.mkdir(parents=True)
+            os.chown(home, number, number)
+            passwd += f"{name}:x:{number}:{number}::{home}:/bin/bash\n"
+            group += f"{name}:x:{number}:\n"
+        group += f"{PROJECT_GROUP}:x:{FIRST_ID}:{','.join(self.users)}\n"
+        (self.folder / "passwd").write_text(passwd, encoding="utf-8")
+        (self.folder / "group").write_text(group, encoding="utf-8")
 
     def _mount_configuration(self) -> None:
         """Let this process and what it starts find the cluster's configuration."""
@@ -449,6 +490,15 @@ StorageLoc=slurm
         """What a command says that runs on a node, outside any job."""
         return run_client("nsenter", "--target", str(self._daemons[node].pid), "--mount", "--uts", "--", *command)
 
+    def run_as_user(self, user: str, script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """A user's bash script at home on the login node, until it ends."""
+        home = self.folder / "home" / user
+        words = ["nsenter", "--target", str(self._daemons["munged"].pid), "--mount", "--uts", f"--wd={home}", "--", "setpriv"]
+        words += [f"--reuid={user}", f"--regid={user}", "--init-groups", "bash", "-euc", script]
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
+        env = kept | {"HOME": str(home), "USER": user, "LOGNAME": user, **environment}
+        return subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, umask=0o022)
+
     def reset_nodes(self) -> None:
         """Back to a cluster with all nodes up, on which nothing runs."""
         if self._daemons["slurmctld"].poll() is not None:
@@ -459,6 +509,8 @@ StorageLoc=slurm
             elif "DRAIN" in self.node_state(node):
                 self.resume_node(node)
         run_client("scancel", "--full", f"--user={os.geteuid()}", seconds=20)
+        for user in self.users:
+            self.run_on_node(NODES[0], "scancel", "--full", f"--user={user}")
         final_states = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
         wait_until(lambda: all(job["JobState"] in final_states for job in self.list_jobs().values()), "jobs to end")
 
