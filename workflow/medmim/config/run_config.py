@@ -285,7 +285,7 @@ class PredictionConfig(Section):
     gpus: Annotated[int, Field(ge=0, le=1)] = 0
     """1: each model predicts on a GPU, models side by side. 0: on the CPU."""
     threads: Threads = 1
-    """CPU threads."""
+    """CPU threads, whatever cores a node has. Replies depend on it in the last digits of likelihoods."""
 
     def find_faults(self) -> Iterator[Fault]:
         """Yield that nothing is asked as it is, on which scores and controls rest."""

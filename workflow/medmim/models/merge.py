@@ -13,6 +13,7 @@ import torch
 from transformers import LlavaConfig, LlavaProcessor, SiglipImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from medmim.common.cpu_threads import set_torch_threads
 from medmim.common.errors import UserError
 from medmim.models import weights
 from medmim.models.families.base import Family, Layout
@@ -67,7 +68,7 @@ def merge_adapter(base: Path, tuned: Path, family: str, out: Path) -> dict[str, 
     adapter = tuned if (tuned / "adapter_config.json").is_file() else None
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch."))
-    torch.set_num_threads(1)  # the number of threads changes the last bits of a sum
+    set_torch_threads(1)
     model = weights.load_model(base if adapter else tuned, family=family, precision="fp32", adapter=adapter)
     model.to(dtype)
     model.save_pretrained(str(out), max_shard_size=MAX_SHARD_SIZE)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig, LlavaForConditionalGeneration, logging
 
+from medmim.common.cpu_threads import set_torch_threads
 from medmim.common.errors import UserError, explain_library_errors
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -14,7 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def prepare_device(gpus: int, threads: int) -> torch.device:
     """Fix the number of CPU threads and choose the device."""
-    torch.set_num_threads(threads)
+    set_torch_threads(threads)
     return torch.device("cuda" if gpus else "cpu")
 
 

@@ -12,7 +12,8 @@ What computes is imported inside the `with`: where the cache has the outputs, th
 
 Every output gets a sidecar `<output>.prov.json`. An output named files.parquet stands for its folder: job.out gives
 the folder to fill, and the index of its files is written here. Outputs depend on the content and the file names of the
-inputs, on cfg, on options other than paths and --threads, and on the code; on nothing else, or the cache would lie.
+inputs, on cfg, on options other than paths and --threads, and on the code; on nothing else, or the cache would lie:
+numeric libraries have one thread each, and torch as many as cfg says (medmim.common.cpu_threads).
 Outputs are under the data-use policies (medmim.tables.data_policy) of all inputs and those that the program adds with
 `job.add_policy`; an output whose rows rest on some of the inputs only is written inside `job.apply_output_policy`.
 """
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import files
+from medmim.common.cpu_threads import limit_library_threads
 from medmim.common.errors import RunInterruptedError, TableError, UserError
 from medmim.common.process_setup import prepare_process
 from medmim.common.processes import JobProcesses
@@ -52,6 +54,7 @@ log = logging.getLogger("medmim")
 def build_parser(description: str | None) -> argparse.ArgumentParser:
     """Argument parser with the options every program has."""
     prepare_process()
+    limit_library_threads()
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--cfg", type=read_config, default={}, metavar="FILE", help="JSON file with this program's part of the config")
     p.add_argument("--code", default="", metavar="SHA256", help="code digest it was planned with; checked when given")

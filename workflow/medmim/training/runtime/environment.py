@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import transformers
 
+from medmim.common.cpu_threads import set_torch_threads
 from medmim.config.training import Tuning
 
 
@@ -20,12 +21,12 @@ def prepare_process(tuning: Tuning, seed: int) -> None:
 
 
 def fix_threads_and_seeds(seed: int, threads: int, gpus: int = 0) -> None:
-    """Fix the number of CPU threads, which changes the last bits of a sum, and seed every generator; hush the libraries."""
+    """Fix the number of CPU threads and seed every generator; hush the libraries."""
     transformers.logging.set_verbosity_warning()
     transformers.logging.disable_progress_bar()
     if not gpus:
         os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed, which accelerate imports, looks for GPUs and warns
-    torch.set_num_threads(threads)
+    set_torch_threads(threads)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
