@@ -155,7 +155,7 @@ class Executor(public.Executor):
 
     def _is_told_to_end(self) -> bool:
         """Whether Snakemake got SIGTERM, and lets only what was submitted end."""
-        return getattr(self.workflow.scheduler, "_user_kill", None) is not None
+        return getattr(self.workflow.scheduler, "_user_kill", None) is not None  # Snakemake has no public word for it
 
     def _submit_postponed(self) -> None:
         """Submit jobs again that were refused for now, until one is refused again."""

@@ -22,9 +22,9 @@ def test_sbatch_gets_folders_as_they_are() -> None:
     """A log's name has % doubled, as sbatch reads patterns in it, but for the job's id."""
     executor = SimpleNamespace(
         workflow=SimpleNamespace(workdir_init=f"/{ODD}", executor_settings=None), run_uuid="mini-0", _failed_nodes=set(),
-        get_account_arg=lambda job: iter([""]), get_partition_arg=lambda job: "-p cpu",
+        _build_account_option=lambda job: "", get_partition_arg=lambda job: "-p cpu", _name_cluster=lambda job: "",
     )  # fmt: skip
-    job = SimpleNamespace(resources={"mem_mb": 1, "runtime": 2}, name="tune", threads=1, is_group=lambda: False)
+    job = SimpleNamespace(resources={"mem_mb": 1, "runtime": 2}, name="tune", threads=1, attempt=1, is_group=lambda: False)
     job.resources = type("Resources", (dict,), {"__getattr__": dict.get})(job.resources)
     command = Executor._build_command(executor, job, Path(f"/{ODD}/rule_tune"), "rule_tune 0")
     options = dict(pairwise(command))

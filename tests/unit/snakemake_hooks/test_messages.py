@@ -73,11 +73,17 @@ def test_the_programs_own_error_is_told(said: JobMessages) -> None:
     assert said.list_errors() == ["score.log:\nscore.py: error: row 3\nhas no reply"]
 
 
+def test_where_a_program_could_say_nothing_all_that_the_executor_says_is_told(said: JobMessages) -> None:
+    start(said)
+    fail(said, message="SLURM-job '7' failed. The end of 7.log:\n/no/python: not found\nFor further error details see the log")
+    assert said.list_errors() == ["SLURM-job '7' failed. The end of 7.log:\n/no/python: not found"]
+
+
 def test_an_error_of_an_earlier_attempt_is_not_told(said: JobMessages) -> None:
     Path("score.log").write_text("score.py: error: of yesterday\n")
     start(said)
     fail(said, message="SLURM status is: 'TIMEOUT'. For further error details see the log")
-    assert said.list_errors() == ["score.log:\nSLURM status is: 'TIMEOUT'. "]
+    assert said.list_errors() == ["score.log:\nSLURM status is: 'TIMEOUT'."]
 
 
 def test_a_job_that_ends_well_the_second_time_is_no_failure(said: JobMessages) -> None:

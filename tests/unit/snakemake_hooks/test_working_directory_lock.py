@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from medmim.snakemake_hooks import working_directory_lock
 from medmim.snakemake_hooks.working_directory_lock import LockOwner, find_ends, owner_record_path
 
 LIMIT_SECONDS = 300
@@ -124,16 +123,6 @@ def test_of_another_slurm_job_slurm_knows(
     assert in_slurm_job(reader).find_end(in_slurm_job(reader, "c2", "8")) == end
     assert in_slurm_job(reader).find_end(in_slurm_job(reader, "c2", "8", cluster="other")) is None
     assert replace(in_slurm_job(reader), uid=-1).find_end(in_slurm_job(reader, "c2", "8")) is None
-
-
-def test_squeue_is_asked_for_all_jobs_whatever_the_environment_hides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    squeue = tmp_path / "squeue"
-    squeue.write_text('#!/bin/sh\necho "$SQUEUE_PARTITION$SLURM_CLUSTERS|RUNNING"\n')
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
-    monkeypatch.setenv("SLURM_CLUSTERS", "other")
-    assert working_directory_lock._query_squeue() == [["", "RUNNING"]]
 
 
 def test_one_owner_in_doubt_keeps_all_locks(tmp_path: Path, reader: LockOwner) -> None:

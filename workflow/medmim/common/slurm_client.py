@@ -101,7 +101,17 @@ def query_queue(clusters: Iterable[str] = ("",)) -> list[QueueRow] | None:
     queue_rows: list[QueueRow] = []
     for cluster in clusters:
         fields = SEPARATOR.join(("%i", "%T", "%r", "%Z", "%j", "%k"))
-        command = ["squeue", "--me", "--array", "--noheader", "--states=all", *_name_cluster(cluster), "--format", fields]
+        command = [
+            "squeue",
+            "--me",
+            "--all",
+            "--array",
+            "--noheader",
+            "--states=all",
+            *_name_cluster(cluster),
+            "--format",
+            fields,
+        ]
         rows = query_client(command, SEPARATOR)
         if rows is None:
             return None

@@ -197,17 +197,11 @@ def _is_running(pid: int, start_ticks: int) -> bool:
     return process is None or (process[0] not in "ZX" and process[1] == start_ticks)
 
 
-def _query_squeue(*options: str) -> list[list[str]] | None:
-    """What squeue answers, whatever the environment would have it leave out."""
-    hiding_variables = [name for name in os.environ if name.startswith("SQUEUE_") or name == "SLURM_CLUSTERS"]
-    return query_client(["env", *(word for name in hiding_variables for word in ("-u", name)), "squeue", "--noheader", *options])
-
-
 def _has_slurm_job_ended(job: str) -> bool:
     """Whether SLURM says that a job of this user has ended; a job that it is just ending is waited for."""
     end = time.monotonic() + COMPLETING_LIMIT_SECONDS
     while True:
-        rows = _query_squeue(f"--user={os.getuid()}", "--all", "--states=all", "--format=%A|%T")
+        rows = query_client(["squeue", "--me", "--all", "--noheader", "--states=all", "--format=%A|%T"])
         if rows is None:
             return False
         state = dict(rows).get(job, "COMPLETED")  # the controller has forgotten it
