@@ -102,7 +102,7 @@ def list_processes() -> list[tuple[int, Path, str]]:
 
 def find_cluster_processes(folder: Path, *nodes: str) -> set[int]:
     """Processes of a cluster, or of some of its nodes."""
-    return {process for process, own, node in list_processes() if own == folder and node in (nodes or (HEAD_NODE, *NODES))}
+    return {process for process, own, node in list_processes() if own == folder and (not nodes or node in nodes)}
 
 
 @contextlib.contextmanager
@@ -228,10 +228,12 @@ class Cluster:
     def _munge_socket(self) -> Path:
         return self.folder / "munge/socket"
 
-    def _start_daemon(self, name: str, node: str, *command: str) -> None:
+    def _start_daemon(self, name: str, node: str, *command: str, configuration: Path | None = None) -> None:
         """Start a daemon on a node: slave mounts, so that a disk mounted for a test is there too."""
         hosts = self.folder / f"hosts.{node}"
         commands = [f"hostname {node}", f"mount --bind {hosts} /etc/hosts", *self._user_mounts(), f"exec {shlex.join(command)}"]
+        if configuration:
+            commands.insert(0, f"mount --bind {configuration} {CONFIGURATION}")
         script = " && ".join(commands)
         with (self.folder / f"log/{name}.out").open("ab") as out:
             self._daemons[name] = subprocess.Popen(
@@ -285,6 +287,7 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={database}
 AccountingStoragePass={self._munge_socket}
 AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=limits
 AccountingStoreFlags=job_comment"""
         nodes = "\n".join(
             f"NodeName={name} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} RealMemory={MEMORY_MB}"
@@ -394,6 +397,38 @@ StorageLoc=slurm
         self._start_daemon("slurmdbd", HEAD_NODE, "slurmdbd", "-D")
         wait_until(lambda: run_client("sacctmgr", "-n", "show", "stats", ok=False), "slurmdbd")
         run_client("sacctmgr", "-i", "add", "cluster", "test")
+        run_client("sacctmgr", "-i", "add", "account", "lab")
+        run_client("sacctmgr", "-i", "add", "user", "root", "account=lab")
+
+    def add_cluster(self, name: str, node: str) -> None:
+        """Start another cluster beside this one, with the same database, one node and a partition cpu."""
+        port, node_port = find_free_ports(2)
+        configuration = self.folder / f"etc.{name}"
+        shutil.copytree(self.folder / "etc", configuration)
+        (configuration / "gres.conf").unlink()
+        own_lines = {
+            "ClusterName": name, "SlurmctldPort": port, "StateSaveLocation": f"{self.folder}/state.{name}",
+            "SlurmctldPidFile": f"{self.folder}/slurmctld.{name}.pid",
+            "SlurmctldLogFile": f"{self.folder}/log/slurmctld.{name}.log",
+        }  # fmt: skip
+        lines = (configuration / "slurm.conf").read_text().splitlines()
+        dropped = (*(f"{key}=" for key in own_lines), "NodeName=", "PartitionName=", "GresTypes=")
+        lines = [line for line in lines if not line.startswith(dropped)] + [f"{key}={value}" for key, value in own_lines.items()]
+        lines.append(f"NodeName={node} NodeAddr=127.0.0.1 Port={node_port} CPUs={CPUS} RealMemory={MEMORY_MB}")
+        lines.append(f"PartitionName=cpu Nodes={node} Default=YES")
+        (configuration / "slurm.conf").write_text("\n".join([*lines, ""]))
+        (self.folder / f"spool/{node}").mkdir()
+        (self.folder / f"state.{name}").mkdir()
+        (self.folder / f"hosts.{node}").write_text(f"{(self.folder / f'hosts.{HEAD_NODE}').read_text()}127.0.0.1 {node}\n")
+        run_client("sacctmgr", "-i", "add", "cluster", name)
+        run_client("sacctmgr", "-i", "add", "account", "lab", f"cluster={name}")
+        run_client("sacctmgr", "-i", "add", "user", "root", "account=lab", f"cluster={name}")
+        self._start_daemon(f"slurmctld.{name}", HEAD_NODE, "slurmctld", "-D", "-i", configuration=configuration)
+        self._start_daemon(node, node, "slurmd", "-D", "-N", node, configuration=configuration)
+        wait_until(
+            lambda: "idle" in run_client("sinfo", f"--clusters={name}", "-h", "-o", "%t", ok=False),
+            lambda: f"cluster {name}; {self.read_logs(f'slurmctld.{name}', node)}",
+        )
 
     # Faults
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, run_client, wait_until
+from queue_run import QueueRun
 from submit import RUN_PATH, SnakemakeRun, copy_run_without, list_outcomes
 
 from runs import hash_artifacts
@@ -50,3 +51,48 @@ def test_a_job_that_is_cancelled_while_it_is_watched(cluster: Cluster, mini: Pat
     run_client("scancel", *cluster.list_jobs())
     assert "SLURM status is: 'CANCELLED'" in run.wait_for_end()
     assert hash_artifacts(folder) == hash_artifacts(mini)
+
+
+def test_a_submit_limit_is_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    """One job at a time may be in the queue: both are done, with no retry."""
+    run_client("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=1")
+    try:
+        run = QueueRun(tmp_path)
+        run.wait_for_output("SLURM takes no job for now (")
+        run.let_go()
+    finally:
+        run_client("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+    assert "AssocMaxSubmitJobLimit" in run.output and run.count_runs("a") == run.count_runs("b") == 1
+
+
+def test_a_time_above_the_accounts_limit_is_explained(cluster: Cluster, tmp_path: Path) -> None:
+    run_client("sacctmgr", "-i", "modify", "user", "root", "set", "MaxWall=1")
+    try:
+        run = QueueRun(tmp_path, "a.txt")
+        run.wait_for_output("AssocMaxWallDurationPerJobLimit (they can never start")
+        run_client("sacctmgr", "-i", "modify", "user", "root", "set", "MaxWall=-1")
+        run.let_go()
+    finally:
+        run_client("sacctmgr", "-i", "modify", "user", "root", "set", "MaxWall=-1")
+
+
+def test_jobs_of_several_clusters(cluster: Cluster, tmp_path: Path) -> None:
+    """One of another cluster, by the profile; then all of them, by the user's environment: taken over and cancelled there."""
+    cluster.add_cluster("other", "o1")
+    elsewhere = ("--set-resources", "last:slurm_cluster=other")
+    QueueRun(tmp_path, "last", *elsewhere).let_go()
+    rows = run_client("sacct", "--allclusters", "-nXP", "-o", "WorkDir,Cluster,State").splitlines()
+    assert sorted(row.split("|")[1:] for row in rows if row.startswith(f"{tmp_path}|")) == [
+        ["other", "COMPLETED"],
+        ["test", "COMPLETED"],
+    ]
+    (tmp_path / "go").unlink()
+    run = QueueRun(tmp_path, "b.txt", SLURM_CLUSTERS="other")
+    wait_until((tmp_path / "b.runs").exists, lambda: run.output)
+    run.kill()
+    QueueRun(tmp_path, "--unlock").wait_for_end()
+    run = QueueRun(tmp_path, "b.txt", SLURM_CLUSTERS="other")
+    run.wait_for_output("of cluster other")
+    run.send_signal(signal.SIGINT)
+    assert "taken over" in run.wait_for_end(ok=False) and run.count_runs("b") == 1
+    wait_until(lambda: not run_client("squeue", "--clusters=other", "-h").splitlines()[1:], "the job to be cancelled")

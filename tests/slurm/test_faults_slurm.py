@@ -86,17 +86,6 @@ def test_scancel(cluster: Cluster, mini: Path, folder: Path) -> None:
     again(folder, mini, TARGET)
 
 
-def test_walltime(cluster: Cluster, mini: Path, folder: Path) -> None:
-    """It is tried again, with more time."""
-    run = SnakemakeRun(folder, TARGET)
-    _, job = halted(cluster, folder)
-    run_client("scontrol", "update", f"JobId={job}", "TimeLimit=00:00:01")  # an honest limit has a minute at least
-    said = run.wait_for_end()
-    assert f"SLURM-job '{job}' failed, SLURM status is: 'TIMEOUT'" in said and "Trying to restart" in said
-    assert sorted(j["TimeLimit"] for i, j in cluster.list_jobs().items() if i > job) == ["02:00:00"]
-    as_undisturbed(folder, mini)
-
-
 def test_a_wrong_partition(cluster: Cluster, mini: Path, folder: Path) -> None:
     said = SnakemakeRun(folder, TARGET, "--retries", "0", "--set-resources", "score:slurm_partition=nosuch").wait_for_end(
         ok=False

@@ -50,12 +50,15 @@ def test_a_group_that_slurm_queues_again(cluster: Cluster, mini: Path, folder: P
 
 
 def test_a_group_whose_time_is_over(cluster: Cluster, mini: Path, folder: Path) -> None:
+    """It is tried again, with more time."""
     run = SnakemakeRun(folder)
     job = halt_leaderboard(cluster, folder)
     inodes = list_inodes(folder)
     run_client("scontrol", "update", f"JobId={job}", "TimeLimit=00:00:01")
     said = run.wait_for_end()
-    assert cluster.job_state(job) == "TIMEOUT" and "Trying to restart" in said
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'TIMEOUT'" in said and "Trying to restart" in said
+    [retry] = [known for number, known in cluster.list_jobs().items() if int(number) > int(job)]
+    assert retry["TimeLimit"] == "02:00:00"
     check_completed(folder, mini, inodes)
 
 
@@ -63,7 +66,8 @@ def test_a_member_that_is_forced_is_made_anew(cluster: Cluster, mini: Path, tmp_
     """Its output was there and fresh before: a start that comes again tells it from one that it has made by the SLURM job."""
     folder = copy_run_without(mini, tmp_path)
     run = SnakemakeRun(folder, "--forcerun", f"{RUN_PATH}/{SCORES[0]}")
-    cluster.halt_program("score.py")
+    score = folder / RUN_PATH / SCORES[0]
+    cluster.halt_program("score.py", score.with_name(f".{score.name}.partial-claim").exists)
     [job] = [job["JobId"] for job in cluster.list_jobs().values() if job["JobState"] == "RUNNING"]
     run_client("scontrol", "requeue", job)
     run.wait_for_end()
