@@ -1,11 +1,11 @@
 """What a job costs through Snakemake's SLURM executor beside sbatch of the same command, on the tests' cluster in one run.
 
-Run as root: python tests/bench/bench_slurm.py [JOBS]. Each way runs the same jobs, one after the other and all at once, with our
-profile and with that of the tests, which asks more often. Of a job: from its submission to its being known as done.
+Run as root: python tests/bench/bench_slurm.py [CASE ...], a case being chain, few or many; without, all of them. Each way runs
+the same jobs with our profile. Of a job: from its submission to its being known as done. And how often squeue was asked.
 """
 
 import os
-import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +28,8 @@ rule job:
     output: "{i}.txt"
     shell: "COMMAND"
 """
-PROFILES = {"our profile": ["slurm"], "asked after 1 s": ["slurm", "tests/slurm/profile"]}
+CASES = {"chain": (10, True), "few": (20, False), "many": (300, False)}
+"""Number of jobs, and whether one follows the other."""
 
 
 def time_sbatch(folder: Path, count: int, chain: bool) -> float:
@@ -43,45 +44,40 @@ def time_sbatch(folder: Path, count: int, chain: bool) -> float:
     return time.perf_counter() - start
 
 
-def time_snakemake(folder: Path, count: int, chain: bool, profiles: list[str]) -> float:
-    """The same through Snakemake, less what it takes with nothing to do."""
+def time_snakemake(folder: Path, count: int, chain: bool) -> tuple[float, int]:
+    """The same through Snakemake, less what it takes with nothing to do; and the questions to squeue."""
     (folder / "Snakefile").write_text(SNAKEFILE.replace("COMMAND", COMMAND))
-    values = {}
-    for profile in profiles:
-        values |= yaml.safe_load((ROOT / profile / "config.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
     for named in ("groups", "set-resources"):  # of rules that are not here
-        values.pop(named, None)
-    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+        del profile[named]
+    (folder / "config.yaml").write_text(yaml.safe_dump(profile))
+    questions, squeue = folder / "questions", folder / "bin/squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(f'#!/bin/sh\necho >> {questions}\nexec {shutil.which("squeue")} "$@"\n')
+    squeue.chmod(0o755)
     words = [sys.executable, "-m", "snakemake", "--directory", folder, "--snakefile", folder / "Snakefile", "--profile", folder,
              "--set-resources", "job:mem_mb=1000", "--config", f"count={count}", f"chain={int(chain)}"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PATH": f"{squeue.parent}:{os.environ['PATH']}"}
     run_seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}  # where Snakemake finds our executor
         completed = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
         if completed.returncode:
             sys.exit(completed.stderr)
         run_seconds.append(time.perf_counter() - start)
-    return run_seconds[0] - run_seconds[1]
+    return run_seconds[0] - run_seconds[1], len(questions.read_text().splitlines())
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 8
     with Cluster(), tempfile.TemporaryDirectory() as top:
-        for chain in (True, False):
-            each = f"{count} jobs, {'one after the other' if chain else 'all at once'}"
-            ways = {"sbatch": lambda folder, chain=chain: time_sbatch(folder, count, chain)}
-            for name, profiles in PROFILES.items():
-                ways[f"snakemake, {name}"] = lambda folder, chain=chain, p=profiles: time_snakemake(folder, count, chain, p)
-            rounds: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(1 if chain else 3):
-                for name, way in ways.items():  # in turn: on a shared machine only what ran side by side compares
-                    rounds[name].append(way(Path(tempfile.mkdtemp(dir=top))))
-            print(each)
-            base = statistics.median(rounds["sbatch"])
-            for name, took in rounds.items():
-                seconds = statistics.median(took)
-                print(f"  {name:45} {seconds:6.1f} s, {seconds / count:5.2f} s a job, {seconds / base:5.1f} times sbatch")
+        for name in sys.argv[1:] or CASES:
+            count, chain = CASES[name]
+            base = time_sbatch(Path(tempfile.mkdtemp(dir=top)), count, chain)
+            seconds, questions = time_snakemake(Path(tempfile.mkdtemp(dir=top)), count, chain)
+            print(f"{count} jobs, {'one after the other' if chain else 'all at once'}")
+            for way, took in (("sbatch", base), ("snakemake", seconds)):
+                print(f"  {way:10} {took:6.1f} s, {took / count:5.2f} s a job, {took / base:5.1f} times sbatch")
+            print(f"  squeue was asked {questions} times, every {seconds / questions:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
