@@ -58,7 +58,7 @@ def test_a_group_whose_time_is_over(cluster: Cluster, mini: Path, folder: Path) 
     said = run.wait_for_end()
     assert f"SLURM-job '{job}' failed, SLURM status is: 'TIMEOUT'" in said and "Trying to restart" in said
     [retry] = [known for number, known in cluster.list_jobs().items() if int(number) > int(job)]
-    assert retry["TimeLimit"] == "02:00:00"
+    assert retry["TimeLimit"] == "06:00:00"  # an hour for each of three members that follow each other, twice
     check_completed(folder, mini, inodes)
 
 

@@ -75,6 +75,7 @@ class Executor(public.Executor):
         self._postponed_lock = threading.Lock()
         self._resubmitted: set[str] = set()
         self._said_refusals: set[str] = set()
+        self._unclear_jobs: set[SlurmJob] = set()
         self._earlier_slurm_ids: defaultdict[str, list[str]] = defaultdict(list)
         # Past the public one's constructor, which forgets SLURM_CONF too and warns of what is supported here.
         super(public.Executor, self).__init__(workflow, logger)
@@ -293,7 +294,8 @@ class Executor(public.Executor):
         """Report a job that has ended well by its note. What any other note means, SLURM has to say."""
         slurm_job, fingerprint = job.aux["slurm_job"], job.aux["fingerprint"]
         status = self.notes.read_status(slurm_job, fingerprint)
-        if status is not None and status != 0:
+        if status is not None and status != 0 and slurm_job not in self._unclear_jobs:
+            self._unclear_jobs.add(slurm_job)  # once: a training that SLURM has queued again goes on for long
             self.queue.hurry()
         if status != 0:
             return False
