@@ -15,7 +15,7 @@ os.environ.pop(cache.FOLDER_VARIABLE, None)  # nobody's cache is used
 os.environ.pop(cache.LIMIT_VARIABLE, None)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # begun in the background, all of it would ignore what tests send
 
-SLOWEST_FILES = ("test_demo.py", "test_mutations.py", "test_faults_slurm.py")
+SLOWEST_FILES = ("test_whole_runs.py", "test_mutations.py", "test_faults_slurm.py")
 """Begun first: a worker has a file to itself, and the others would wait for it at the end."""
 skipped_tests: list[str] = []
 

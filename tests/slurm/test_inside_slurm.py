@@ -87,9 +87,11 @@ def test_its_job_is_queued_again(cluster: Cluster, mini: Path, folder: Path) -> 
 
 
 def test_its_time_limit_comes_near(cluster: Cluster, mini: Path, folder: Path) -> None:
-    """The script asks by itself to be queued again: here at SLURM's next look at limits, as it has two minutes in all."""
-    outer = OuterJob(cluster, folder, "--time=00:02:00")
+    """The script asks by itself to be queued again: here at SLURM's next look at limits, as it has three minutes at most."""
+    outer = OuterJob(cluster, folder)
     process, inner = outer.halt_inner_job()
+    hours, minutes, _ = map(int, outer.known["RunTime"].split(":"))
+    run_client("scontrol", "update", f"JobId={outer.id}", f"TimeLimit={60 * hours + minutes + 3}")
     outer.wait_for_output(f"SLURM job {outer.id} asks to be queued again")
     run_client("scontrol", "update", f"JobId={outer.id}", "TimeLimit=60")
     check_taken_over(outer, mini, process, inner)

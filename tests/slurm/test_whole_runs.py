@@ -1,4 +1,4 @@
-"""The demo, whole: the claim in small, measured on what `make demo` makes, and the same bytes by the literal --profile slurm."""
+"""Whole runs: the claim in small, measured on the demo; and a small one by the literal --profile slurm, in its bytes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,14 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from cluster import Cluster
-from submit import SnakemakeRun
+from submit import RUN_PATH, SnakemakeRun
 
 from medmim.provenance import job_record
 from medmim.tables import table_io
-from runs import ROOT, hash_artifacts
+from runs import hash_artifacts
 
-DEMO = ROOT / "config/demo.yaml"
-RUN = Path("results/demo")
 PAIRS = {"med-mantis": "mantis", "mim-llava-med": "llava-med"}
 
 
@@ -73,12 +71,12 @@ def test_every_stage_said_what_it_made(demo: Path) -> None:
 @pytest.fixture(scope="module")
 def submitted(running: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("submitted")
-    SnakemakeRun(folder, config=DEMO, fast=False).wait_for_end(seconds=3000)
+    SnakemakeRun(folder, fast=False).wait_for_end(seconds=3000)
     yield folder
 
 
-def test_every_artifact_has_the_same_bytes_as_on_one_machine(submitted: Path, demo: Path) -> None:
-    here, there = hash_artifacts(demo, RUN), hash_artifacts(submitted, RUN)
+def test_every_artifact_has_the_same_bytes_as_on_one_machine(submitted: Path, mini: Path) -> None:
+    here, there = hash_artifacts(mini), hash_artifacts(submitted)
     assert len(here) > 60 and here.keys() >= {"leaderboard.parquet", "report.html", "models/med-mantis/adapter_model.safetensors"}
     assert [name for name in here if there.get(name) != here[name]] == [] and there.keys() == here.keys()
 
@@ -87,15 +85,15 @@ def test_all_of_it_ran_on_the_nodes(submitted: Path, running: Cluster) -> None:
     jobs = running.list_jobs().values()
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
     assert {job["NodeList"] for job in jobs} == {"c1", "c2"}
-    hosts = {job_record.read_record(path)["machine"]["host"] for path in job_record.find_sidecars(submitted / RUN)}
+    hosts = {job_record.read_record(path)["machine"]["host"] for path in job_record.find_sidecars(submitted / RUN_PATH)}
     assert hosts == {"c1", "c2"}
 
 
 def test_a_second_call_has_nothing_to_do(cluster: Cluster, submitted: Path) -> None:
     before = len(cluster.list_jobs())
-    assert "Nothing to be done" in SnakemakeRun(submitted, config=DEMO, fast=False).wait_for_end()
+    assert "Nothing to be done" in SnakemakeRun(submitted, fast=False).wait_for_end()
     assert len(cluster.list_jobs()) == before
 
 
 def test_its_audit_finds_no_fault(cluster: Cluster, submitted: Path) -> None:
-    assert "agree with their provenance" in SnakemakeRun(submitted, "audit", config=DEMO, fast=False).wait_for_end()
+    assert "agree with their provenance" in SnakemakeRun(submitted, "audit", fast=False).wait_for_end()
