@@ -23,6 +23,7 @@ EVEN_SHARE = 0.35
 """Share of breasts whose assessment is drawn evenly: real ones are rarer, and more are needed for the same questions."""
 BIRADS = dict(zip("NBAPSMK", (0.55, 0.28, 0.1, 0.04, 0.02, 0.007, 0.003), strict=True))
 RANO = {"PD": 0.45, "SD": 0.3, "PR": 0.15, "CR": 0.1}
+QUALITIES = {"one_expert": 0.6, "multiple_experts": 0.32, "disagreement": 0.08}
 CHANGES = ("improving", "stable", "worsening")
 CHANGE_RATES = {
     "consolidation": (0.15, 0.42, 0.43),
@@ -136,8 +137,9 @@ def _draw_ms_cxr_t(plan: SourceContents, patients: int, rng: np.random.Generator
             row += 1
             for finding in rng.permutation([*CHANGE_RATES])[: int(rng.integers(1, 3))]:
                 change = _draw_choices(rng, dict(zip(CHANGES, CHANGE_RATES[finding], strict=True)), 1)[0]
-                plan.add_facts(after, "table.csv", row, {f"progression:{finding}": change}, other_picture=before)
-                plan.add_facts(after, "table.csv", row, {f"previous:{finding}": before.file}, other_picture=before)
+                facts = {"progression": change, "previous": before.file, "label_quality": _draw_choices(rng, QUALITIES, 1)[0]}
+                named_facts = {f"{name}:{finding}": value for name, value in facts.items()}
+                plan.add_facts(after, "table.csv", row, named_facts, other_picture=before)
 
 
 def _draw_pmc(plan: SourceContents, patients: int, rng: np.random.Generator) -> None:

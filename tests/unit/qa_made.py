@@ -96,7 +96,8 @@ def _fill_ms_cxr_t(source_tables: SourceTables, n: int, rng: np.random.Generator
         before, after = rng.integers(3, size=2)
         ids = [source_tables.add_image(p, f"s{p}-{k}", f"{p}-{k}") for k in range(2)]
         change = "stable" if before == after else "worsening" if after > before else "improving"
-        source_tables.add_findings(p, f"s{p}-1", ids[1], **{f"progression:{finding}": change, f"previous:{finding}": ids[0]})
+        stated = {"progression": change, "previous": ids[0], "label_quality": "one_expert"}
+        source_tables.add_findings(p, f"s{p}-1", ids[1], **{f"{name}:{finding}": value for name, value in stated.items()})
         for k, grade in enumerate((before, after)):
             source_tables.add_truth(f"{p}-{k}", **{f"severity:{finding}": grades[grade]})
 

@@ -60,6 +60,7 @@ if RUN.qa.origin == "generated":
                 open_fraction=RUN.qa.open_fraction,
                 option_order=RUN.qa.option_order,
                 wordings=RUN.qa.wordings,
+                disputed_labels=RUN.qa.disputed_labels,
                 pretrain=bool(PRETRAIN),
                 sets=source_plugins.SOURCES[w.source].list_sets(),
                 **(

@@ -297,10 +297,14 @@ def test_ms_cxr_t_pairs(cohort: Cohort) -> None:
     pairs = pd.read_csv(folder / TABLES["ms_cxr_t"][0], dtype=str)
     for row in pairs.itertuples():
         for study, dicom in ((row.study_id, row.dicom_id), (row.previous_study_id, row.previous_dicom_id)):
-            assert (folder / f"files/p{row.subject_id[:2]}/p{row.subject_id}/s{study}/{dicom}.jpg").is_file()
+            assert dicom.startswith(f"p{row.subject_id[:2]}/p{row.subject_id}/s{study}/")
+            assert (folder / f"files/{dicom}.jpg").is_file()
     labels = pairs[[f"{f}_progression" for f in anatomy.FINDINGS]]
     assert labels.notna().any().all() and labels.notna().any(axis=1).all()
     assert set(labels.stack().dropna()) == {"improving", "stable", "worsening"}
+    qualities = pairs[[f"{f}_label_quality" for f in anatomy.FINDINGS]]
+    assert (qualities.notna().to_numpy() == labels.notna().to_numpy()).all()
+    assert set(qualities.stack().dropna()) == {"one_expert", "multiple_experts", "disagreement"}
 
 
 def opacity(image: np.ndarray, finding: str) -> float:
@@ -317,13 +321,14 @@ def opacity(image: np.ndarray, finding: str) -> float:
 def test_ms_cxr_t_progression_is_in_the_pixels(cohort: Cohort) -> None:
     folder = cohort("ms_cxr_t")
     pairs = pd.read_csv(folder / TABLES["ms_cxr_t"][0], dtype=str)
-    files = {p.stem: p for p in folder.rglob("*.jpg")}
     checked = set()
     for row in pairs.to_dict("records"):
         named = [f for f in anatomy.FINDINGS if isinstance(row[f"{f}_progression"], str)]
         if len(named) == 1:
             (finding,) = named
-            before, after = (opacity(grey(files[row[k]]), finding) for k in ("previous_dicom_id", "dicom_id"))
+            if row[f"{finding}_label_quality"] == "disagreement":
+                continue
+            before, after = (opacity(grey(folder / f"files/{row[k]}.jpg"), finding) for k in ("previous_dicom_id", "dicom_id"))
             change = {"improving": after < 0.85 * before, "worsening": after > before / 0.85}
             if finding == "edema":
                 change = {"improving": after < 0.96 * before, "worsening": after > before / 0.96}

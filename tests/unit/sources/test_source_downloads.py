@@ -103,6 +103,20 @@ def test_a_deleted_file_comes_back_alone(source: str, phantoms: Path, site: Site
     assert gone.read_bytes() == content
 
 
+def test_images_in_one_flat_folder_are_taken_as_they_are(phantoms: Path, site: Site, tmp_path: Path) -> None:
+    settings = owner("ms_cxr_t", phantoms, site, "")
+    absent, *present = sorted((phantoms / "ms_cxr_t").rglob("*.jpg"))
+    root = tmp_path / "data"
+    root.mkdir()
+    for path in present:
+        (root / path.name).write_bytes(path.read_bytes())
+    assert fetch("ms_cxr_t", root, settings).missing == {}
+    in_tree = [p.relative_to(root) for p in root.rglob("*.jpg") if p.parent != root]
+    assert in_tree == [absent.relative_to(phantoms / "ms_cxr_t")]
+    assert [path.endswith(f"/{absent.name}") for path in site.count_requests() if path.endswith(".jpg")] == [True]
+    assert read("ms_cxr_t", root) == read("ms_cxr_t", phantoms / "ms_cxr_t")
+
+
 def test_a_limit_takes_few_patients_and_a_larger_one_more(phantoms: Path, moto: str, tmp_path: Path) -> None:
     settings = owner("embed", phantoms, Site(), moto)
     plan = import_module("medmim.sources.embed.adapter").read_contents

@@ -308,10 +308,13 @@ def test_ms_cxr_t(ms_cxr_t: Path) -> None:
     rows = set(zip(findings.image_id, findings.name, findings.value, findings.origin_row, strict=True))
     assert rows == {
         (second, "progression:edema", "improving", 1),
+        (second, "label_quality:edema", "not_stated", 1),
         (second, "previous:edema", first, 1),
         (second, "progression:pneumonia", "stable", 1),
+        (second, "label_quality:pneumonia", "not_stated", 1),
         (second, "previous:pneumonia", first, 1),
         (third, "progression:edema", "worsening", 2),
+        (third, "label_quality:edema", "not_stated", 2),
         (third, "previous:edema", second, 2),
     }
 
@@ -324,6 +327,8 @@ def test_ms_cxr_t_lists_what_it_can_not_use(ms_cxr_t: Path) -> None:
         cxr_row("3c-3", "1a-1"),
         cxr_row("3c-3", "3c-3", edema="stable"),
         cxr_row("../../secret", "3c-3", edema="stable"),
+        cxr_row("p10/p10000032/s51/4d-4", "3c-3", edema="stable"),
+        cxr_row("4d-4", "3c-3", edema="stable") | {"edema_label_quality": "good"},
     ]
     csv(path, [*pd.read_csv(path).to_dict("records"), *more])
     (ms_cxr_t / "files/p10/p10000032/s51/1a-1.jpg").write_bytes(b"broken")
@@ -335,7 +340,11 @@ def test_ms_cxr_t_lists_what_it_can_not_use(ms_cxr_t: Path) -> None:
         f"{path.name} row 4": "edema_progression is 'better', none of improving, stable, worsening",
         f"{path.name} row 5": "no finding has a progression",
         f"{path.name} row 6": "dicom_id and previous_dicom_id are the same",
-        f"{path.name} row 7": "dicom_id is '../../secret'; study_id is '5.'",
+        f"{path.name} row 7": "study_id is '5.', not a number; dicom_id is '../../secret', not an image of the row's subject and "
+        "study, p10/p10000032/s5./secret",
+        f"{path.name} row 8": "study_id is '5p', not a number; dicom_id is 'p10/p10000032/s51/4d-4', not an image of the row's "
+        "subject and study, p10/p10000032/s5p/4d-4",
+        f"{path.name} row 9": "edema_label_quality is 'good', none of one_expert, multiple_experts, disagreement",
     }
 
 

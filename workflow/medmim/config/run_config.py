@@ -186,6 +186,8 @@ class QAConfig(Section):
     """Most wordings of a task's closed form, and of its open one; null takes all. Tiny models learn from few."""
     composed_images: Annotated[int, Field(ge=2, le=4)] = 4
     """Most images of a composed question."""
+    disputed_labels: bool = False
+    """Whether a label that a source's experts disagree on may be the right answer of a question, as some of MS-CXR-T's."""
     train: TrainCounts = TrainCounts()
     """Training questions."""
     benchmark: BenchmarkCounts = BenchmarkCounts()

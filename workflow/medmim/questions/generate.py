@@ -88,6 +88,7 @@ def generate_questions(
     pretrain: bool = False,
     wordings: int | None = None,
     composed_images: int | None = None,
+    disputed_labels: bool = False,
     truth: pd.DataFrame | None = None,
 ) -> list[Row]:
     """All questions of a source: rows of the qa table, of splits train, benchmark and, if asked for, pretrain.
@@ -97,8 +98,9 @@ def generate_questions(
     source.yaml declares: where those of training and of the benchmark are both among them, each gets its own patients.
     `option_order`: shuffled, or natural, e.g. from mild to severe: a tiny model has no time to learn which letter stands
     before which text. `wordings`: at most so many of a task's form. `composed_images`: most images of a composed question,
-    where the source makes those. Pretraining questions come from the patients of the train split: about one image, and in
-    words only. Raises UserError where a question belongs to a set that is not declared.
+    where the source makes those. `disputed_labels`: ask also about those that the source's experts disagree on. Pretraining
+    questions come from the patients of the train split: about one image, and in words only. Raises UserError where a question
+    belongs to a set that is not declared.
     """
     build_facts: Callable[..., Iterator[Fact]] = module.build_facts
     state_facts = build_facts if composed_images is None else partial(build_facts, most=composed_images)
@@ -113,9 +115,10 @@ def generate_questions(
     rows: list[Row] = []
     rows_of = partial(rows_from_facts, source=source, seed=seed, natural=option_order == "natural", wordings=wordings)
     for split in splits:
-        facts = list(
-            _drop_uncited_ids(_limit_facts(state_facts(patients_by_split[split]), VARIANTS_PER_FACT if split == "train" else 1))
-        )
+        split_facts = state_facts(patients_by_split[split])
+        if not disputed_labels:
+            split_facts = _drop_disputed_facts(split_facts, split)
+        facts = list(_drop_uncited_ids(_limit_facts(split_facts, VARIANTS_PER_FACT if split == "train" else 1)))
         rows += rows_of(facts, split=split, open_fraction=open_fraction)
         if split == "train" and pretrain and "text" in sets.get("pretrain", ()):
             rows += rows_of(facts, split="pretrain", text_only=True)
@@ -138,6 +141,17 @@ def check_declared_sets(source: str, rows: Iterable[Row], sets: Mapping[str, Seq
                 f"source {source}: task {task} makes questions of {split}.{name}, which {descriptor} does not declare "
                 f"({owner}): name another set in the task's template, or declare this one"
             )
+
+
+def _drop_disputed_facts(facts: Iterable[Fact], split: str) -> Iterator[Fact]:
+    """Facts whose gold the source's experts agree on; the log says how many are not among them."""
+    count = 0
+    for fact in facts:
+        count += fact.is_disputed
+        if not fact.is_disputed:
+            yield fact
+    if count:
+        log.info("left out: %d × label that the source's experts disagree on (%s)", count, split)
 
 
 def _drop_uncited_ids(facts: Iterable[Fact]) -> Iterator[Fact]:

@@ -73,6 +73,7 @@ class Fact:
     `asks_for_image`: the question asks for images[0] among all; its place, and with it the gold, is set by `rows_from_facts`.
     `states`: what each image shows, in words, for text-only questions; empty where it can't be told per image.
     `answer`: an open answer stated by the source; such a fact has no closed form.
+    `is_disputed`: the source's experts disagree on the gold.
     """
 
     template: Template
@@ -84,6 +85,7 @@ class Fact:
     states: tuple[str, ...] = ()
     asks_for_image: bool = False
     answer: str = ""
+    is_disputed: bool = False
     variant: int = 0
 
 

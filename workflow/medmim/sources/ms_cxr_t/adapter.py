@@ -2,9 +2,11 @@
 
 Pictures: every image that the table names, current or previous. Findings of the current image of a pair:
 progression:<finding> (improving, stable, worsening) and, of the same row, previous:<finding>, the image_id of the
-previous image. <finding> is consolidation, edema, pleural_effusion, pneumonia or pneumothorax.
+previous image, and label_quality:<finding> (one_expert, multiple_experts, disagreement, or not_stated).
+<finding> is consolidation, edema, pleural_effusion, pneumonia or pneumothorax.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -16,52 +18,88 @@ from medmim.tables.outside_tables import read_rows
 TABLE_PATTERN = "MS_CXR_T_temporal_image_classification*.csv"
 FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumothorax")
 PROGRESSIONS = ("improving", "stable", "worsening")
-ID_COLUMNS = ("dicom_id", "previous_dicom_id", "study_id", "previous_study_id", "subject_id")
+LABEL_QUALITIES = ("one_expert", "multiple_experts", "disagreement")
+NOT_STATED = "not_stated"
+ID_COLUMNS = ("subject_id", "study_id", "previous_study_id")
+IMAGE_COLUMNS = ("dicom_id", "previous_dicom_id")
+PROGRESSION_COLUMNS = tuple(f"{f}_progression" for f in FINDINGS)
+QUALITY_COLUMNS = tuple(f"{f}_label_quality" for f in FINDINGS)
+
+
+def _make_stem(row: dict[str, str], prefix: str) -> str:
+    """Path of an image of a row below MIMIC-CXR-JPG's files, without its ending. `prefix`: empty or previous_."""
+    subject, study = row["subject_id"], row[f"{prefix}study_id"]
+    return f"p{subject[:2]}/p{subject}/s{study}/{row[f'{prefix}dicom_id'].rpartition('/')[2]}"
+
+
+def _find_row_problems(row: dict[str, str]) -> list[str]:
+    """What makes a row unusable, in words."""
+    problems = [f"{k} is {row[k]!r}, not a number" for k in ID_COLUMNS if not (row[k].isascii() and row[k].isdigit())]
+    for column, prefix in zip(IMAGE_COLUMNS, ("", "previous_"), strict=True):
+        stem = _make_stem(row, prefix)
+        name = stem.rpartition("/")[2]
+        if row[column] not in (stem, name) or not re.fullmatch(r"[\w-]+", name):
+            problems.append(f"{column} is {row[column]!r}, not an image of the row's subject and study, {stem}")
+    for columns, values in ((PROGRESSION_COLUMNS, PROGRESSIONS), (QUALITY_COLUMNS, LABEL_QUALITIES)):
+        problems += [f"{c} is {row[c]!r}, none of {', '.join(values)}" for c in columns if row[c] and row[c] not in values]
+    if not any(row[c] for c in PROGRESSION_COLUMNS):
+        problems.append("no finding has a progression")
+    if _make_stem(row, "") == _make_stem(row, "previous_"):
+        problems.append("dicom_id and previous_dicom_id are the same")
+    return problems
+
+
+def _list_folders(root: Path) -> list[str]:
+    """The root and the folders in it, as the start of a path below the root."""
+    with os.scandir(root) as entries:
+        return ["", *sorted(f"{e.name}/" for e in entries if not e.name.startswith(".") and e.is_dir())]
+
+
+def _locate_image(root: Path, folders: list[str], stem: str) -> str:
+    """Path of an image below the root: in the owner's tree, else flat in one of `folders`, else where the owner has it."""
+    tree_paths = [f"files/{stem}.jpg", f"{stem}.jpg"]
+    flat_paths = [f"{folder}{stem.rpartition('/')[2]}.jpg" for folder in folders]
+    return next((path for path in (*tree_paths, *flat_paths) if (root / path).is_file()), tree_paths[0])
 
 
 def read_contents(root: Path) -> SourceContents:
-    """Pictures and facts of an MS-CXR-T folder: its table and files/pNN/p<subject>/s<study>/<dicom>.jpg. Raises UserError."""
+    """Pictures and facts of an MS-CXR-T folder: its table and files/pNN/p<subject>/s<study>/<hash>.jpg. Raises UserError.
+
+    The images may lie in one flat folder too, the root or a folder in it, as <hash>.jpg.
+    """
     path = find_one(root, TABLE_PATTERN)
+    folders = _list_folders(root)
     contents = SourceContents()
     pictures: dict[str, Picture] = {}
-    for number, row in enumerate(read_rows(path, (*ID_COLUMNS, *(f"{f}_progression" for f in FINDINGS))), 1):
+    columns = (*ID_COLUMNS, *IMAGE_COLUMNS, *PROGRESSION_COLUMNS)
+    for number, cells in enumerate(read_rows(path, columns, QUALITY_COLUMNS), 1):
         item = f"{path.name} row {number}"
-        row_ids = {k: strip_decimal(row[k]) for k in ID_COLUMNS}
-        problems = [f"{k} is {v!r}" for k, v in row_ids.items() if not re.fullmatch(r"[\w-]+", v)]
-        progressions = {f: row[f"{f}_progression"].lower() for f in FINDINGS if row[f"{f}_progression"]}
-        problems += [
-            f"{f}_progression is {v!r}, none of {', '.join(PROGRESSIONS)}"
-            for f, v in progressions.items()
-            if v not in PROGRESSIONS
-        ]
-        if not progressions:
-            problems.append("no finding has a progression")
-        if row_ids["dicom_id"] == row_ids["previous_dicom_id"]:
-            problems.append("dicom_id and previous_dicom_id are the same")
-        if problems:
-            contents.rejected.append(Rejection(item, "; ".join(problems), patient=row_ids["subject_id"]))
+        row = {k: strip_decimal(v) if k in ID_COLUMNS else v for k, v in cells.items()}
+        row |= {k: row[k].lower() for k in (*PROGRESSION_COLUMNS, *QUALITY_COLUMNS)}
+        if problems := _find_row_problems(row):
+            contents.rejected.append(Rejection(item, "; ".join(problems), patient=row["subject_id"]))
             continue
-        subject = row_ids["subject_id"]
         pair = []
         for prefix in ("", "previous_"):
-            study = row_ids[f"{prefix}study_id"]
-            stem = f"p{subject[:2]}/p{subject}/s{study}/{row_ids[f'{prefix}dicom_id']}"
-            picture = Picture(
-                file=f"files/{stem}.jpg",
-                read_pixels=raster.read_pixels,
-                patient=subject,
-                study=study,
-                modality="radiography",
-                release_path=f"{stem}.png",
-                item=item,
-            )
-            pair.append(pictures.setdefault(picture.file, picture))
+            stem = _make_stem(row, prefix)
+            if stem not in pictures:
+                pictures[stem] = Picture(
+                    file=_locate_image(root, folders, stem),
+                    read_pixels=raster.read_pixels,
+                    patient=row["subject_id"],
+                    study=row[f"{prefix}study_id"],
+                    modality="radiography",
+                    release_path=f"{stem}.png",
+                    item=item,
+                )
+            pair.append(pictures[stem])
         current, previous = pair
-        contents.add_facts(
-            current, path.name, number, {f"progression:{f}": v for f, v in progressions.items()}, other_picture=previous
-        )
-        contents.add_facts(
-            current, path.name, number, {f"previous:{f}": previous.file for f in progressions}, other_picture=previous
-        )
+        facts = {}
+        for finding in FINDINGS:
+            if progression := row[f"{finding}_progression"]:
+                facts[f"progression:{finding}"] = progression
+                facts[f"label_quality:{finding}"] = row[f"{finding}_label_quality"] or NOT_STATED
+                facts[f"previous:{finding}"] = previous.file
+        contents.add_facts(current, path.name, number, facts, other_picture=previous)
     contents.pictures = list(pictures.values())
     return contents

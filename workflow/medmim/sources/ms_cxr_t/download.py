@@ -58,15 +58,18 @@ def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) 
                 TABLE_FILE, f"{server.base}/{LABEL_PROJECT}/{TABLE_FILE}", None, Checksum("sha256", checksums[TABLE_FILE])
             )
         )
-    if absent_paths := folder.find_absent_files(
-        p.file for p in adapter.read_contents(folder.root).limit_patients(limit).pictures
-    ):
-        checksums = _fetch_checksums(folder, server, IMAGE_PROJECT, set(absent_paths))
-        for path in sorted(set(absent_paths) - checksums.keys()):
+    pictures = adapter.read_contents(folder.root).limit_patients(limit).pictures
+    owner_paths = {p.file: f"files/{p.release_path.removesuffix('.png')}.jpg" for p in pictures}  # they differ in a flat folder
+    if absent_paths := folder.find_absent_files(owner_paths):
+        checksums = _fetch_checksums(folder, server, IMAGE_PROJECT, {owner_paths[path] for path in absent_paths})
+        for path in sorted(path for path in absent_paths if owner_paths[path] not in checksums):
             folder.mark_missing(path, f"the table names it, but {IMAGE_PROJECT}/{CHECKSUM_FILE} does not")
         folder.fetch_files(
-            server.make_remote(path, f"{server.base}/{IMAGE_PROJECT}/{path}", None, Checksum("sha256", digest))
-            for path, digest in checksums.items()
+            server.make_remote(
+                path, f"{server.base}/{IMAGE_PROJECT}/{owner_path}", None, Checksum("sha256", checksums[owner_path])
+            )
+            for path in absent_paths
+            if (owner_path := owner_paths[path]) in checksums
         )
 
 

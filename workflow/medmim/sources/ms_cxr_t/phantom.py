@@ -27,6 +27,17 @@ def _sample_course(rng: np.random.Generator, studies: int) -> list[int]:
     return levels
 
 
+QUALITY_ODDS = {"one_expert": 0.6, "multiple_experts": 0.32, "disagreement": 0.08}
+"""How often a label is of each quality."""
+
+
+def label_change(before: int, after: int, rng: np.random.Generator) -> tuple[str, str]:
+    """Label of a change and its quality; where the experts disagree, the label is not to be relied on."""
+    quality = str(rng.choice(list(QUALITY_ODDS), p=list(QUALITY_ODDS.values())))
+    guess = str(rng.choice(("improving", "stable", "worsening")))
+    return guess if quality == "disagreement" else name_progression(before, after), quality
+
+
 def draw_radiograph(frame: anatomy.Chest, findings: dict[str, tuple[float, str]], seed: int, rng: np.random.Generator) -> Array:
     """Radiograph of a chest with findings: extent and side of each."""
     image = anatomy.render_radiograph(frame, rng)
@@ -43,6 +54,7 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
     truth = primitives.TruthTable()
     for number in range(patients):
         rng = primitives.make_generator(seed, "ms_cxr_t", number)
+        label_rng = primitives.make_generator(seed, "ms_cxr_t labels", number)
         subject = f"{10 + rng.integers(10)}{number + 1:04d}{rng.integers(100):02d}"
         frame = anatomy.draw_chest(rng, SHAPE)
         studies = 2 if rng.random() < 0.5 else 3
@@ -62,15 +74,19 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
             primitives.write_file(folder / path, primitives.encode_jpeg(draw_radiograph(frame, findings, finding_seed, rng)))
             truth.add(path, **{f"severity:{n}": SEVERITIES[levels[n][visit]] for n in finding_names})
             if previous:
-                pairs.append({
-                    "dicom_id": dicom_id, "previous_dicom_id": previous[1], "study_id": study, "previous_study_id": previous[0],
-                    "subject_id": subject, "split": "test",
-                    **{
-                        f"{n}_progression": name_progression(*levels[n][visit - 1 : visit + 1]) if n in finding_names else None
-                        for n in anatomy.FINDINGS
-                    },
-                })  # fmt: skip
-            previous = (study, dicom_id)
+                pair: dict[str, object] = {
+                    "dicom_id": path.removeprefix("files/").removesuffix(".jpg"), "previous_dicom_id": previous[1],
+                    "study_id": study, "previous_study_id": previous[0], "subject_id": subject, "split": "test",
+                }  # fmt: skip
+                for name in anatomy.FINDINGS:
+                    label = (
+                        label_change(levels[name][visit - 1], levels[name][visit], label_rng)
+                        if name in finding_names
+                        else ("", "")
+                    )
+                    pair |= {f"{name}_progression": label[0], f"{name}_label_quality": label[1]}
+                pairs.append(pair)
+            previous = (study, path.removeprefix("files/").removesuffix(".jpg"))
     primitives.write_csv(folder / "MS_CXR_T_temporal_image_classification_v1.0.0.csv", pairs)
     truth.write(folder)
     primitives.write_readme(folder, "MS-CXR-T 1.0.0 and MIMIC-CXR-JPG", "Radiographs below files, the table of pairs beside it.")

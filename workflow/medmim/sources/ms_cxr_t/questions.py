@@ -109,15 +109,22 @@ def build_facts(patients: list[Patient]) -> Iterator[Fact]:
         for image in patient.iter_images():
             for finding, template in PAIR_TEMPLATES.items():
                 name = finding.replace("_", " ")
-                labels, previous_ids = (image.findings.get(f"{what}:{finding}", []) for what in ("progression", "previous"))
-                for label, previous_id in zip(
-                    labels, previous_ids, strict=True
-                ):  # the adapter states both of each pair, in order
+                # The adapter states all three of each pair, in order.
+                findings = (image.findings.get(f"{what}:{finding}", []) for what in ("progression", "previous", "label_quality"))
+                for label, previous_id, quality in zip(*findings, strict=True):
                     if label.value in CHANGES and previous_id.value in images:
                         pair = (images[previous_id.value], image)
                         grades = [_read_severity(i, finding) for i in pair]
-                        states = tuple(f"{g} {name}" for g in grades) if all(grades) else ()
-                        yield Fact(template, pair, label.value, CHANGES, (label.id, previous_id.id), {"finding": name}, states)
+                        yield Fact(
+                            template,
+                            pair,
+                            label.value,
+                            CHANGES,
+                            (label.id, previous_id.id),
+                            {"finding": name},
+                            states=tuple(f"{g} {name}" for g in grades) if all(grades) else (),
+                            is_disputed=quality.value == "disagreement",
+                        )
 
 
 def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
