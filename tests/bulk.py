@@ -22,6 +22,8 @@ FULL_PATIENTS = {"embed": 4000, "lumiere": 300, "ms_cxr_t": 1600, "pmc": 50_000,
 EVEN_SHARE = 0.35
 """Share of breasts whose assessment is drawn evenly: real ones are rarer, and more are needed for the same questions."""
 BIRADS = dict(zip("NBAPSMK", (0.55, 0.28, 0.1, 0.04, 0.02, 0.007, 0.003), strict=True))
+RECALL_OUTCOMES = dict(zip("NBPSM", (0.36, 0.3, 0.08, 0.21, 0.05), strict=True))
+"""What a diagnostic exam makes of a recalled breast."""
 RANO = {"PD": 0.45, "SD": 0.3, "PR": 0.15, "CR": 0.1}
 QUALITIES = {"one_expert": 0.6, "multiple_experts": 0.32, "disagreement": 0.08}
 CHANGES = ("improving", "stable", "worsening")
@@ -93,6 +95,10 @@ def _draw_embed(plan: SourceContents, patients: int, rng: np.random.Generator) -
         visits = int(rng.integers(3, 6))
         days = np.concatenate([[0], np.cumsum(rng.integers(300, 460, visits - 1))])
         letters = {side: _draw_choices(rng, course, visits) for side in "LR"}
+        outcomes = {
+            side: [_draw_choices(rng, RECALL_OUTCOMES, 1)[0] if letter == "A" else letter for letter in letters[side]]
+            for side in "LR"
+        }
         for visit, day in enumerate(days):
             study = f"{p}{visit:02}"
             for side in "LR":
@@ -101,7 +107,8 @@ def _draw_embed(plan: SourceContents, patients: int, rng: np.random.Generator) -
                     picture = _make_picture(f"images/{stem}.dcm", p, study, int(day), view, side, "mammography", f"{stem}.png")
                     plan.pictures.append(picture)
                     plan.add_facts(picture, "tables/metadata.csv", len(plan.pictures), {"view": view, "laterality": side})
-                    plan.add_facts(picture, "tables/clinical.csv", len(plan.pictures), {"birads": letters[side][visit]})
+                    assessments = {"birads": letters[side][visit], "outcome": outcomes[side][visit]}
+                    plan.add_facts(picture, "tables/clinical.csv", len(plan.pictures), assessments)
 
 
 def _draw_lumiere(plan: SourceContents, patients: int, rng: np.random.Generator) -> None:

@@ -65,7 +65,9 @@ def _fill_embed(source_tables: SourceTables, n: int, rng: np.random.Generator) -
             for side, view in [(s, v) for s in "LR" for v in ("CC", "MLO")]:
                 study = f"{p}-{visit}"
                 image = source_tables.add_image(p, study, f"{study}-{side}{view}", 365 * visit, view=view, laterality=side)
-                source_tables.add_findings(p, study, image, view=view, laterality=side, birads=courses[side][visit])
+                letter = courses[side][visit]
+                stated = {"birads": letter, "outcome": "N" if letter == "A" else letter}
+                source_tables.add_findings(p, study, image, view=view, laterality=side, **stated)
 
 
 def _fill_lumiere(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:

@@ -38,7 +38,16 @@ def main() -> None:
             zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
         )
         with translate_read_errors(args.root):
-            contents = adapter.read_contents(args.root).limit_patients(job.cfg.get("limit"))
+            contents = adapter.read_contents(args.root)
+        if not args.missing:  # a folder of the user's own
+            named_count = len(contents.pictures)
+            contents = contents.drop_absent(index.keys())
+            if named_count and not contents.pictures:
+                raise UserError(
+                    f"{args.root}: has none of the {named_count} images that the tables of {args.source} name: expected the "
+                    "folder in its owner's layout"
+                )
+        contents = contents.limit_patients(job.cfg.get("limit"))
         if args.missing:
             contents = contents.drop_missing(table_io.read_table(args.missing, "rejected", ["item"])["item"].to_pylist())
         build = TableBuilder(args.source, args.root, contents, job.cfg["size"], args.threads, index)

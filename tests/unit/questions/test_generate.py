@@ -179,8 +179,10 @@ def test_gold_is_what_the_findings_say() -> None:
             assert [letter in "SMK" for letter in letters] == [n == number[r["answer"]] for n in range(len(letters))]
             assert len(r["patient_ids"]) == len(letters)
         elif r["task"] == "embed_typeB":
-            gold = next(by_id[f]["value"] for f in r["findings"] if by_id[f]["image_id"] not in r["image_ids"])
-            assert r["answer"] == embed.OUTCOME_TEXTS[embed.OUTCOME_BY_ASSESSMENT[gold]]
+            next_letter = next(by_id[f]["value"] for f in r["findings"] if by_id[f]["image_id"] not in r["image_ids"])
+            last_letter = stated[r["image_ids"][-1], "outcome"]
+            gravity = {"N": 0, "B": 0, "P": 1, "S": 2, "M": 3, "K": 3}
+            assert r["answer"].startswith("worse") == (gravity[next_letter] > gravity[last_letter])
         elif r["task"] == "embed_typeC":
             view = "MLO" if "MLO" in r["question"] else "CC"
             shown = [stated[i, "view"] == view for i in r["image_ids"]]

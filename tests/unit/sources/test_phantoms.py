@@ -33,7 +33,7 @@ SCRIPT = Path(__file__).parents[3] / "workflow" / "scripts" / "make_phantoms.py"
 PATIENTS = {"embed": 10, "lumiere": 8, "ms_cxr_t": 40, "pmc": 15, "vqa_rad": 18, "odir": 16}
 SOURCES = tuple(PATIENTS)
 TABLES = {
-    "embed": ("tables/EMBED_OpenData_metadata_reduced.csv", "tables/EMBED_OpenData_clinical_reduced_anon.csv"),
+    "embed": tuple(f"tables/EMBED_OpenData_{n}{r}.csv" for r in ("_reduced", "") for n in ("metadata", "clinical")),
     "lumiere": ("LUMIERE-ExpertRating-v202211.csv", "LUMIERE-Demographics_Pathology.csv"),
     "ms_cxr_t": ("MS_CXR_T_temporal_image_classification_v1.0.0.csv",),
     "pmc": ("llava_med_instruct_60k.json", "llava_med_image_urls.jsonl"),
@@ -148,7 +148,8 @@ def shown(path: Path) -> np.ndarray:
 def mammograms(cohort: Cohort) -> pd.DataFrame:
     """Rows of the metadata table with their pixels and the assessment of their breast."""
     folder = cohort("embed")
-    metadata, clinical = (pd.read_csv(folder / t, dtype=str, keep_default_na=False) for t in TABLES["embed"])
+    metadata, clinical = (pd.read_csv(folder / t, dtype=str, keep_default_na=False) for t in TABLES["embed"][:2])
+    clinical = clinical[clinical.asses != "X"].assign(acc_anon=clinical.acc_anon.str.removesuffix(".0"))
     metadata["file"] = [folder / "images" / p[p.index("cohort_1") :] for p in metadata.anon_dicom_path]
     metadata["letter"] = [
         clinical[(clinical.acc_anon == a) & clinical.side.isin(["", "B", s])].asses.item()
@@ -160,14 +161,22 @@ def mammograms(cohort: Cohort) -> pd.DataFrame:
 
 def test_embed_tables_and_files(mammograms: pd.DataFrame, cohort: Cohort) -> None:
     assert {p.resolve() for p in cohort("embed").rglob("*.dcm")} == {p.resolve() for p in mammograms.file}
-    full = mammograms[mammograms.FinalImageType == "2D"]
+    assert set(mammograms.spot_mag) == {"0.0", "1.0"}
+    full = mammograms[(mammograms.FinalImageType == "2D") & (mammograms.spot_mag == "0.0")]
     assert (full.groupby(["acc_anon", "ImageLateralityFinal", "ViewPosition"]).size() == 1).all()
-    assert set(full.groupby("acc_anon").size()) == {4} and (full.spot_mag == "").all()
+    is_whole = full.StudyDescription.str.contains("Bilateral")
+    assert (full.groupby("acc_anon").size() == 2 + 2 * is_whole.groupby(full.acc_anon).first()).all()
     clinical = pd.read_csv(cohort("embed") / TABLES["embed"][1], keep_default_na=False, dtype=str)
     assert {"empi_anon", "study_date_anon", "path_severity", "age_at_study"} <= set(clinical)
-    assert set(clinical.asses) <= set("ANBPSMK") and not (clinical.asses.isin([*"SMK"]) ^ (clinical.path_severity != "")).any()
-    days = pd.to_datetime(mammograms.study_date_anon).groupby(mammograms.empi_anon).unique()
-    assert all(300 < gap < 430 for d in days for gap in np.diff(np.sort(d)) / np.timedelta64(1, "D"))
+    assert (
+        set(clinical.asses) <= set("ANBPSMKX")
+        and clinical.acc_anon.str.endswith(".0").all()
+        and not (clinical.asses.isin([*"SMK"]) ^ (clinical.path_severity != "")).any()
+    )
+    assert set(clinical[clinical.desc.str.contains("Screening")].asses) <= set("ANBX")
+    days = pd.to_datetime(mammograms.study_date_anon.str[:10]).groupby(mammograms.empi_anon).unique()
+    gaps = [gap for d in days for gap in np.diff(np.sort(d)) / np.timedelta64(1, "D")]
+    assert all(14 <= gap <= 42 or 300 < gap < 430 for gap in gaps) and min(gaps) < 50 < max(gaps)
 
 
 def test_embed_stores_pixels_as_real_machines_do(mammograms: pd.DataFrame) -> None:
@@ -200,10 +209,13 @@ def test_embed_assessments_are_in_the_pixels(mammograms: pd.DataFrame) -> None:
 
 
 def test_embed_two_visits_tell_the_next() -> None:
-    following: dict[str, set[str]] = {}
+    """Of a breast: the assessments of two yearly exams, and whether the outcome of the third is worse than the second's."""
+    gravity = {"A": 0, "N": 0, "B": 0, "P": 1, "S": 2, "M": 3, "K": 3}
+    following: dict[tuple[str, ...], set[bool]] = {}
     for course in embed.COURSES:
+        yearly = [embed.plan_exams({"L": course}, i, 20)[0].letters["L"] for i in range(len(course))]
         for i in range(len(course) - 2):
-            following.setdefault(course[i : i + 2], set()).add(course[i + 2])
+            following.setdefault(tuple(yearly[i : i + 2]), set()).add(gravity[course[i + 2]] > gravity[course[i + 1]])
     assert {len(v) for v in following.values()} == {1}
     counts = [embed.sample_course(np.random.default_rng(i)) for i in range(400)]
     letters = pd.Series([c for p in counts for years in p.values() for c in years]).value_counts(normalize=True)

@@ -109,7 +109,7 @@ def embed(tmp_path: Path) -> Path:
         clinical_row("900", "R", "N"),
         clinical_row("901", None, "N"),
     ]
-    csv(tmp_path / "tables/EMBED_OpenData_clinical_reduced_anon.csv", clinical)
+    csv(tmp_path / "tables/EMBED_OpenData_clinical_reduced.csv", clinical)
     for number in (1, 2, 3):
         mammogram(tmp_path / f"images/cohort_1/11/1.2.900/1.3/{number}.dcm", number)
     mammogram(tmp_path / "images/cohort_1/11/1.2.901/1.3/4.dcm", 4)
@@ -151,10 +151,11 @@ def test_embed_lists_what_it_can_not_use(embed: Path) -> None:
         embed_row(1),
         embed_row(12) | {"acc_anon": None},
         embed_row(13),
+        embed_row(14) | {"spot_mag": "yes"},
     ]
     csv(metadata, rows)
     (embed / "images/cohort_1/11/1.2.900/1.3/13.dcm").write_bytes(b"broken")
-    clinical = embed / "tables/EMBED_OpenData_clinical_reduced_anon.csv"
+    clinical = embed / "tables/EMBED_OpenData_clinical_reduced.csv"
     more = [clinical_row("999", "L", "N"), clinical_row("900", "left", "N"), clinical_row("900", "L", "Z", 9)]
     csv(clinical, [*pd.read_csv(clinical).to_dict("records"), *more])
     images, _, rejected = built("embed", embed)
@@ -168,7 +169,7 @@ def test_embed_lists_what_it_can_not_use(embed: Path) -> None:
         f"{m} row 12": "same file as row 1",
         f"{m} row 13": "empi_anon or acc_anon is empty",
         f"images/cohort_1/11/1.2.900/1.3/13.dcm ({m} row 14)": "no DICOM file: it lacks the DICM prefix or its header is cut off",
-        f"{c} row 6": "study 999 has no images",
+        f"{m} row 15": "spot_mag is 'yes', neither 0 nor 1",
         f"{c} row 7": "side is 'left', none of L, R, B",
         f"{c} row 8": "asses is 'Z', not one of N B P A S M K; path_severity is '9', not one of 6 5 4 3 2 1 0",
     }
@@ -604,7 +605,7 @@ def test_empty_folder_is_refused(source: str, reason: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("source", "table", "column"),
     [
-        ("embed", "tables/EMBED_OpenData_clinical_reduced_anon.csv", "asses"),
+        ("embed", "tables/EMBED_OpenData_clinical_reduced.csv", "asses"),
         ("embed", "tables/EMBED_OpenData_metadata_reduced.csv", "ViewPosition"),
         ("lumiere", "LUMIERE-ExpertRating-v202211.csv", "Date"),
         ("ms_cxr_t", "MS_CXR_T_temporal_image_classification_v1.0.0.csv", "edema_progression"),

@@ -77,7 +77,8 @@ class SourceConfig(Section):
     patients: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Patients of a phantom cohort."""
     limit: Positive | None = None
-    """At most so many patients of a local or downloaded source, by a hash of their ids; null takes all."""
+    """At most so many patients of a local or downloaded source, by a hash of their ids; null takes all. Of a partial copy of
+    EMBED, of those whose images are there."""
     max_rejected: Fraction = 0.01
     """Share of files or rows that may be broken before the stage stops."""
     max_missing: Fraction = 0.01

@@ -8,7 +8,7 @@ how each is read, and what is stated of them. TableBuilder reads the pictures an
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,12 +77,16 @@ class Rejection:
 
 @dataclass
 class SourceContents:
-    """What a source's folder holds by its tables. `skipped` counts what is left out on purpose, by reason."""
+    """What a source's folder holds by its tables. `skipped` counts what is left out on purpose, by reason.
+
+    `is_often_partial`: most users have a part of the owner's files, so that an absent one is left out and not broken.
+    """
 
     pictures: list[Picture] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    is_often_partial: bool = False
 
     def add_facts(
         self, picture: Picture, table: str, row: int, facts: Mapping[str, str], other_picture: Picture | None = None
@@ -112,15 +116,28 @@ class SourceContents:
         rejected = [r for r in self.rejected if r.patient in kept_patients]
         skipped = Counter({f"patients beyond the limit of {limit}": len(patients) - limit})
         skipped["broken rows that are none of theirs"] = len(self.rejected) - len(rejected)
-        return SourceContents(
-            [p for p in self.pictures if p.patient in kept_patients], self.facts, rejected, self.skipped + skipped
-        )
+        pictures = [p for p in self.pictures if p.patient in kept_patients]
+        return replace(self, pictures=pictures, rejected=rejected, skipped=self.skipped + skipped)
 
     def drop_missing(self, missing: Collection[str]) -> "SourceContents":
         """Contents without the pictures that their owner no longer has, by file."""
         remaining_pictures = [p for p in self.pictures if p.file not in missing]
         skipped = Counter({"missing at the owner's": len(self.pictures) - len(remaining_pictures)})
-        return SourceContents(remaining_pictures, self.facts, self.rejected, self.skipped + skipped)
+        return replace(self, pictures=remaining_pictures, skipped=self.skipped + skipped)
+
+    def drop_absent(self, present: Collection[str]) -> "SourceContents":
+        """Contents of the patients of a partial copy, without the pictures that it lacks; `present` are the paths of its files.
+
+        All stay where a copy is expected to be whole: there an absent file is broken.
+        """
+        if not self.is_often_partial:
+            return self
+        remaining_pictures = [p for p in self.pictures if p.file.partition("!")[0] in present]
+        patients = {p.patient for p in remaining_pictures}
+        rejected = [r for r in self.rejected if r.patient in patients]
+        skipped = Counter({"images that this copy lacks": len(self.pictures) - len(remaining_pictures)})
+        skipped["broken rows of patients that this copy lacks"] = len(self.rejected) - len(rejected)
+        return replace(self, pictures=remaining_pictures, rejected=rejected, skipped=self.skipped + skipped)
 
 
 class Adapter(Protocol):

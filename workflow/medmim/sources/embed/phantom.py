@@ -1,10 +1,12 @@
-"""Synthetic EMBED: screening mammograms as DICOM with the metadata and clinical tables.
+"""Synthetic EMBED: mammograms as DICOM with the metadata and clinical tables.
 
-Each breast follows one course over its yearly visits. Any two consecutive assessments determine the next one:
-N N -> N, B B -> B, P P -> P, A N -> N, A P -> S, N P -> S, P S -> M, S M -> K, M K -> K, K K -> K.
+Each breast follows one course over its yearly visits, of outcomes (A: recalled, and then negative). As with the owner,
+screening ends in N or B, or in A, and the outcome of an A is that of a diagnostic exam weeks later, of this breast alone; a
+breast whose outcome was P, S, M or K is seen in diagnostic exams from then on. Two consecutive yearly exams determine
+whether the outcome is worse at the next.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -22,7 +24,10 @@ CHEST_WALL_X = -SHAPE[1] / SHAPE[0]
 MAMMOGRAPHY_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.1.2"
 """SOP class Digital Mammography X-Ray Image Storage - For Presentation."""
 COURSES = ("NNNN", "ANNN", "BBBB", "PPPP", "APSM", "NPSM", "PSMK", "SMKK", "MKKK")
-COURSE_WEIGHTS = (0.17, 0.17, 0.17, 0.12, 0.12, 0.05, 0.07, 0.06, 0.07)
+COURSE_WEIGHTS = (0.15, 0.15, 0.14, 0.08, 0.14, 0.12, 0.12, 0.05, 0.05)
+FOLLOWED = "PSMK"
+"""Outcomes after which a breast is seen in diagnostic exams."""
+SIDE_NAMES = {"L": "Left", "R": "Right"}
 LESION_NAMES = {
     "N": "none",
     "A": "asymmetry",
@@ -32,7 +37,7 @@ LESION_NAMES = {
     "M": "large irregular mass",
     "K": "mass with clip",
 }
-PATH_SEVERITY = {"S": 1, "M": 0, "K": 0}
+PATH_SEVERITY = {"S": 1.0, "M": 0.0, "K": 0.0}
 """path_severity where a biopsy followed: 0 invasive cancer, 1 non-invasive cancer."""
 
 
@@ -119,6 +124,7 @@ class View:
     position: str
     kind: str
     image: Array
+    is_spot: bool = False
 
 
 def draw_mammogram(breast: Breast, view: str, laterality: str, letter: str, rng: np.random.Generator) -> Array:
@@ -187,6 +193,33 @@ def make_dicom(image: Array, machine: Machine, **tags: object) -> FileDataset:
     return ds
 
 
+@dataclass(frozen=True)
+class Exam:
+    """One exam: its description, its day after the yearly visit's, and the assessment of each breast that it shows."""
+
+    description: str
+    delay: int
+    letters: dict[str, str]
+
+
+def plan_exams(courses: dict[str, str], visit: int, delay: int) -> list[Exam]:
+    """The exams of a yearly visit: that of both breasts and, `delay` days later, the diagnostic one of those recalled."""
+    outcomes = {side: course[visit] for side, course in courses.items()}
+    recalled_sides = [
+        side
+        for side, outcome in outcomes.items()
+        if outcome == "A" or (outcome in FOLLOWED and (visit == 0 or courses[side][visit - 1] not in FOLLOWED))
+    ]
+    letters = {side: "A" if side in recalled_sides else outcome for side, outcome in outcomes.items()}
+    is_diagnostic = any(letter in FOLLOWED for letter in letters.values())
+    exams = [Exam(f"MG {'Diagnostic' if is_diagnostic else 'Screening'} Bilateral", 0, letters)]
+    if recalled_sides:
+        name = "Bilateral" if len(recalled_sides) == 2 else SIDE_NAMES[recalled_sides[0]]
+        final_letters = {side: "N" if outcomes[side] == "A" else outcomes[side] for side in recalled_sides}
+        exams.append(Exam(f"MG Diagnostic {name}", delay, final_letters))
+    return exams
+
+
 def sample_course(rng: np.random.Generator) -> dict[str, str]:
     """Assessments of each breast of a patient, one letter a yearly visit, one to four visits."""
     visits = int(rng.choice([1, 2, 3, 4], p=[0.1, 0.2, 0.4, 0.3]))
@@ -199,7 +232,7 @@ def _write_visit(folder: Path, person: dict[str, str], views: list[View], machin
     study, day = generate_uid(entropy_srcs=[*key]), person["study_date_anon"]
     rows: list[dict[str, object]] = []
     for view in views:
-        name = f"{view.side} {view.position}{'' if view.kind == '2D' else ' ' + view.kind}"
+        name = f"{view.side} {view.position}{'' if view.kind == '2D' else ' ' + view.kind}{' spot' if view.is_spot else ''}"
         series, sop = (generate_uid(entropy_srcs=[*key, name, what]) for what in ("series", "image"))
         path = f"cohort_1/{person['empi_anon']}/{study}/{series}/{sop}.dcm"
         ds = make_dicom(
@@ -211,9 +244,10 @@ def _write_visit(folder: Path, person: dict[str, str], views: list[View], machin
         dicom_path.parent.mkdir(parents=True)
         pydicom.dcmwrite(dicom_path, ds, enforce_file_format=True)
         rows.append({
-            "empi_anon": person["empi_anon"], "acc_anon": person["acc_anon"], "study_date_anon": day,
-            "StudyDescription": "MG Screen Bilat", "SeriesDescription": name, "FinalImageType": view.kind,
-            "ImageLateralityFinal": view.side, "ViewPosition": view.position, "spot_mag": None, "num_roi": 0,
+            "empi_anon": person["empi_anon"], "acc_anon": person["acc_anon"],
+            "study_date_anon": day if len(rows) % 2 else f"{day} 00:00:00",
+            "StudyDescription": person["desc"], "SeriesDescription": name, "FinalImageType": view.kind,
+            "ImageLateralityFinal": view.side, "ViewPosition": view.position, "spot_mag": float(view.is_spot), "num_roi": 0,
             "Manufacturer": "Med-MIM phantom", "ManufacturerModelName": machine.model,
             "PhotometricInterpretation": machine.photometric, "anon_dicom_path": path,
         })  # fmt: skip
@@ -221,7 +255,7 @@ def _write_visit(folder: Path, person: dict[str, str], views: list[View], machin
 
 
 def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
-    """Write `images/cohort_1/...` and the two tables."""
+    """Write `images/cohort_1/...` and the tables."""
     metadata: list[dict[str, object]] = []
     clinical: list[dict[str, object]] = []
     truth = primitives.TruthTable()
@@ -234,32 +268,39 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
         bilateral = str(rng.choice(["B", ""]))  # how the owner marks a finding of both breasts
         day, age = date(2013, 1, 1) + timedelta(int(rng.integers(700))), int(rng.integers(40, 78))
         for visit in range(len(letters_by_side["L"])):
-            person = {
-                "seed": str(seed), "empi_anon": patient, "acc_anon": f"{1000 + number}{visit + 1}{rng.integers(10**9):09d}",
-                "study_date_anon": day.isoformat(),
-            }  # fmt: skip
-            visit_letters = {side: years[visit] for side, years in letters_by_side.items()}
-            views = [
-                View(side, position, "2D", draw_mammogram(breasts[side], position, side, visit_letters[side], rng))
-                for side in "LR"
-                for position in ("CC", "MLO")
-            ]
-            if machine.tomosynthesis:  # it adds a 2D image made from slices, which no question may use
-                views.append(View("L", "CC", "cview", views[0].image))
-            for row in _write_visit(folder / "images", person, views, machine):
-                truth.add(
-                    f"images/{row['anon_dicom_path']}", lesion=LESION_NAMES[visit_letters[str(row["ImageLateralityFinal"])]]
-                )
-                metadata.append({**row, "anon_dicom_path": f"/synthetic/images/{row['anon_dicom_path']}"})
-            sides = {bilateral: "N"} if visit_letters["L"] == visit_letters["R"] == "N" else visit_letters
-            for n, (side, letter) in enumerate(sides.items(), 1):
-                clinical.append({
-                    "empi_anon": patient, "acc_anon": person["acc_anon"], "study_date_anon": person["study_date_anon"],
-                    "desc": "MG Screen Bilat", "numfind": n, "side": side, "asses": letter,
-                    "path_severity": PATH_SEVERITY.get(letter), "age_at_study": age + visit, "GENDER_DESC": "Female",
-                })  # fmt: skip
+            for exam in plan_exams(letters_by_side, visit, int(rng.integers(14, 43))):
+                exam_day = day + timedelta(exam.delay)
+                person = {
+                    "seed": str(seed), "empi_anon": patient, "desc": exam.description, "study_date_anon": exam_day.isoformat(),
+                    "acc_anon": f"{1000 + number}{visit + 1}{int(exam.delay > 0)}{rng.integers(10**8):08d}",
+                }  # fmt: skip
+                views = [
+                    View(side, position, "2D", draw_mammogram(breasts[side], position, side, letter, rng))
+                    for side, letter in exam.letters.items()
+                    for position in ("CC", "MLO")
+                ]
+                if machine.tomosynthesis:  # it adds a 2D image made from slices, which no question may use
+                    views.append(replace(views[0], kind="cview"))
+                if exam.delay and visit == 0:
+                    views.append(replace(views[0], is_spot=True))
+                for row in _write_visit(folder / "images", person, views, machine):
+                    truth.add(
+                        f"images/{row['anon_dicom_path']}", lesion=LESION_NAMES[exam.letters[str(row["ImageLateralityFinal"])]]
+                    )
+                    path = f"/synthetic/images/{row['anon_dicom_path']}"
+                    metadata.append({"": len(metadata), **row, "anon_dicom_path": path})
+                sides = {bilateral: "N"} if set(exam.letters.items()) == {("L", "N"), ("R", "N")} else exam.letters
+                assessments = [*sides.items(), *([("", "X")] if rng.random() < 0.05 else [])]
+                for n, (side, letter) in enumerate(assessments, 1):
+                    clinical.append({
+                        "empi_anon": f"{patient}.0", "acc_anon": f"{person['acc_anon']}.0",
+                        "study_date_anon": person["study_date_anon"], "desc": exam.description, "numfind": n, "side": side,
+                        "asses": letter, "path_severity": PATH_SEVERITY.get(letter), "age_at_study": age + visit,
+                        "GENDER_DESC": "Female",
+                    })  # fmt: skip
             day += timedelta(365 + int(rng.integers(-20, 21)))
-    primitives.write_csv(folder / "tables" / "EMBED_OpenData_metadata_reduced.csv", metadata)
-    primitives.write_csv(folder / "tables" / "EMBED_OpenData_clinical_reduced_anon.csv", clinical)
+    for name, rows in (("metadata", metadata), ("clinical", clinical)):  # the owner ships each table whole and reduced
+        primitives.write_csv(folder / "tables" / f"EMBED_OpenData_{name}.csv", [{**row, "first_3_zip": None} for row in rows])
+        primitives.write_csv(folder / "tables" / f"EMBED_OpenData_{name}_reduced.csv", rows)
     truth.write(folder)
     primitives.write_readme(folder, "the EMBED open data", "DICOM files below images/cohort_1, tables in tables/.")

@@ -1,10 +1,12 @@
 """Questions about mammograms (EMBED), types A to D of the release.
 
 Assessments are the letters of the clinical table: A additional evaluation, N negative, B benign, P probably benign,
-S suspicious, M highly suggestive of malignancy, K known malignancy; BI-RADS 0 to 6.
+S suspicious, M highly suggestive of malignancy, K known malignancy; BI-RADS 0 to 6. A forecast (type B) asks, as the release
+does, whether a breast stays stable or gets worse: by the outcome of the next yearly visit against that of the last one shown.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from medmim.questions.cohort import HashRing, Image, Patient, hash_position
 from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
@@ -18,14 +20,9 @@ ASSESSMENT_TEXTS = {
     "M": "highly suggestive of malignancy",
     "K": "known malignancy",
 }
-OUTCOME_TEXTS = {
-    "N": "negative",
-    "P": "benign or probably benign",
-    "S": "suspicious",
-    "M": "highly suggestive or known malignancy",
-}
-OUTCOME_BY_ASSESSMENT = {"N": "N", "B": "P", "P": "P", "S": "S", "M": "M", "K": "M"}
-"""Outcome of a visit's assessment. Additional imaging is a step on the way, not an outcome to forecast."""
+OUTCOME_RANKS = {"N": 0, "B": 0, "P": 1, "S": 2, "M": 3, "K": 3}
+"""How grave the outcome of an exam is. Additional imaging is a step on the way, no outcome."""
+COURSE_TEXTS = {"stable": "stable", "worse": "worse"}
 SUSPICIOUS, CLEAR = ("S", "M", "K"), ("N", "B")
 SUSPICION_TEXTS = {"yes": "suspicious finding", "no": "clear breast"}
 YEAR_DAYS = (240, 500)
@@ -92,58 +89,58 @@ TYPE_B = Template(
     task="embed_typeB",
     ability="temporal",
     wordings=(
-        "These mammograms of one breast were taken a year apart. What assessment do you expect next year?",
-        "The images show yearly visits of one patient. What will next year's assessment be?",
-        "Given these yearly mammograms, what is the most likely assessment one year later?",
-        "Follow this breast over the years. Which assessment comes next?",
-        "From the visits shown, forecast the assessment of the next yearly visit.",
-        "The patient returns in a year. Which assessment is most likely then?",
-        "How will this breast be assessed at next year's visit?",
+        "These mammograms of one breast were taken a year apart. Will it be stable or worse next year?",
+        "The images show yearly visits of one patient. How will this breast be next year, compared with the last image?",
+        "Given these yearly mammograms, what is the most likely course over the coming year?",
+        "Follow this breast over the years. How will it be at the next visit?",
+        "From the visits shown, forecast the course until the next yearly visit.",
+        "The patient returns in a year. How will this breast be then, compared with now?",
+        "Will the findings in this breast be stable or worse at next year's visit?",
     ),
     further=(
-        "Past yearly mammograms of a breast are shown in order. What is next year's assessment?",
-        "Judging by the course so far, which assessment will the next annual mammogram get?",
-        "These are consecutive annual mammograms. Predict the assessment of the one that follows.",
+        "Past yearly mammograms of a breast are shown in order. What is its course over the next year?",
+        "Judging by the images so far, how will the next annual mammogram compare with the last one?",
+        "These are consecutive annual mammograms. Predict how the one that follows compares with them.",
         "What do the yearly images let you expect for the coming year?",
-        "Consider how this breast changes from year to year. What will its next assessment be?",
-        "Which assessment is to be expected one year after the last image?",
-        "The images run from the earliest to the latest visit. What assessment comes a year later?",
-        "Estimate the outcome of next year's screening from these mammograms.",
-        "With these earlier visits in mind, what is the likely assessment in twelve months?",
-        "One more mammogram was taken a year after these. How was it assessed?",
-        "Which outcome of the next annual visit fits the series?",
-        "What is the most probable assessment at this breast's next yearly examination?",
-        "Extend this series of annual mammograms by one year. Which assessment would you predict?",
-        "From this history, which assessment does the following year bring?",
+        "Consider how this breast changes from year to year. How will it be a year from now?",
+        "Which course is to be expected in the year after the last image?",
+        "The images run from the earliest to the latest visit. How will this breast be a year later?",
+        "Estimate how next year's screening compares with the last of these mammograms.",
+        "With these earlier visits in mind, what is the likely course in the next twelve months?",
+        "One more mammogram was taken a year after these. How did it compare with the last one shown?",
+        "Which course until the next annual visit fits the series?",
+        "What is the most probable state of this breast at its next yearly examination, compared with the last?",
+        "Extend this series of annual mammograms by one year. Which course would you predict?",
+        "From this history, which course does the following year bring?",
         "Taking the annual images together, what is the forecast for the next visit?",
     ),
-    styles=(OUTCOME_TEXTS,),
+    styles=(COURSE_TEXTS, {"stable": "no worse than in the last image", "worse": "worse than in the last image"}),
     open_wordings=(
-        "What do you expect of this breast at next year's visit?",
-        "Describe the assessment to be expected one year later.",
-        "What will the next yearly mammogram of this breast show?",
-        "Say what next year's assessment is likely to be.",
-        "What outcome do these yearly visits point to?",
+        "How do you expect this breast to be at next year's visit, compared with the last image?",
+        "Describe the course to be expected over one year.",
+        "How will the next yearly mammogram of this breast compare with the last one?",
+        "Say whether this breast is likely to be stable or worse next year.",
+        "What course do these yearly visits point to?",
         "State your forecast for the next yearly visit.",
     ),
     open_further=(
-        "Predict the assessment of the mammogram one year from now.",
-        "How do you think this breast will be assessed in a year?",
+        "Predict how the mammogram one year from now compares with the last image.",
+        "Do you think this breast will be stable or worse in a year?",
         "Give your prediction for the next annual mammogram.",
-        "What would you expect to report at the following yearly visit?",
+        "What change, if any, would you expect to report at the following yearly visit?",
         "Looking at the visits in order, say what the coming year may bring.",
-        "Describe the likely result of the next screening visit.",
+        "Describe the likely course until the next screening visit.",
         "What is the outlook for this breast at the next annual examination?",
-        "Tell me the assessment you anticipate for next year.",
+        "Tell me the course you anticipate until next year.",
         "Use these yearly mammograms to forecast the following one.",
-        "Explain in a few words what next year's assessment will probably be.",
-        "One year after the last image, what assessment is likely?",
-        "Estimate how the next annual mammogram will be read.",
+        "Explain in a few words how this breast will probably be next year.",
+        "One year after the last image, will this breast be stable or worse?",
+        "Estimate how the next annual mammogram will compare with this series.",
         "What course does this series suggest for the year to come?",
-        "Write down the expected assessment of the next visit.",
-        "Judge from these images how the breast will be assessed at the next visit.",
+        "Write down the expected course until the next visit.",
+        "Judge from these images whether the breast will be worse at the next visit.",
     ),
-    open_answers=("The assessment next year is likely to be {gold}.", "One year later, {gold} is expected."),
+    open_answers=("The breast is likely to be {gold}.", "One year later, the breast should be {gold}."),
 )
 TYPE_C = Template(
     task="embed_typeC",
@@ -308,23 +305,36 @@ def _iter_suspicion_facts(patients: list[Patient]) -> Iterator[Fact]:
                         yield Fact(TYPE_A, shown_images, findings=_finding_ids(*shown_images), states=states, asks_for_image=True)
 
 
+def _list_yearly_visits(patient: Patient, side: str, view: str) -> list[Image]:
+    """The first image of a breast of each visit, in order; an exam soon after one, which it goes with, is no further visit."""
+    visits: list[Image] = []
+    for image in patient.iter_images():
+        if (image.laterality, image.view) == (side, view) and _read_birads(image):
+            days = None if not visits or image.day is None or visits[-1].day is None else image.day - visits[-1].day
+            if days is None or days >= YEAR_DAYS[0]:
+                visits.append(image)
+    return visits
+
+
+def _name_course(before: Image, after: Image) -> str:
+    """How a breast went on from one visit to the next; empty where that is not known, or it got better."""
+    outcomes = [image.unique_finding("outcome") for image in (before, after)]
+    ranks = [OUTCOME_RANKS.get(outcome.value) if outcome else None for outcome in outcomes]
+    if ranks[0] is None or ranks[1] is None or ranks[1] < ranks[0]:
+        return ""
+    return "worse" if ranks[1] > ranks[0] else "stable"
+
+
 def _iter_forecast_facts(patients: list[Patient]) -> Iterator[Fact]:
-    forecasts = []
-    for patient in patients:
-        for side in ("L", "R"):
-            for view in ("CC", "MLO"):
-                series = [
-                    i for s in patient.studies for i in s.images if (i.laterality, i.view) == (side, view) and _read_birads(i)
-                ]
-                visits = list({i.study_id: i for i in series}.values())
-                for n in range(2, len(visits)):
-                    first = max(0, n - 3) if hash_position(visits[n].image_id) % 3 == 0 else n - 2
-                    if all(_is_year_apart(a, b) for a, b in zip(visits[first:n], visits[first + 1 : n + 1], strict=True)):
-                        forecasts.append((visits[first:n], visits[n]))
-    for before, after in forecasts:
-        if outcome := OUTCOME_BY_ASSESSMENT.get(_read_birads(after)):
-            states = tuple(_describe_image(i, ASSESSMENT_TEXTS[_read_birads(i)]) for i in before)
-            yield Fact(TYPE_B, tuple(before), outcome, tuple(OUTCOME_TEXTS), _finding_ids(*before, after), states=states)
+    for visits in (_list_yearly_visits(p, side, view) for p in patients for side in ("L", "R") for view in ("CC", "MLO")):
+        for n in range(2, len(visits)):
+            first = max(0, n - 3) if hash_position(visits[n].image_id) % 3 == 0 else n - 2
+            before, after = tuple(visits[first:n]), visits[n]
+            is_yearly = all(_is_year_apart(a, b) for a, b in pairwise((*before, after)))
+            if is_yearly and (course := _name_course(before[-1], after)):
+                states = tuple(_describe_image(i, ASSESSMENT_TEXTS[_read_birads(i)]) for i in before)
+                finding_ids = (*_finding_ids(*before), *_finding_ids(before[-1], after, name="outcome"))
+                yield Fact(TYPE_B, before, course, tuple(COURSE_TEXTS), finding_ids, states=states)
 
 
 def _is_year_apart(a: Image, b: Image) -> bool:
