@@ -38,7 +38,7 @@ TABLES = {
     "ms_cxr_t": ("MS_CXR_T_temporal_image_classification_v1.0.0.csv",),
     "pmc": ("llava_med_instruct_60k.json", "llava_med_image_urls.jsonl"),
     "vqa_rad": ("VQA_RAD Dataset Public.json",),
-    "odir": ("full_df.csv",),
+    "odir": ("full_df.csv", "data.xlsx"),
 }
 Cohort = Callable[[str], Path]
 
@@ -73,6 +73,8 @@ def rows(path: Path) -> list[object]:
         return list(pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records"))
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
+    if path.suffix == ".xlsx":
+        return pd.read_excel(path).to_dict("records")
     return list(json.loads(path.read_text()))
 
 
@@ -398,7 +400,7 @@ def test_vqa_rad_questions(cohort: Cohort) -> None:
     table = pd.DataFrame(json.loads((folder / TABLES["vqa_rad"][0]).read_text()))
     assert {"qid", "phrase_type", "image_name", "image_organ", "question", "question_type", "answer", "answer_type"} <= set(table)
     assert table.qid.is_unique and set(table.image_organ) == {"HEAD", "CHEST", "ABD"}
-    closed = table[table.answer_type == "CLOSED"]
+    closed = table[table.answer_type.str.strip() == "CLOSED"]
     assert set(closed.answer) == {"Yes", "No"} and len(table) > len(closed) > len(table) / 4
     often = closed.groupby("question").answer.agg(["size", "nunique"])
     assert (often[often["size"] >= 6]["nunique"] == 2).all()  # the question alone does not tell the answer
@@ -415,15 +417,22 @@ def test_vqa_rad_questions(cohort: Cohort) -> None:
 
 def test_odir_table(cohort: Cohort) -> None:
     folder = cohort("odir")
-    table = pd.read_csv(folder / TABLES["odir"][0])
-    assert {"ID", "Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus", "labels", "target", "filepath"} <= set(table)
-    for row in table.to_dict("records"):
-        eyes = {odir.DIAGNOSIS_FLAGS[row[f"{eye}-Diagnostic Keywords"]] for eye in ("Left", "Right")}
+    diagnoses = dict(truth(folder)[["path", "value"]].itertuples(index=False))
+    workbook, table = pd.read_excel(folder / "data.xlsx"), pd.read_csv(folder / TABLES["odir"][0])
+    assert {"labels", "target", "filepath", *workbook} <= set(table)
+    assert table[list(workbook)].isin(workbook.to_dict("list")).all().all() and workbook.ID.is_unique
+    assert set(workbook.ID) > set(table.ID) and (table.groupby("ID").size() == 2).all()
+    for row in workbook.to_dict("records"):
+        eyes = {odir.DIAGNOSIS_FLAGS[diagnoses[f"Training Images/{row['ID']}_{eye}.jpg"]] for eye in ("left", "right")}
         assert {f for f in odir.FLAGS if row[f]} == (eyes - {"N"} or {"N"})
-        eye = "Left" if "left" in row["filename"] else "Right"
-        assert row["labels"] == f"['{odir.DIAGNOSIS_FLAGS[row[f'{eye}-Diagnostic Keywords']]}']"
-        assert (folder / "Training Images" / row["filename"]).is_file()
-    assert (table.groupby("ID").size() == 2).all()
+        assert {"Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus"} <= set(row)
+    for row in table.to_dict("records"):
+        diagnosis = diagnoses[f"Training Images/{row['filename']}"]
+        assert row["labels"] == f"['{odir.DIAGNOSIS_FLAGS[diagnosis]}']"
+        keywords = row["Left-Diagnostic Keywords" if "left" in row["filename"] else "Right-Diagnostic Keywords"]
+        bare = keywords.replace("lens dust，", "").replace("，low image quality", "")
+        assert bare in (diagnosis, odir.OTHER_KEYWORDS.get(diagnosis))
+    assert table["Left-Diagnostic Keywords"].str.contains("，").any()
 
 
 def test_odir_disc_is_towards_the_nose(cohort: Cohort) -> None:

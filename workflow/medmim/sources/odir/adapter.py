@@ -1,18 +1,30 @@
 """ODIR-5K: left and right fundus photographs of one person, with diagnostic keywords per eye and flags per person.
 
+Two owners' layouts are read, and merged where both are there. The challenge's: ODIR-5K_Training_Annotations(Updated)_V2.xlsx, a
+row per person, and photographs in ODIR-5K_Training_Images or ODIR-5K_Training_Dataset, one in the other or not. Kaggle's:
+full_df.csv, a row per eye, which lacks some persons; data.xlsx, a row per person; photographs in Training Images.
+
 Pictures: both eyes of every person. Findings of each image: diagnosis (the eye's keywords). Of the person's one study:
 age, sex, and the flags N (normal), D (diabetes), G (glaucoma), C (cataract), A (macular degeneration), H
 (hypertension), M (myopia), O (other), each 0 or 1.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from medmim.common.errors import UserError
 from medmim.sources.base import Fact, Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
 from medmim.sources.readers.tabular import find_one, parse_age, strip_decimal
 from medmim.tables.outside_tables import read_rows
 
 IMAGE_FOLDER = "Training Images"
+"""Kaggle's, by which the release names the photographs."""
+IMAGE_FOLDERS = (IMAGE_FOLDER, "ODIR-5K_Training_Dataset", "ODIR-5K_Training_Images")
+TABLES = ("full_df.csv", "data.xlsx", "ODIR-5K_Training_Annotations*.xlsx")
+"""Where several tables have a person, the first counts."""
+MAX_DEPTH = 2
+"""Folders between the source's folder and a table or a folder of photographs."""
 FLAGS = ("N", "D", "G", "C", "A", "H", "M", "O")
 EYES = {"L": "Left", "R": "Right"}
 EYE_COLUMNS = tuple(f"{eye}-{what}" for eye in EYES.values() for what in ("Fundus", "Diagnostic Keywords"))
@@ -20,32 +32,70 @@ PERSON_COLUMNS = {"age": "Patient Age", "sex": "Patient Sex"}
 COLUMNS = ("ID", *PERSON_COLUMNS.values(), *EYE_COLUMNS, *FLAGS)
 
 
-def read_contents(root: Path) -> SourceContents:
-    """Pictures and facts of an ODIR folder: full_df.csv (a row per eye) or data.xlsx (a row per person). Raises UserError."""
-    table_path = find_one(root, "full_df.csv", "data.xlsx", "*/data.xlsx", "*/*/data.xlsx")
-    image_folder = find_one(root, IMAGE_FOLDER, f"*/{IMAGE_FOLDER}", f"*/*/{IMAGE_FOLDER}").relative_to(root)
-    table_name = table_path.relative_to(root).as_posix()
-    contents = SourceContents()
-    rows_by_person: dict[str, tuple[int, dict[str, str]]] = {}
-    for number, row in enumerate(read_rows(table_path, COLUMNS), 1):
-        item = f"{table_name} row {number}"
-        person = strip_decimal(row["ID"])
-        previous_number, previous_row = rows_by_person.get(person, (0, row))
-        flags = {f: strip_decimal(row[f]) for f in FLAGS}
-        problems = [f"{f} is {v!r}, neither 0 nor 1" for f, v in flags.items() if v not in ("0", "1")]
-        problems += [f"{c} is empty" for c in ("ID", *EYE_COLUMNS) if not row[c]]
-        problems += [
-            f"{c} is {row[c]!r}, but {previous_row[c]!r} in row {previous_number}" for c in COLUMNS if row[c] != previous_row[c]
+def _list_depths(name: str) -> list[str]:
+    return ["*/" * depth + name for depth in range(MAX_DEPTH + 1)]
+
+
+def _find_tables(root: Path) -> list[Path]:
+    """The tables that are there, at least one. Raises UserError."""
+    patterns_by_table = [[p for p in _list_depths(name) if any(root.glob(p))] for name in TABLES]
+    tables = [find_one(root, *patterns) for patterns in patterns_by_table if patterns]
+    if not tables:
+        raise UserError(f"{root}: no {' or '.join(TABLES)} here; expected the folder in its owner's layout")
+    return tables
+
+
+class _PhotographFolders:
+    """The folders of photographs below a source's folder, listed once each."""
+
+    def __init__(self, root: Path) -> None:
+        folders = [
+            f for name in IMAGE_FOLDERS for pattern in _list_depths(name) for f in sorted(root.glob(pattern)) if f.is_dir()
         ]
-        if problems:
+        if not folders:
+            raise UserError(f"{root}: no {' or '.join(IMAGE_FOLDERS)} here; expected the folder in its owner's layout")
+        self._names_by_folder = {f.relative_to(root).as_posix(): {p.name for p in f.iterdir()} for f in folders}
+
+    def locate_photograph(self, name: str) -> str:
+        """Path of a photograph below the source's folder; in the first folder where it is in none."""
+        holding = (folder for folder, names in self._names_by_folder.items() if name in names)
+        return f"{next(holding, next(iter(self._names_by_folder)))}/{name}"
+
+
+def _iter_rows(root: Path) -> Iterator[tuple[str, int, dict[str, str]]]:
+    """Name of the table, number and cells of every row of all tables, ids and numbers without '.0'."""
+    for table in _find_tables(root):
+        for number, row in enumerate(read_rows(table, COLUMNS), 1):
+            yield table.relative_to(root).as_posix(), number, {column: strip_decimal(row[column]) for column in COLUMNS}
+
+
+def _find_problems(row: dict[str, str], previous_row: dict[str, str], previous_item: str) -> list[str]:
+    """What is wrong with a row, in words; also where it does not say what a row before it said of the same person."""
+    problems = [f"{f} is {row[f]!r}, neither 0 nor 1" for f in FLAGS if row[f] not in ("0", "1")]
+    problems += [f"{c} is empty" for c in ("ID", *EYE_COLUMNS) if not row[c]]
+    return problems + [
+        f"{c} is {row[c]!r}, but {previous_row[c]!r} in {previous_item}" for c in COLUMNS if row[c] != previous_row[c]
+    ]
+
+
+def read_contents(root: Path) -> SourceContents:
+    """Pictures and facts of an ODIR folder, of Kaggle's layout, the challenge's or both. Raises UserError."""
+    contents = SourceContents()
+    rows = list(_iter_rows(root))
+    folders = _PhotographFolders(root)
+    rows_by_person: dict[str, tuple[str, dict[str, str]]] = {}
+    for table_name, number, row in rows:
+        item, person = f"{table_name} row {number}", row["ID"]
+        previous_item, previous_row = rows_by_person.get(person, ("", row))
+        if problems := _find_problems(row, previous_row, previous_item.removeprefix(f"{table_name} ")):
             contents.rejected.append(Rejection(item, "; ".join(problems), patient=person))
             continue
-        if previous_number:
-            continue  # the other eye's row of the same person, which says the same
-        rows_by_person[person] = number, row
+        if previous_item:
+            continue  # the other eye's row, or another table's, of the same person, which says the same
+        rows_by_person[person] = item, row
         for side, eye in EYES.items():
             picture = Picture(
-                file=(image_folder / row[f"{eye}-Fundus"]).as_posix(),
+                file=folders.locate_photograph(row[f"{eye}-Fundus"]),
                 read_pixels=raster.read_pixels,
                 patient=person,
                 study=person,
@@ -64,7 +114,7 @@ def read_contents(root: Path) -> SourceContents:
         except ValueError as error:  # the photographs are none the worse for it
             age = ""
             contents.skipped[f"Patient Age {error}"] += 1
-        facts = {n: v for n, v in {"age": age, "sex": row["Patient Sex"]}.items() if v} | flags
+        facts = {n: v for n, v in {"age": age, "sex": row["Patient Sex"]}.items() if v} | {f: row[f] for f in FLAGS}
         for fact, value in facts.items():
             contents.facts.append(Fact(name=fact, value=value, patient=person, study=person, table=table_name, row=number))
     return contents

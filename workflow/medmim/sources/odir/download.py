@@ -1,4 +1,4 @@
-"""ODIR-5K from Kaggle: its table and photographs, out of the data set's archive.
+"""ODIR-5K from Kaggle: its tables and photographs, out of the data set's archive.
 
 API: https://github.com/Kaggle/kaggle-api (datasets/download), with the user's token. The storage behind it states the archive's
 md5 (X-Goog-Hash).
@@ -16,6 +16,8 @@ from medmim.sources.odir import adapter
 
 DATASET_NAME = "andrewmvd/ocular-disease-recognition-odir5k"
 TABLE_FILE = "full_df.csv"
+WORKBOOK_PARTS = ("ODIR-5K", "data.xlsx")
+"""Folder and name of the table of all persons, some of which the first table lacks."""
 
 
 def _make_client(settings: Download, parallel: int = 1) -> HttpClient:
@@ -24,7 +26,8 @@ def _make_client(settings: Download, parallel: int = 1) -> HttpClient:
 
 def _select_member(name: str) -> str | None:
     path = PurePosixPath(name)
-    return name if name == TABLE_FILE or (path.parent.name == adapter.IMAGE_FOLDER and path.suffix == ".jpg") else None
+    is_table = name == TABLE_FILE or path.parts[-2:] == WORKBOOK_PARTS
+    return name if is_table or (path.parent.name == adapter.IMAGE_FOLDER and path.suffix == ".jpg") else None
 
 
 def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) -> None:
@@ -32,7 +35,7 @@ def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) 
     server = _make_client(settings, folder.parallel)
     folder.fetch_archive(server.make_remote("odir5k.zip", f"{server.base}/datasets/download/{DATASET_NAME}"), _select_member)
     for path in folder.find_absent_files(p.file for p in adapter.read_contents(folder.root).pictures):
-        folder.mark_missing(path, f"{TABLE_FILE} names it, but it is not in the archive")
+        folder.mark_missing(path, "a table names it, but it is not in the archive")
 
 
 def locate_credentials(settings: Download) -> str:

@@ -1,6 +1,9 @@
 """Synthetic ODIR-5K: colour fundus photographs of both eyes with diagnostic keywords and flags."""
 
+import io
+import zipfile
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 
@@ -20,6 +23,40 @@ DIAGNOSIS_FLAGS = {
     "drusen": "O",
 }
 """Diagnostic keywords of one eye and the flag they raise."""
+OTHER_KEYWORDS = {
+    "moderate non proliferative retinopathy": "moderate non-proliferative retinopathy",
+    "dry age-related macular degeneration": "age-related macular degeneration",
+    "glaucoma": "suspected glaucoma",
+    "drusen": "macular epiretinal membrane，drusen",
+    "hypertensive retinopathy": "laser spot，hypertensive retinopathy",
+}
+"""Keywords that the same picture may have: spelled otherwise, wider, suspected, or with a second one."""
+SECOND_KEYWORDS_SHARE, ARTEFACT_SHARE = 0.2, 0.15
+TABLE_COLUMNS = (
+    "ID", "Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus", "Left-Diagnostic Keywords", "Right-Diagnostic Keywords",
+    *FLAGS,
+)  # fmt: skip
+"""Columns of data.xlsx; full_df.csv has more."""
+LEFT_OUT_EVERY = 7
+"""Every seventh person is in data.xlsx alone, as 142 are of Kaggle's."""
+WORKBOOK_PARTS = {
+    "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    '<Override PartName="/xl/workbook.xml" '
+    'ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"/>'
+    '<Override PartName="/xl/worksheets/sheet1.xml" '
+    'ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/></Types>',
+    "_rels/.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" '
+    'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" Target="xl/workbook.xml"/>'
+    "</Relationships>",
+    "xl/workbook.xml": '<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" '
+    'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships">'
+    '<sheets><sheet name="Sheet1" sheetId="1" r:id="rId1"/></sheets></workbook>',
+    "xl/_rels/workbook.xml.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+    '<Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet" '
+    'Target="worksheets/sheet1.xml"/></Relationships>',
+}
+"""A workbook of one sheet, but for the sheet."""
 RED, BLOOD, DARK = (0.42, 0.03, 0.02), (0.2, 0.01, 0.01), (0.3, 0.04, 0.02)
 YELLOW, PALE, WHITE = (1.0, 0.92, 0.35), (1.0, 0.86, 0.6), (0.97, 0.95, 0.88)
 
@@ -114,9 +151,40 @@ def draw_fundus(diagnosis: str, eye: str, rng: np.random.Generator) -> Array:
     return image * primitives.soft_ellipse(grid, (0, 0), (0.95, 0.95), edge=0.03)[..., None]
 
 
+def _encode_workbook(rows: list[dict[str, object]]) -> bytes:
+    """An xlsx file of the rows' TABLE_COLUMNS, which holds no time: openpyxl would write that of now."""
+    cells = [
+        "".join(
+            f"<c><v>{v}</v></c>" if isinstance(v, int) else f'<c t="inlineStr"><is><t>{escape(str(v))}</t></is></c>'
+            for v in values
+        )
+        for values in (TABLE_COLUMNS, *([row[c] for c in TABLE_COLUMNS] for row in rows))
+    ]
+    sheet = (
+        '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+        + "".join(f"<row>{c}</row>" for c in cells)
+        + "</sheetData></worksheet>"
+    )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in (WORKBOOK_PARTS | {"xl/worksheets/sheet1.xml": sheet}).items():
+            archive.writestr(zipfile.ZipInfo(name), f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode())
+    return buffer.getvalue()
+
+
+def _choose_keywords(diagnosis: str, rng: np.random.Generator) -> str:
+    """Keywords of an eye with this diagnosis, parted by full-width commas as the owner's are."""
+    has_others, has_artefact, is_first = rng.random() < SECOND_KEYWORDS_SHARE, rng.random() < ARTEFACT_SHARE, rng.random() < 0.5
+    keywords = OTHER_KEYWORDS.get(diagnosis, diagnosis) if has_others else diagnosis
+    if not has_artefact:
+        return keywords
+    return f"lens dust，{keywords}" if is_first else f"{keywords}，low image quality"
+
+
 def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
-    """Write `full_df.csv` and `Training Images/N_left.jpg`, `N_right.jpg`."""
+    """Write `full_df.csv` (a row per eye), `data.xlsx` (a row per person) and `Training Images/N_left.jpg`, `N_right.jpg`."""
     rows: list[dict[str, object]] = []
+    persons: list[dict[str, object]] = []
     truth = primitives.TruthTable()
     disease_names = [d for d in DIAGNOSIS_FLAGS if d != "normal fundus"]
     for number in range(patients):
@@ -131,18 +199,25 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
         patient = {
             "ID": number, "Patient Age": int(rng.integers(30, 85)), "Patient Sex": str(rng.choice(["Female", "Male"])),
             "Left-Fundus": f"{number}_left.jpg", "Right-Fundus": f"{number}_right.jpg",
-            "Left-Diagnostic Keywords": eyes["left"], "Right-Diagnostic Keywords": eyes["right"],
+            "Left-Diagnostic Keywords": _choose_keywords(eyes["left"], rng),
+            "Right-Diagnostic Keywords": _choose_keywords(eyes["right"], rng),
             **{flag: int(flag in raised_flags) for flag in FLAGS},
         }  # fmt: skip
+        persons.append(patient)
         for eye, diagnosis in eyes.items():
             path = f"Training Images/{number}_{eye}.jpg"
             primitives.write_file(folder / path, primitives.encode_jpeg(draw_fundus(diagnosis, eye, rng)))
             truth.add(path, diagnosis=diagnosis)
+            if number % LEFT_OUT_EVERY == LEFT_OUT_EVERY - 1:
+                continue
             flag = DIAGNOSIS_FLAGS[diagnosis]
             rows.append({
                 **patient, "filepath": f"../input/ocular-disease-recognition-odir5k/ODIR-5K/{path}", "labels": f"['{flag}']",
                 "target": str([int(f == flag) for f in FLAGS]), "filename": f"{number}_{eye}.jpg",
             })  # fmt: skip
     primitives.write_csv(folder / "full_df.csv", rows)
+    primitives.write_file(folder / "data.xlsx", _encode_workbook(persons))
     truth.write(folder)
-    primitives.write_readme(folder, "ODIR-5K", "full_df.csv, one row an eye; photographs in Training Images.")
+    primitives.write_readme(
+        folder, "ODIR-5K", "full_df.csv, one row an eye; data.xlsx, one row a person; photographs in Training Images."
+    )

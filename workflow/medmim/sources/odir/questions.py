@@ -1,15 +1,12 @@
 """The held-out set odir: what the left and the right fundus of one person show."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from medmim.questions.balance import select_fair
 from medmim.questions.cohort import Image, Patient, hash_position
 from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
-
-ARTEFACT_PATTERN = re.compile(r"lens dust|low image quality|optic disk photographically invisible|image offset|no fundus image")
-"""Keywords that say how the photograph came out, not what the eye has."""
+from medmim.sources.odir.keywords import Diagnoses, find_truth, is_false, parse_diagnoses
 
 EACH_TEMPLATE = Template(
     task="odir",
@@ -184,40 +181,41 @@ WHERE_TEMPLATE = Template(
 )
 
 
-def parse_diagnoses(keywords: str) -> tuple[str, ...]:
-    """The diagnoses in an eye's keywords, which are parted by ASCII or full-width commas; artefacts left out."""
-    names = (k.strip().lower() for k in re.split(r"[,，;；]", keywords))
-    return tuple(dict.fromkeys(k for k in names if k and not ARTEFACT_PATTERN.search(k)))
+def _read_diagnoses(image: Image) -> Diagnoses:
+    finding = image.unique_finding("diagnosis")
+    return parse_diagnoses(finding.value) if finding else ()
 
 
 def _iter_eye_pairs(patients: list[Patient]) -> Iterator[tuple[Image, Image]]:
     for patient in patients:
-        left, right = ([i for i in patient.iter_images() if i.laterality == side and _diagnosis_text(i)] for side in ("L", "R"))
+        left, right = ([i for i in patient.iter_images() if i.laterality == side and _read_diagnoses(i)] for side in ("L", "R"))
         if left and right:
             yield left[0], right[0]
 
 
-def _diagnosis_text(image: Image) -> str:
-    finding = image.unique_finding("diagnosis")
-    return " and ".join(parse_diagnoses(finding.value)) if finding else ""
+def _format_diagnoses(diagnoses: Diagnoses) -> str:
+    return " and ".join(diagnoses)
 
 
 def build_facts(patients: list[Patient]) -> Iterator[Fact]:
     """Of every person: each eye's diagnosis, both together, and in which eye each of the diagnoses is."""
     pairs = list(_iter_eye_pairs(patients))
-    diagnosis_texts = tuple(sorted({_diagnosis_text(i) for pair in pairs for i in pair}))
+    all_diagnoses = sorted({_read_diagnoses(i) for pair in pairs for i in pair}, key=_format_diagnoses)
+    # To choose from are those that are false of the eye: neither the same in other words, nor a part of it, nor wider.
+    choices = {eye: tuple(_format_diagnoses(d) for d in all_diagnoses if d == eye or is_false(d, eye)) for eye in all_diagnoses}
     for pair in pairs:
         for n, eye in enumerate(("left", "right")):
+            diagnoses = _read_diagnoses(pair[n])
             yield Fact(
                 EACH_TEMPLATE,
                 pair,
-                _diagnosis_text(pair[n]),
-                diagnosis_texts,
+                _format_diagnoses(diagnoses),
+                choices[diagnoses],
                 _finding_ids(pair)[n : n + 1],
                 {"eye": eye, "n": str(n + 1)},
             )
     yield from _iter_both_facts(pairs)
-    for diagnosis in sorted({d for words in diagnosis_texts for d in words.split(" and ")}):
+    for diagnosis in sorted({d for diagnoses in all_diagnoses for d in diagnoses}):
         yield from _iter_where_facts(pairs, diagnosis)
 
 
@@ -229,41 +227,43 @@ def _iter_both_facts(pairs: list[tuple[Image, Image]]) -> Iterator[Fact]:
     """Two diagnoses in all four ways: a person whose eyes differ, and with the same options one whose eyes are alike.
 
     Both eyes mostly have one diagnosis, and mostly a common one. Asked of all, the options alone would tell.
+    Eyes differ where each one's diagnosis is false of the other; where it may be true, one option would be as right as another.
     """
-    alike: defaultdict[str, list[tuple[Image, Image]]] = defaultdict(list)
+    alike: defaultdict[Diagnoses, list[tuple[Image, Image]]] = defaultdict(list)
     unlike = []
     for pair in sorted(pairs, key=lambda pair: hash_position(pair[0].image_id)):
-        left, right = map(_diagnosis_text, pair)
+        left, right = map(_read_diagnoses, pair)
         if left == right:
             alike[left].append(pair)
-        else:
+        elif is_false(left, right) and is_false(right, left):
             unlike.append(pair)
-    use_counts: Counter[tuple[str, ...]] = Counter()
+    use_counts: Counter[tuple[Diagnoses, ...]] = Counter()
     for pair in unlike:
-        pair_texts = tuple(sorted(map(_diagnosis_text, pair)))
-        alike_texts = [words for words in (pair_texts if use_counts[pair_texts] % 2 else pair_texts[::-1]) if alike[words]]
-        if alike_texts:
-            use_counts[pair_texts] += 1
-            for asked_pair in (pair, alike[alike_texts[0]].pop()):
-                gold, choices = (
-                    _format_pair(*map(_diagnosis_text, asked_pair)),
-                    tuple(_format_pair(a, b) for a in pair_texts for b in pair_texts),
-                )
+        both = tuple(sorted(map(_read_diagnoses, pair), key=_format_diagnoses))
+        alike_diagnoses = [d for d in (both if use_counts[both] % 2 else both[::-1]) if alike[d]]
+        if alike_diagnoses:
+            use_counts[both] += 1
+            for asked_pair in (pair, alike[alike_diagnoses[0]].pop()):
+                gold = _format_pair(*map(_read_diagnoses, asked_pair))
+                choices = tuple(_format_pair(a, b) for a in both for b in both)
                 yield Fact(BOTH_TEMPLATE, asked_pair, gold, choices, _finding_ids(asked_pair))
 
 
-def _format_pair(left: str, right: str) -> str:
-    return f"left {left}, right {right}"
+def _format_pair(left: Diagnoses, right: Diagnoses) -> str:
+    return f"left {_format_diagnoses(left)}, right {_format_diagnoses(right)}"
 
 
 def _iter_where_facts(pairs: list[tuple[Image, Image]], diagnosis: str) -> Iterator[Fact]:
-    """Where a diagnosis is, of so many persons that each place is as likely: of all, a rare one would be in neither."""
-    golds = {(True, False): "1", (False, True): "2", (True, True): "3", (False, False): "4"}
-    pairs = sorted(pairs, key=lambda pair: hash_position(pair[0].image_id, diagnosis))
+    """Where a diagnosis is, of so many persons that each place is as likely: of all, a rare one would be in neither.
+
+    A person of whom the keywords leave open whether an eye has it is not asked about.
+    """
+    golds = {("true", "false"): "1", ("false", "true"): "2", ("true", "true"): "3", ("false", "false"): "4"}
     pair_golds = [
-        golds[diagnosis in _diagnosis_text(left).split(" and "), diagnosis in _diagnosis_text(right).split(" and ")]
-        for left, right in pairs
+        (pair, golds[truths])
+        for pair in sorted(pairs, key=lambda pair: hash_position(pair[0].image_id, diagnosis))
+        if (truths := (find_truth(diagnosis, _read_diagnoses(pair[0])), find_truth(diagnosis, _read_diagnoses(pair[1])))) in golds
     ]
-    for pair, gold, keep in zip(pairs, pair_golds, select_fair(pair_golds, len(golds)), strict=True):
-        if keep:
+    for (pair, gold), is_kept in zip(pair_golds, select_fair([g for _, g in pair_golds], len(golds)), strict=True):
+        if is_kept:
             yield Fact(WHERE_TEMPLATE, pair, gold, ("1", "2", "3", "4"), _finding_ids(pair), {"diagnosis": diagnosis})
