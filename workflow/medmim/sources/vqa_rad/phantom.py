@@ -12,6 +12,17 @@ Question = tuple[str, str, str]
 """Question, its type, its answer."""
 ORGANS = ("HEAD", "CHEST", "ABD")
 MODALITY_PHRASES = {"MRI": "an MRI", "CT": "a CT scan", "X-ray": "an X-ray"}
+OTHER_ANSWERS = {
+    "Axial": "axial plane",
+    "X-ray": "Chest x-ray\t",
+    "MRI": "MR",
+    "CT": "CT scan",
+    "Abdomen": "abdominal",
+    "Left hemisphere": "left",
+    "Right lung": "right-sided",
+}
+"""Answers as other clinicians would give them."""
+OTHER_ANSWERS_SHARE = 0.3
 FINDING_ARTICLES = {"pneumothorax": "a ", "pleural_effusion": "a "}
 
 
@@ -120,11 +131,13 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
         primitives.write_file(folder / "VQA_RAD Image Folder" / name, primitives.encode_jpeg(image))
         truth.add(f"VQA_RAD Image Folder/{name}", organ=organ)
         for n, (question, kind, answer) in enumerate(questions):
+            written_answer = OTHER_ANSWERS.get(answer, answer) if rng.random() < OTHER_ANSWERS_SHARE else answer
+            blank = " " if rng.random() < OTHER_ANSWERS_SHARE else ""
             records.append({
                 "qid": number * 20 + n, "phrase_type": "freeform", "qid_linked_id": f"phantom-{number:04d}-{n}",
                 "image_case_url": f"https://phantom.invalid/cases/{number}", "image_name": name, "image_organ": organ,
-                "evaluation": "not evaluated", "question": question, "question_type": kind, "answer": answer,
-                "answer_type": "CLOSED" if answer in ("Yes", "No") else "OPEN",
+                "evaluation": "not evaluated", "question": question, "question_type": kind, "answer": written_answer,
+                "answer_type": f"CLOSED{blank}" if answer in ("Yes", "No") else "OPEN",
             })  # fmt: skip
     primitives.write_json(folder / "VQA_RAD Dataset Public.json", records)
     truth.write(folder)

@@ -11,6 +11,7 @@ from itertools import product
 from medmim.questions.cohort import HashRing, Patient, hash_position
 from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 from medmim.questions.turns import JoinedTexts, Turn, collect_findings, number_texts, read_turns
+from medmim.sources.vqa_rad.answers import may_agree
 
 MIN_BALANCED_REPEATS = 3
 """A yes/no question asked this often is joined as often with one answer as with the other: its text alone would tell."""
@@ -165,14 +166,20 @@ def build_facts(patients: list[Patient]) -> Iterator[Fact]:
 
 
 def _iter_which_facts(all_turns: list[Turn]) -> Iterator[Fact]:
-    """Images asked the same question, one of which has an answer that the others have not."""
+    """Images asked the same question, of which one alone has the answer: what is answered of the others can't mean the same."""
     turns_by_text: defaultdict[str, list[Turn]] = defaultdict(list)
     for turn in all_turns:
         turns_by_text[turn.question.lower()].append(turn)
     for same_text in turns_by_text.values():
+        answers_by_image: defaultdict[str, set[str]] = defaultdict(set)
+        for turn in same_text:
+            answers_by_image[turn.image.image_id].add(turn.answer.lower())
         rings = {
-            a: HashRing([t for t in same_text if t.answer.lower() != a], key=lambda t: t.key)
-            for a in {t.answer.lower() for t in same_text}
+            answer: HashRing(
+                [t for t in same_text if not any(may_agree(answer, a) for a in answers_by_image[t.image.image_id])],
+                key=lambda t: t.key,
+            )
+            for answer in {t.answer.lower() for t in same_text}
         }
         for turn in same_text:
             if joined := _join_turns(turn, rings[turn.answer.lower()], "which"):
