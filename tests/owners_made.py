@@ -124,7 +124,7 @@ def publish_pmc(phantoms: Path, site: Site) -> dict[str, Any]:
             site.add_page(f"/med/{path}", content.replace(b"phantom.invalid", b"ftp.ncbi.nlm.nih.gov"))
     for line in (phantoms / "pmc/llava_med_image_urls.jsonl").read_text().splitlines():
         url = json.loads(line)["pmc_tar_url"]
-        site.add_page("/pmc" + url.partition("/pmc")[2], (phantoms / "pmc/tars" / Path(url).name).read_bytes())
+        site.add_page("/pmc/deprecated" + url.partition("/pmc")[2], (phantoms / "pmc/tars" / Path(url).name).read_bytes())
     return {"llava_med": f"{site.url}/med", "pmc": f"{site.url}/pmc", "pmc_cloud": None}
 
 

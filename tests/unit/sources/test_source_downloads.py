@@ -211,6 +211,21 @@ def test_figures_come_of_cut_archives_and_of_the_cloud(phantoms: Path, site: Sit
     assert why == f"{site.url}{third}: not there (404); nor in s3://{bucket.settings['name']}"
 
 
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_archives_are_found_where_they_are_and_where_they_were(
+    is_moved: bool, phantoms: Path, site: Site, tmp_path: Path
+) -> None:
+    settings = owner("pmc", phantoms, site, "")
+    listed = [json.loads(x)["pmc_tar_url"] for x in site.pages["/med/llava_med_image_urls.jsonl"].content.splitlines()]
+    assert all(url.startswith("https://ftp.ncbi.nlm.nih.gov/pub/pmc/oa_package/") for url in listed)
+    for path in [p for p in site.pages if p.endswith(".tar.gz")]:
+        assert path.startswith("/pmc/deprecated/oa_package/")
+        if not is_moved:
+            site.pages[path.replace("/deprecated", "")] = site.pages.pop(path)
+    folder = fetch("pmc", tmp_path, settings)
+    assert folder.missing == {} and len(list(tmp_path.glob("images/*.jpg"))) == len(listed)
+
+
 def test_a_paper_whose_archive_means_ill_is_missing(phantoms: Path, site: Site, tmp_path: Path) -> None:
     settings = owner("pmc", phantoms, site, "")
     archive = next(p for p in site.pages if p.endswith(".tar.gz"))

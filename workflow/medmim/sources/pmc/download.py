@@ -1,10 +1,11 @@
 """The PMC-15M subset: LLaVA-Med's conversations and list of figures, then each figure out of its paper's archive, or by itself.
 
 Lists: https://github.com/microsoft/LLaVA-Med (data download). Archives are read as they come, each once, and kept nowhere: of all
-papers together they are terabytes. NCBI has moved them in April 2026 and announced to remove them in August
-(https://pmc.ncbi.nlm.nih.gov/tools/cloud/); what is in no archive is looked for in PubMed Central's own bucket
-(https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/), in which the files of an article's version are at PMC<id>.<version>/<file>. Nothing
-states hashes of figures.
+papers together they are terabytes. NCBI has moved them to deprecated/ in April 2026 and announced to remove them in August
+(https://pmc.ncbi.nlm.nih.gov/tools/cloud/); LLaVA-Med's list still has the old addresses, which a mirror may have kept.
+
+What is in no archive is looked for in PubMed Central's own bucket (https://pmc.ncbi.nlm.nih.gov/tools/pmcaws/), in which the
+files of an article's version are at PMC<id>.<version>/<file>. Nothing states hashes of figures.
 """
 
 import re
@@ -26,6 +27,8 @@ from medmim.sources.pmc import adapter
 
 LIST_PATHS = {adapter.RECORDS_FILE: f"instruct/{adapter.RECORDS_FILE}", adapter.URLS_FILE: adapter.URLS_FILE}
 PACKAGE_FOLDER = "oa_package/"
+PACKAGE_PLACES = (f"deprecated/{PACKAGE_FOLDER}", PACKAGE_FOLDER)
+"""Where archives are now, and where they were."""
 FigurePaths = dict[str, str]
 """Path below our folder, by the member's name in the paper's archive."""
 
@@ -53,10 +56,13 @@ class _PaperFetcher:
     def fetch_paper(self, paper: tuple[str, FigurePaths]) -> None:
         """Bring one paper's figures; what is nowhere is noted as missing."""
         url, figures = paper
-        try:
-            reason = self.folder.call_with_retries(partial(self._fetch_from_archive, url, figures))
-        except NotFoundError as error:
-            reason = str(error)
+        reason = ""
+        for place in _list_places(url, self.base):
+            try:
+                reason = self.folder.call_with_retries(partial(self._fetch_from_archive, place, figures))
+                break
+            except NotFoundError as error:
+                reason = reason or str(error)
         if remaining := {member: path for member, path in figures.items() if not self.folder.has_file(path)}:
             self._fetch_from_cloud(remaining, reason)
 
@@ -117,10 +123,10 @@ class _ChunkReader:
         return data
 
 
-def _locate_archive(url: str, base: str) -> str:
-    """Where a paper's archive is asked for: the list's own address, on the server that the settings name."""
+def _list_places(url: str, base: str) -> list[str]:
+    """Addresses at which a paper's archive is asked for in turn, on the server that the settings name; else the list's own."""
     package_path = url.partition(PACKAGE_FOLDER)[2]
-    return f"{base}/{PACKAGE_FOLDER}{package_path}" if package_path else url
+    return [f"{base}/{place}{package_path}" for place in PACKAGE_PLACES] if package_path else [url]
 
 
 def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) -> None:
@@ -135,7 +141,7 @@ def fetch_source(folder: DownloadFolder, settings: Download, limit: int | None) 
     papers: dict[str, FigurePaths] = defaultdict(dict)
     for path in folder.find_absent_files(studies_by_path):
         location = locations[studies_by_path[path]]
-        papers[_locate_archive(str(location["pmc_tar_url"]), settings.pmc)][str(location["image_file_path"])] = path
+        papers[str(location["pmc_tar_url"])][str(location["image_file_path"])] = path
     folder.meter.add_expected(sum(map(len, papers.values())), 0)
     folder.run_parallel(papers.items(), _PaperFetcher(folder, settings).fetch_paper)
 

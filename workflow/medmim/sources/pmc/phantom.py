@@ -24,6 +24,9 @@ QUESTIONS = {
     "colour": ("What is the main colour of the tissue?", "Which colour does the tissue have?"),
     "cells": ("Are there few or many cells in the field?", "How dense are the cells?"),
 }
+SEVERAL_EVERY = 10
+SEVERAL_TURN = ("What has changed between the baseline and follow-up images?", "The follow-up image shows a smaller abnormality.")
+"""Every tenth conversation speaks of images that it does not show, as some of the owner's do."""
 MODALITY_PHRASES = {
     "chest_xray": "a chest X-ray",
     "mri": "a brain MRI",
@@ -169,6 +172,8 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
             if not turns:
                 question = f"<image>\n{question}" if rng.random() < 0.5 else f"{question}\n<image>"
             turns += [{"from": "human", "value": question}, {"from": "gpt", "value": facts[fact]}]
+        if number % SEVERAL_EVERY == SEVERAL_EVERY - 1:
+            turns += [{"from": s, "value": text} for s, text in zip(("human", "gpt"), SEVERAL_TURN, strict=True)]
         records.append({
             "id": pair_id, "image": f"{pair_id}.jpg", "domain": {d: d == domain for d in DOMAINS}, "conversations": turns,
         })  # fmt: skip

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 
-from medmim.questions.cohort import HashRing, Patient, hash_position
+from medmim.questions.cohort import HashRing, Image, Patient, hash_position
 from medmim.questions.templates import Fact, Template
 from medmim.questions.turns import JoinedTexts, Turn, collect_findings, number_texts, read_turns
 
@@ -17,18 +17,43 @@ DOMAIN_TEXTS = {
     "ct_scan": "CT scan",
 }
 
-IMAGE_NOUN = r"(?:image|figure|picture|panel|photo(?:graph|micrograph)?|scan|slide|subfigure|x-ray)"
+IMAGE_WORDS = "image|figure|picture|panel|photo|photograph|photomicrograph|micrograph|scan|slide|subfigure|x-ray|radiograph|view"
+IMAGE_NOUN = f"(?:{IMAGE_WORDS})"
+PLURAL_WORDS = frozenset(f"{word.rpartition('-')[2]}s" for word in IMAGE_WORDS.split("|"))
 PLACE_WORDS = (
     "first|second|third|fourth|last|other|next|previous|both|two|three|four|several|multiple|these|those|each|all"
     "|left|right|top|bottom|upper|lower|middle"
 )
 PLACE_SET = frozenset(PLACE_WORDS.split("|"))
-ONE_OF_SEVERAL = re.compile(rf"\b(?:{PLACE_WORDS})(?:[- ]\w+)? {IMAGE_NOUN}s?\b")
+FURTHER_WORD = r"(?!(?:of|in|from|by|with|using|for|that|which|is|are|was|were|has|to|on|at|the|a|before|after)\b)[\w,/-]+"
+ONE_OF_SEVERAL = re.compile(rf"\b(?:{PLACE_WORDS})[- ](?:{FURTHER_WORD} ){{0,3}}{IMAGE_NOUN}s?\b")
 FIGURE_PART = re.compile(
-    rf"\b(?=[fipsx])(?:{IMAGE_NOUN}s? (?:\(?[a-h]\)|\d|are\b|show\b|(?-i:[A-H])\b)|panels?\b|fig\. ?\w)",
+    rf"\b(?=[fipsxmrv])(?:{IMAGE_NOUN}s? (?:\(?[a-h]\)|\d|(?-i:[A-H])\b)|panels?\b|fig\. ?\w)|\([a-h]\)",
     re.IGNORECASE,
 )
-"""A lettered or numbered part of a figure, or several. Looking at the first letter before all words halves the time."""
+"""A lettered or numbered part of a figure. Looking at the first letter before all words halves the time."""
+TIMES = r"(?:baseline|follow-?\s?up|previous|prior|earlier|initial|pre-?\w+|post-?\w+)"
+SHOWING = (
+    "are|were|show|reveal|demonstrate|depict|illustrate|indicate|display|suggest|represent|provided|presented|in (?:this|the)"
+)
+GROUP = "pairs?|series|sets?|sequence|groups?|collection|number|comparison|types?|kinds?"
+SEVERAL_IMAGES = re.compile(
+    rf"\bthe (?:{FURTHER_WORD} ){{0,4}}{IMAGE_NOUN}s\b"
+    rf"|\b{IMAGE_NOUN}s (?:{SHOWING})\b"
+    rf"|\b(?:{GROUP}) of (?:[\w-]+ ){{0,5}}{IMAGE_NOUN}s\b"
+    rf"|\b(?:different|various|serial|sequential|subsequent|{TIMES}) (?:[\w-]+ ){{0,2}}{IMAGE_NOUN}s\b"
+)
+"""Several images by their plural, in a text that has one of PLURAL_WORDS. Bare plurals are what a technique makes in general."""
+OTHER_IMAGE = re.compile(
+    r"\b(?:compar\w+ (?:to|with)|than (?:in|on)|(?:change\w*|differ\w*) (?:from|since)) (?:the |an? |his |her |their )?"
+    rf"{TIMES} (?:[\w-]+ ){{0,2}}(?:{IMAGE_NOUN}s?|ct|mri|stud(?:y|ies)|exam\w*)\b"
+    r"|\bbaseline (?:[\w-]+ ){0,2}(?:and|to|versus|vs\.?|with) (?:[\w-]+ ){0,2}follow-?\s?up\b"
+    rf"|\b{IMAGE_NOUN}s? (?:on|to|at|in) the (?:left|right|top|bottom|upper|lower|middle|cent(?:er|re))\b"
+    r"|\b(?:left|right|top|bottom|upper|lower|middle|each) (?:column|row)\b"
+    r"|\b(?:different|various|several|multiple|two|three|four|five|six|each) (?:time ?points?|columns?|rows?)\b"
+    r"|\bbefore and after\b|\bpre-? and post-?"
+)
+"""Another image in time, or beside this one."""
 EARLIER_TURN = re.compile(
     r"\b(?:you|as) (?:just )?(?:mentioned|said|described)\b|\b(?:mentioned|described) (?:above|earlier|before)\b"
     r"|\b(?:previous|earlier) (?:answer|question|response)\b|\b(?:what|anything|something) else\b|\bmore about (?:it|this|that)\b"
@@ -84,7 +109,7 @@ def build_facts(patients: list[Patient], most: int = 4) -> Iterator[Fact]:
 
 
 def _iter_composed_facts(patients: list[Patient], most: int) -> Iterator[Fact]:
-    all_turns = [t for p in patients for i in p.iter_images() for t in read_turns(i) if not _points_elsewhere(t)]
+    all_turns = [t for p in patients for i in p.iter_images() for t in _read_own_turns(i)]
     domain_by_image = {
         i.image_id: found.value for p in patients for i in p.iter_images() if (found := i.unique_finding("domain"))
     }
@@ -119,18 +144,32 @@ def _iter_new_first(all_turns: list[Turn], shown_keys: set[str]) -> Iterator[Tur
     yield from repeats
 
 
-def _points_elsewhere(turn: Turn) -> bool:
-    """Whether a turn points at other images than its own, or back in its conversation: beside others it would be ambiguous."""
-    text = f"{turn.question} {turn.answer}"
-    lower_text = text.lower()
-    names_place = not PLACE_SET.isdisjoint(lower_text.replace("-", " ").split()) and ONE_OF_SEVERAL.search(lower_text)
-    return bool(names_place or FIGURE_PART.search(text) or EARLIER_TURN.search(turn.question))
+def _read_own_turns(image: Image) -> list[Turn]:
+    """Turns about this image alone; none where any of its conversation speaks of several: the others mean them without a word.
+
+    Left out, too, are those that point at a part of the figure or back in the conversation: beside others they are ambiguous.
+    """
+    turns = read_turns(image)
+    if any(_speaks_of_several(turn) for turn in turns):
+        return []
+    return [t for t in turns if not FIGURE_PART.search(f"{t.question} {t.answer}") and not EARLIER_TURN.search(t.question)]
+
+
+def _speaks_of_several(turn: Turn) -> bool:
+    """Whether a turn speaks of more images than one."""
+    text = f"{turn.question} {turn.answer}".lower()
+    words = set(re.findall(r"[a-z]+", text))
+    return bool(
+        (not PLACE_SET.isdisjoint(words) and ONE_OF_SEVERAL.search(text))
+        or (not PLURAL_WORDS.isdisjoint(words) and SEVERAL_IMAGES.search(text))
+        or OTHER_IMAGE.search(text)
+    )
 
 
 def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:
-    """The turns as they are, and the kind of image."""
+    """The turns about one image, as they are, and the kind of image."""
     for image in (i for p in patients for i in p.iter_images()):
-        for turn in read_turns(image):
+        for turn in _read_own_turns(image):
             yield Fact(
                 SINGLE_TURN_TEMPLATE,
                 (image,),
