@@ -138,6 +138,12 @@ def missing(source):
     return [f"{R}/sources/{source}.missing.parquet"] if source in DOWNLOADED else []
 
 
+def named_by_release(source):
+    """Tables of the release's questions, for a source of which they name images that its adapter wouldn't choose."""
+    is_named = RUN.qa.origin == "released" and source_plugins.SOURCES[source].release_chooses_images
+    return [f"{R}/qa/{split}.parquet" for split in ("train", "benchmark")] if is_named else []
+
+
 def layout_of(model):
     """Index of the folder with the tokenizer and configuration of a base model."""
     return f"{R}/tokenizers/{model}/files.parquet" if model in TINY else f"{R}/models/{model}/files.parquet"

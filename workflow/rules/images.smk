@@ -6,6 +6,7 @@ rule build_images:
     input:
         raw=lambda w: raw_index(w.source),
         missing=lambda w: missing(w.source),
+        named=lambda w: named_by_release(w.source),
     output:
         images=f"{R}/images/{{source}}.images.parquet",
         findings=f"{R}/images/{{source}}.findings.parquet",
@@ -24,5 +25,5 @@ rule build_images:
         missing=lambda w: ["--missing", *missing(w.source)] if missing(w.source) else [],
     shell:
         program("build_images.py")
-        + "--source {wildcards.source} --root {params.root} --raw {input.raw} {params.missing} --threads {threads}"
+        + "--source {wildcards.source} --root {params.root} --raw {input.raw} {params.missing} --named {input.named} --threads {threads}"
         " --images {output.images} --findings {output.findings} --rejected {output.rejected}"

@@ -18,14 +18,15 @@ def main() -> None:
     arguments.add_argument("--root", type=Path, required=True, help="folder that holds the source in its owner's layout")
     arguments.add_argument("--raw", type=Path, required=True, help="index of that folder, a files table")
     arguments.add_argument("--missing", type=Path, help="table of what its owner no longer has, where it was downloaded")
+    arguments.add_argument("--named", nargs="*", type=Path, default=[], help="qa tables of the release, whose images are wanted")
     arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected"]
-    with Job(arguments, inputs=["raw", "missing"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
+    with Job(arguments, inputs=["raw", "missing", "named"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
         from medmim.common.outside_files import translate_read_errors
-        from medmim.sources.base import Adapter, TableBuilder
+        from medmim.sources.base import Adapter, ReleaseAdapter, TableBuilder
         from medmim.sources.contract import load_part
         from medmim.tables import images, table_io
         from medmim.tables.rejections import get_list_path, keep_rejections
@@ -39,6 +40,8 @@ def main() -> None:
         )
         with translate_read_errors(args.root):
             contents = adapter.read_contents(args.root)
+            if args.named and isinstance(adapter, ReleaseAdapter):
+                adapter.add_released_pictures(args.root, contents, images.collect_release_paths(args.named))
         if not args.missing:  # a folder of the user's own
             named_count = len(contents.pictures)
             contents = contents.drop_absent(index.keys())

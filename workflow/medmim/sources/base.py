@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from medmim.common.errors import UserError
 from medmim.common.isolated_processes import ProcessDeath, map_isolated
@@ -25,10 +25,11 @@ STAGE = "images"
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image to be read. `file` is below the source's folder ('<tar>!<member>' in an archive) and unique.
+    """An image to be read. `file` is below the source's folder ('<tar>!<member>' in an archive); with `part` it is unique.
 
     Columns as in the images table, except that patient and study lack the '<source>/' prefix. `read_pixels` turns the
-    file's bytes into uint8 pixels, H x W or H x W x 3, or raises with the reason; it must pickle.
+    file's bytes into uint8 pixels, H x W or H x W x 3, or raises with the reason; it must pickle. `part` names the picture
+    where its file holds several: "slice 93".
     `item` is what a rejection names where a table's row, not the file, is to be mended.
     """
 
@@ -42,13 +43,19 @@ class Picture:
     modality: str
     release_path: str = ""
     item: str = ""
+    part: str = ""
+
+    @property
+    def key(self) -> str:
+        """File and part: what facts and rejections call the picture."""
+        return f"{self.file} {self.part}" if self.part else self.file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """Something the source states of a picture (`file`), else of a study, else of a patient.
+    """Something the source states of a picture (`file`, its key), else of a study, else of a patient.
 
-    `pair` is the file of a second picture, without which it means nothing; where it is the value too, the value becomes
+    `pair` is the key of a second picture, without which it means nothing; where it is the value too, the value becomes
     that picture's image_id. `table` and `row` are its origin.
     """
 
@@ -92,7 +99,7 @@ class SourceContents:
         self, picture: Picture, table: str, row: int, facts: Mapping[str, str], other_picture: Picture | None = None
     ) -> None:
         """Add facts of a picture, value by name, from one row of a table; of a pair of pictures, the other as `other_picture`."""
-        other_file = other_picture.file if other_picture else ""
+        other_file = other_picture.key if other_picture else ""
         for name, value in facts.items():
             self.facts.append(
                 Fact(
@@ -100,7 +107,7 @@ class SourceContents:
                     value=value,
                     patient=picture.patient,
                     study=picture.study,
-                    file=picture.file,
+                    file=picture.key,
                     pair=other_file,
                     table=table,
                     row=row,
@@ -147,6 +154,14 @@ class Adapter(Protocol):
         """Read the tables of a folder in the owner's layout; no pixels. Raises UserError where it is not in that layout."""
 
 
+@runtime_checkable
+class ReleaseAdapter(Adapter, Protocol):
+    """What an adapter offers besides where the authors' release names pictures that `read_contents` does not choose."""
+
+    def add_released_pictures(self, root: Path, contents: SourceContents, paths: Collection[str]) -> None:
+        """Add the pictures of these paths of the release, of all sources; list those of this source that can't be found."""
+
+
 def render_picture(root: Path, size: int, item: tuple[Picture, bool]) -> RenderedImage | str:
     """Read, normalise and encode one picture; the reason, where that can't be done. `item`: it, and whether its file is indexed.
 
@@ -173,7 +188,7 @@ def render_picture(root: Path, size: int, item: tuple[Picture, bool]) -> Rendere
 class TableBuilder:
     """Turns contents into rows: first exhaust iter_image_rows, then call list_finding_rows and list_rejection_rows.
 
-    The same pixels in two files make one image, that of the first file in sorted order: the second is listed as
+    The same pixels in two files make one image, that of the first in sorted order: the second is listed as
     rejected, not as broken, and what is stated of it alone is dropped.
     """
 
@@ -185,7 +200,7 @@ class TableBuilder:
     index_hashes: Mapping[str, str] | None = None
     """sha256 of each file below root, as the source's index has it; checked where given."""
     image_ids: dict[str, str] = field(default_factory=dict)
-    """image_id of every picture accepted, by its file."""
+    """image_id of every picture accepted, by its key."""
     rejected: list[Rejection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -195,25 +210,25 @@ class TableBuilder:
         return f"{self.source}/{local_id}" if local_id else ""
 
     def iter_image_rows(self) -> Iterator[dict[str, Any]]:
-        """Rows of the images table, sorted by file. Raises UserError where the source has no picture at all."""
-        pictures = sorted(self.contents.pictures, key=lambda p: p.file)
+        """Rows of the images table, sorted by file and part. Raises UserError where the source has no picture at all."""
+        pictures = sorted(self.contents.pictures, key=lambda p: p.key)
         if not pictures:
             raise UserError(
                 f"{self.root}: the source {self.source} is empty: its tables name no image" + self._summarize_broken()
             )
-        files_by_image_id: dict[str, str] = {}
+        keys_by_image_id: dict[str, str] = {}
         for picture, result in zip(pictures, self._render_pictures(pictures), strict=True):
-            item = f"{picture.file} ({picture.item})" if picture.item else picture.file
+            item = f"{picture.key} ({picture.item})" if picture.item else picture.key
             if isinstance(result, str):
                 self.rejected.append(Rejection(item, result))
                 continue
             if self.index_hashes is not None and "!" not in picture.file and self.index_hashes.get(picture.file) != result.sha256:
                 raise UserError(f"{self.root / picture.file} is not as the source's index has it: index the folder again")
-            if result.image_id in files_by_image_id:
-                self.rejected.append(Rejection(item, f"same pixels as {files_by_image_id[result.image_id]}", is_broken=False))
+            if result.image_id in keys_by_image_id:
+                self.rejected.append(Rejection(item, f"same pixels as {keys_by_image_id[result.image_id]}", is_broken=False))
                 continue
-            files_by_image_id[result.image_id] = picture.file
-            self.image_ids[picture.file] = result.image_id
+            keys_by_image_id[result.image_id] = picture.key
+            self.image_ids[picture.key] = result.image_id
             yield {
                 "image_id": result.image_id,
                 "source": self.source,
@@ -241,7 +256,7 @@ class TableBuilder:
 
     def list_finding_rows(self) -> list[dict[str, Any]]:
         """Rows of the findings table whose image, study or patient was accepted, sorted by origin."""
-        accepted = [p for p in self.contents.pictures if p.file in self.image_ids]
+        accepted = [p for p in self.contents.pictures if p.key in self.image_ids]
         studies = {p.study for p in accepted}
         patients = {p.patient for p in accepted}
         rows_by_content: dict[str, dict[str, Any]] = {}

@@ -85,6 +85,13 @@ def write_images(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
+def collect_release_paths(qa_paths: Iterable[Path]) -> set[str]:
+    """Paths of the images that questions of the authors' release show, as it names them."""
+    tables = [table_io.read_table(path, "qa", ["image_ids"]) for path in qa_paths]
+    references = {r for table in tables for image_ids in table["image_ids"].to_pylist() for r in image_ids}
+    return {r.removeprefix(RELEASE_PREFIX) for r in references if r.startswith(RELEASE_PREFIX)}
+
+
 class ImageStore:
     """Images of one or more images tables, by reference: an image_id, or "release/<release_path>".
 
