@@ -115,6 +115,9 @@ def _draw_lumiere(plan: SourceContents, patients: int, rng: np.random.Generator)
     for p in range(patients):
         patient = f"Patient-{p:03}"
         ratings = ["Pre-Op", "Post-Op", *_draw_choices(rng, RANO, int(rng.integers(4, 9)))]
+        areas = [2000.0, 1000.0]  # as the ratings say; a partial response to a tumour that is gone is not asked
+        for rating in ratings[2:]:
+            areas.append({"PD": max(2 * areas[-1], 1000.0), "SD": areas[-1], "PR": areas[-1] / 2, "CR": 10.0}[rating])
         for week, rating in enumerate(ratings):
             study = f"{patient}/week-{week:03}"
             for sequence in ("CT1", "T1", "T2", "FLAIR"):
@@ -122,7 +125,11 @@ def _draw_lumiere(plan: SourceContents, patients: int, rng: np.random.Generator)
                 picture = _make_picture(f"Imaging/{study}/{sequence}.nii.gz", patient, study, 7 * week, sequence, "", "MRI", path)
                 plan.pictures.append(picture)
                 plan.add_facts(picture, picture.file, 1, {"sequence": sequence, "week": f"{week:03}"})
+                if sequence == "CT1":
+                    plan.add_facts(picture, "seg_mask.nii.gz", 1, {"enhancing_mm2": str(areas[week])})
             facts = {"rano": rating}
+            if rating in RANO:
+                facts["reference"] = f"{week - 1:03}"
             if rating == "Post-Op":
                 facts["resection"] = _draw_choices(rng, {"complete resection": 0.6, "partial resection": 0.4}, 1)[0]
             row = len(plan.pictures) // 4

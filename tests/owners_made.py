@@ -81,7 +81,6 @@ def publish_lumiere(phantoms: Path, site: Site) -> dict[str, Any]:
         for path, content in contents.items():
             if path.startswith("Imaging/"):
                 opened.writestr(path, content)
-        opened.writestr("Imaging/Patient-001/week-000/DeepBraTumIA-segmentation/CT1.nii.gz", b"derived")
     published = {p: c for p, c in contents.items() if p.endswith(".csv")} | {"Imaging-v202211.zip": archive.getvalue()}
     articles = []
     for number, (name, content) in enumerate(published.items(), 101):

@@ -73,19 +73,30 @@ def _fill_embed(source_tables: SourceTables, n: int, rng: np.random.Generator) -
 def _fill_lumiere(source_tables: SourceTables, n: int, rng: np.random.Generator) -> None:
     for p in range(n):
         size = int(rng.integers(2))
-        stages = [("Pre-Op", 3), ("Post-Op", size)]
-        for _ in range(4):
+        stages = [("Pre-Op", 3, 0), ("Post-Op", size, 0)]  # with the week that each is rated against
+        baseline = nadir = 1
+        for week in range(2, 6):
             new = int(rng.integers(4))
-            stages.append(("SD" if new == size else "PD" if new > size else "PR" if new else "CR", new))
-            size = new
-        for week, (rano, size_now) in enumerate(stages):
+            sizes = [stage[1] for stage in stages]
+            is_progression = new > sizes[nadir]
+            rano = "PD" if is_progression else "SD" if new == sizes[baseline] else "PR" if new else "CR"
+            stages.append((rano, new, nadir if is_progression else baseline))
+            if is_progression:
+                baseline = nadir = week
+            elif new <= sizes[nadir]:
+                nadir = week
+        for week, (rano, size_now, reference) in enumerate(stages):
             study = f"Patient-{p:03d}/week-{week:03d}"
             for sequence in ("T1", "CT1", "T2", "FLAIR"):
                 image = source_tables.add_image(p, study, f"slice_3/{p}-{week}-{sequence}", 7 * week, view=sequence)
                 source_tables.add_findings(p, study, image, sequence=sequence)
                 size_word = ("none", "small", "medium", "large")[size_now]
                 source_tables.add_truth(f"slice_3/{p}-{week}-{sequence}", lesion_size=size_word, lesion_side="L")
+                if sequence == "CT1":
+                    source_tables.add_findings(p, study, image, enhancing_mm2=str((0, 100, 300, 900)[size_now]))
             source_tables.add_findings(p, study, "", rano=rano)
+            if week > 1:
+                source_tables.add_findings(p, study, "", reference=f"{reference:03d}")
             if rano == "Post-Op":
                 source_tables.add_findings(p, study, "", resection="partial resection" if size_now else "complete resection")
 

@@ -4,10 +4,11 @@ import re
 from collections import Counter, defaultdict
 
 import pytest
-from qa_made import HELD_IN, SOURCES, make_source_tables
+from qa_made import HELD_IN, SOURCES, SourceTables, make_source_tables
 
 from medmim.common.errors import UserError
 from medmim.questions.balance import assign_places, find_cap
+from medmim.questions.cohort import build_cohort
 from medmim.questions.generate import VARIANTS_PER_FACT, check_declared_sets, is_benchmark_patient
 from medmim.questions.prompt import strip_placeholders
 from medmim.questions.row import Row
@@ -204,13 +205,52 @@ def test_pairs_keep_their_order_and_label() -> None:
         assert labels[after] == words.get(r["answer"], r["answer"])
 
 
-def test_surgery_and_weeks_are_consecutive_visits(asked: dict[str, list[Row]]) -> None:
-    for task in ("lumiere_typeB", "lumiere_typeC"):
-        for r in of(asked["lumiere"], task=task):
-            weeks = [int(i.split("-")[-2]) for i in r["image_ids"]]
-            assert weeks[1] == weeks[0] + 1
-            assert all(i.endswith("-CT1") for i in r["image_ids"])
-            assert (weeks[0] == 0) == (task == "lumiere_typeB")
+def test_surgery_is_between_consecutive_visits(asked: dict[str, list[Row]]) -> None:
+    for r in of(asked["lumiere"], task="lumiere_typeB"):
+        assert [int(i.split("-")[-2]) for i in r["image_ids"]] == [0, 1]
+        assert all(i.endswith("-CT1") for i in r["image_ids"])
+
+
+def test_responses_are_shown_with_the_scan_they_are_rated_against(asked: dict[str, list[Row]]) -> None:
+    tables = make_source_tables("lumiere", 120)
+    values = {(f["study_id"], f["name"]): f["value"] for f in tables.findings}
+    studies = {str(i["image_id"]): str(i["study_id"]) for i in tables.images}
+    gaps = []
+    for r in of(asked["lumiere"], task="lumiere_typeC"):
+        reference, rated = (studies[i] for i in r["image_ids"])
+        assert reference.endswith(f"/week-{values[rated, 'reference']}")
+        assert all(i.endswith("-CT1") for i in r["image_ids"])
+        gaps.append(int(rated[-3:]) - int(reference[-3:]))
+    assert min(gaps) == 1
+    assert max(gaps) > 1
+
+
+@pytest.mark.parametrize(
+    ("rating", "before", "after", "is_asked"),
+    [
+        ("PD", "100", "125", True),
+        ("PD", "100", "120", False),
+        ("PD", "0", "30", True),
+        ("SD", "100", "120", True),
+        ("SD", "100", "51", True),
+        ("SD", "20", "10", True),
+        ("PR", "100", "50", True),
+        ("PR", "100", "60", False),
+        ("CR", "100", "24", True),
+        ("CR", "20", "10", False),
+        ("CR", "100", "30", False),
+    ],
+)
+def test_responses_that_the_masks_contradict_are_not_asked(rating: str, before: str, after: str, is_asked: bool) -> None:
+    tables = SourceTables("lumiere")
+    for week, area in enumerate((before, after)):
+        image = tables.add_image("p", f"p/week-{week:03}", f"slice_3/{week}", week)
+        tables.add_findings("p", f"p/week-{week:03}", image, sequence="CT1", enhancing_mm2=area)
+    tables.add_findings("p", "p/week-001", "", rano=rating, reference="000")
+    golds = [f.gold for f in lumiere.build_facts(build_cohort(**tables.to_frames()))]
+    assert golds == ([rating] if is_asked else [])
+    tables.add_findings("p", "p/week-001", "", progression="T2")
+    assert not list(lumiere.build_facts(build_cohort(**tables.to_frames()))), "contrast T1 shows no T2 progression"
 
 
 def test_composed_joins_turns_of_other_figures(asked: dict[str, list[Row]]) -> None:

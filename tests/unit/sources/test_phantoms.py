@@ -106,6 +106,7 @@ def test_another_patient_or_seed(source: str, cohort: Cohort, tmp_path: Path) ->
         assert short == long[: len(short)] and len(short) < len(long)
     module(source).write_cohort(tmp_path / "other", patients=1, seed=8)
     other = {p: h for p, h in hashes(tmp_path / "other").items() if p.endswith((".dcm", ".gz", ".jpg"))}
+    other = {p: h for p, h in other.items() if not p.endswith(("mask.nii.gz", "segmentation.nii.gz"))}  # no tumour is no tumour
     assert other and not set(other.values()) & set(more.values())
 
 
@@ -236,9 +237,19 @@ SPECKS = 9
 """Diameter product of normal enhancement (choroid plexus), in pixels."""
 
 
-def enhancing(folder: Path, patient: str, week: str) -> int:
-    """Product of the diameters of the largest enhancing part in a middle slice of CT1, in pixels, as RANO measures."""
-    image = volume(folder / "Imaging" / patient / week / "CT1.nii.gz")[..., 4] > 800
+def registered(visit: Path, sequence: str) -> Path:
+    return visit / lumiere.SEGMENTATION_FOLDER / f"skull_strip/{sequence.lower()}_skull_strip.nii.gz"
+
+
+def enhancing(visit: Path) -> int | None:
+    """Product of the diameters of the largest enhancing part in a middle slice of CT1, in pixels, as RANO measures.
+
+    None where there is no registered volume.
+    """
+    path = registered(visit, "CT1")
+    if not path.exists():
+        return None
+    image = volume(path)[:, 4] > 800
     image[28:36, :14] = image[28:36, -14:] = False  # the sagittal sinus
     parts, count = ndimage.label(image, np.ones((3, 3)))
     return (
@@ -247,60 +258,107 @@ def enhancing(folder: Path, patient: str, week: str) -> int:
 
 
 def ratings(folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    table = pd.read_csv(folder / TABLES["lumiere"][0], keep_default_na=False)
-    short = {c: c.split(" (")[0] for c in table.columns}
-    yield from table.rename(columns=short).groupby("Patient")
+    """Patients with their ratings, each once, without what blanks and rows twice the table has."""
+    table = pd.read_csv(folder / TABLES["lumiere"][0], keep_default_na=False).drop_duplicates()
+    table = table.rename(columns={c: c.split(" (")[0] for c in table.columns})
+    yield from table.map(str.strip).groupby("Patient")
 
 
 def test_lumiere_volumes(cohort: Cohort) -> None:
     folder = cohort("lumiere")
-    orientations, slopes = set(), set()
+    orientations, slopes, grids = set(), set(), set()
     for path in folder.rglob("*.nii.gz"):
         image = nib.load(path)
-        assert volume(path).shape == (64, 64, 8) and image.header["sform_code"] > 0
+        assert image.header["sform_code"] > 0
         assert path.read_bytes()[4:8] == b"\0\0\0\0"  # no time in the gzip header
-        orientations.add("".join(nib.aff2axcodes(image.affine)))
-        slopes.add(image.dataobj.slope)
+        if "segmentation" in path.as_posix():  # of either program, on the atlas
+            grids.add((image.shape, *np.round(image.affine, 3).ravel()))
+        else:
+            assert volume(path).shape == (32, 8, 32)
+            orientations.add("".join(nib.aff2axcodes(image.affine)))
+            slopes.add(image.dataobj.slope)
     assert len(orientations) > 2 and slopes == {1.0, 4.0}
+    assert len(grids) == 1 and next(iter(grids))[0] == (64, 8, 64)
+    counts = {"masks": 0, "none": 0, "no images": 0}
     for patient, table in ratings(folder):
-        weeks = {p.name for p in (folder / "Imaging" / patient).iterdir()}
-        assert weeks == set(table.Date)
-        assert all((folder / "Imaging" / patient / w / f"{s}.nii.gz").is_file() for w in weeks for s in lumiere.SEQUENCES)
+        for week in table.Date:
+            visit = folder / "Imaging" / patient / week
+            present = [(visit / f"{s}.nii.gz").is_file() for s in lumiere.SEQUENCES]
+            masks = (visit / lumiere.SEGMENTATION_FOLDER / "segmentation/seg_mask.nii.gz").is_file()
+            assert [registered(visit, s).is_file() for s in lumiere.SEQUENCES] == [masks] * 4
+            assert sum(present) == (4 if masks else 3 if visit.exists() else 0)
+            counts["masks" if masks else "none" if visit.exists() else "no images"] += 1
+    assert counts["masks"] > 30
     people = pd.read_csv(folder / TABLES["lumiere"][1])
     assert {"Patient", "Age at surgery (years)", "Sex", "Survival time (weeks)"} <= set(people)
 
 
+def test_lumiere_masks_show_the_tumour(cohort: Cohort) -> None:
+    folder = cohort("lumiere")
+    for path in folder.rglob("seg_mask.nii.gz"):
+        labels, contrast = volume(path), volume(registered(path.parents[3], "CT1"))
+        stated = json.loads(path.with_name("measured_volumes_in_mm3.json").read_text())
+        voxel = abs(np.linalg.det(nib.load(path).affine[:3, :3]))
+        names = ("Enhancing_Core", "Necrotic_NonEnhancing", "Edema_Compartment")
+        assert [stated[n] for n in names] == pytest.approx([(labels == k).sum() * voxel for k in (1, 2, 3)])
+        if (labels == 1).any():
+            assert np.median(contrast[labels == 1]) > 850 > np.median(contrast[labels == 3])
+        if (labels == 2).any():
+            assert np.median(contrast[labels == 2]) < 300
+
+
+def test_lumiere_tables_have_the_owners_oddities(cohort: Cohort, tmp_path: Path) -> None:
+    raw = (cohort("lumiere") / TABLES["lumiere"][0]).read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf") and raw.count(b"\r\n") == raw.count(b"\n")
+    rng = primitives.make_generator(1, "courses")
+    weeks = [week for _ in range(200) for week in lumiere.sample_course(rng)]
+    assert {"Pre-Op", "Post-Op ", "Post-Op/PD", "None", "PD", "SD", "PR", "CR"} == {week.rating for week in weeks}
+    assert {"", "CRET", "PRET ", "T2-Progr."} == {week.rationale for week in weeks}
+    assert any(week.name.count("-") == 2 and not week.name.startswith("week-000") for week in weeks)
+    assert not all(week.has_images for week in weeks) and not all(week.has_mask for week in weeks)
+
+
 def test_lumiere_ratings_follow_the_enhancing_tumour(cohort: Cohort) -> None:
+    """Against the scan after surgery, or the last one rated PD (baseline), and the least since (nadir)."""
     folder = cohort("lumiere")
     seen = set()
     for patient, table in ratings(folder):
-        areas = [enhancing(folder, patient, week) for week in table.Date]
-        for i, (rating, rationale) in enumerate(zip(table.Rating, table["Rating rationale"], strict=True)):
-            before, after = areas[max(i - 1, 0)], areas[i]
-            seen.add(rating)
+        course: list[int | None] = []
+        for week, rating, rationale in zip(table.Date, table.Rating, table["Rating rationale"], strict=True):
+            area = enhancing(folder / "Imaging" / patient / week)
+            known = area is not None and bool(course) and None not in course
             if rating == "Post-Op":
-                assert (after > SPECKS) == (rationale == "PRET") and after < 0.7 * before
-            elif rating != "Pre-Op":
+                assert area is not None and (area > SPECKS) == (rationale == "PRET")
+            elif rating in ("PD", "SD", "PR", "CR") and not rationale and known:
+                seen.add(rating)
+                baseline, nadir = course[0], min(course)  # type: ignore[type-var]
                 right = {
-                    "PD": after > 1.4 * before + SPECKS,
-                    "SD": abs(after - before) <= 0.2 * before + 4,
-                    "PR": SPECKS < after < 0.75 * before,
-                    "CR": after < SPECKS < before,
+                    "PD": area > 1.4 * nadir + SPECKS,
+                    "SD": abs(area - baseline) <= 0.2 * baseline + 4,
+                    "PR": SPECKS < area < 0.75 * baseline,
+                    "CR": area <= SPECKS < baseline,
                 }
-                assert right[rating], (patient, table.Date.iloc[i], rating, before, after)
-    assert seen == {"Pre-Op", "Post-Op", "PD", "SD", "PR", "CR"}
+                assert right[rating], (patient, week, rating, course, area)
+            if rating in ("PD", "Post-Op", "Post-Op/PD"):
+                course = [area]
+            elif rating in ("SD", "PR", "CR"):
+                course.append(area)
+    assert seen == {"PD", "SD", "PR", "CR"}
 
 
 def test_lumiere_sequences_differ(cohort: Cohort) -> None:
     """Fluid is bright on T2 and dark on FLAIR, white matter bright on T1; on CT1 vessels in the midline shine."""
-    middle, sinus = ({s: [] for s in lumiere.SEQUENCES} for _ in range(2))
-    for path in cohort("lumiere").rglob("*.nii.gz"):
-        sequence, image = path.name.removesuffix(".nii.gz"), volume(path)[..., 3]
-        middle[sequence].append(np.percentile(image[28:36, 24:44], [10, 90]))
-        sinus[sequence].append(image[28:36, :14].max())
+    middle: dict[str, list[np.ndarray]] = {s: [] for s in lumiere.SEQUENCES}
+    vessels: dict[str, list[float]] = {s: [] for s in lumiere.SEQUENCES}
+    for visit in (cohort("lumiere") / "Imaging").glob("*/*"):
+        for sequence in lumiere.SEQUENCES:
+            if registered(visit, sequence).exists():
+                image = volume(registered(visit, sequence))[:, 3]
+                middle[sequence].append(np.percentile(image[28:36, 24:44], [10, 90]))
+                vessels[sequence].append(image[28:36, :14].max())
     dark, bright = ({s: np.median(v, 0)[k] for s, v in middle.items()} for k in (0, 1))
     assert bright["T2"] > 850 and max(dark["FLAIR"], dark["CT1"], dark["T1"]) < 250
-    assert np.min(sinus["CT1"]) > 850 > max(np.median(sinus[s]) for s in ("T1", "FLAIR"))
+    assert min(vessels["CT1"]) > 850 > max(np.median(vessels[s]) for s in ("T1", "FLAIR"))
 
 
 # MS-CXR-T

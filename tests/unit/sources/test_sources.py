@@ -15,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +23,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
 
+import lumiere_made
 from config_files import config_file
 from medmim.common import files
 from medmim.common.errors import UserError
@@ -177,70 +177,38 @@ def test_embed_lists_what_it_can_not_use(embed: Path) -> None:
 
 # LUMIERE
 
-RATING = "Rating (according to RANO, PD: Progressive disease, SD: Stable disease, PR: Partial response, CR: Complete response, Pre-Op: Pre-Operative, Post-Op: Post-Operative)"  # noqa: E501
-RATIONALE = "Rating rationale (CRET: complete resection of the enhancing tumor, PRET: partial resection of the enhancing tumor, T2-Progr.: T2-Progression, L: Lesion)"  # noqa: E501
-
-
-def head(seed: int, shift: float = 0, axes: str = "RAS") -> nib.Nifti1Image:
-    """A ball of a head with a bright lesion at 12 mm."""
-    x, y, z = np.mgrid[-20:20, -20:20, -10:10]
-    values = np.where(x**2 + y**2 + (2 * z) ** 2 < 330, 400, 0) + np.random.default_rng(seed).integers(0, 40, x.shape)
-    values[(x - 5) ** 2 + y**2 + (2 * (z - 3)) ** 2 < 20] = 900
-    affine = np.diag([4.0, 4, 4, 1])
-    affine[:3, 3] = -80, -80, -40 + shift
-    image = nib.Nifti1Image(values.astype(np.int16), affine)
-    return image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(axes)))
-
-
-def lumiere_row(patient: str, week: str, rating: str | None, rationale: str | None = None) -> dict[str, Any]:
-    return {
-        "Patient": patient,
-        "Date": week,
-        "LessThan3M": None,
-        "NonMeasurableLesions": None,
-        f" {RATING}": rating,
-        RATIONALE: rationale,
-    }
-
 
 @pytest.fixture
 def lumiere(tmp_path: Path) -> Path:
-    for seed, week in enumerate(("week-000-1", "week-000-2", "week-012")):
-        for sequence, axes in (("CT1", "RAS"), ("T1", "LPS"), ("T2", "PIR"), ("FLAIR", "RAS")):
-            path = tmp_path / f"Imaging/Patient-001/{week}/{sequence}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # the second visit lies 8 mm higher on the scanner's table of slices
-            nib.save(head(seed * 10 + "CT1 T1 T2 FLAIR".index(sequence), 8 if seed == 1 else 0, axes), path)
-    ratings = [
-        lumiere_row("Patient-001", "week-000-1", "Pre-Op"),
-        lumiere_row("Patient-001", "week-000-2", "Post-Op ", "PRET, L1"),
-        lumiere_row("Patient-001", "week-012", "PD", "L1"),
-    ]
-    csv(tmp_path / "LUMIERE-ExpertRating-v202211.csv", ratings)
-    return tmp_path
+    return lumiere_made.write_folder(tmp_path / "LUMIERE", lumiere_made.COURSE[:3])
 
 
 def test_lumiere(lumiere: Path) -> None:
     images, findings, rejected = built("lumiere", lumiere)
     assert rejected == {}
     assert images["view"].tolist() == ["CT1", "FLAIR", "T1", "T2"] * 3
-    assert images.day.tolist() == [0] * 8 + [84] * 4
-    assert set(images.study_id) == {f"lumiere/Patient-001/week-{w}" for w in ("000-1", "000-2", "012")}
-    assert images.release_path[0] == "ct1_LUMIERE_images_tumor1200px_256x256/Patient-001/slice_13/week_000-1.png"
-    assert images.release_path[11] == "t2_LUMIERE_images_tumor1200px_256x256/Patient-001/slice_13/week_012.png"
+    assert images.day.tolist() == [0] * 8 + [91] * 4
+    assert set(images.study_id) == {f"lumiere/Patient-001/week-{w}" for w in ("000-1", "000-2", "013")}
+    assert images.release_path[0] == "ct1_LUMIERE_images_tumor1200px_256x256/Patient-001/slice_9/week_000-1.png"
+    assert images.release_path[11] == "t2_LUMIERE_images_tumor1200px_256x256/Patient-001/slice_9/week_013.png"
     visit = "lumiere/Patient-001/week-"
-    assert facts(findings, "rano") == [(f"{visit}000-1", "Pre-Op", 1), (f"{visit}000-2", "Post-Op", 2), (f"{visit}012", "PD", 3)]
+    assert facts(findings, "rano") == [(f"{visit}000-1", "Pre-Op", 1), (f"{visit}000-2", "Post-Op", 2), (f"{visit}013", "SD", 3)]
     assert facts(findings, "resection") == [(f"{visit}000-2", "partial resection", 2)]
+    assert facts(findings, "reference") == [(f"{visit}013", "000-2", 3)]
     assert len(facts(findings, "sequence")) == 12
+    # areas of discs of 5 and 3 voxels, with the dead core that the first encloses, in pixels of 4 mm2
+    assert [value for _, value, _ in facts(findings, "enhancing_mm2")] == ["324", "116", "116"]
 
 
-def test_lumiere_cuts_all_volumes_at_one_height(lumiere: Path, tmp_path: Path) -> None:
+def test_lumiere_shows_one_slice_in_all_sequences_and_visits(lumiere: Path) -> None:
     images, _, _ = built("lumiere", lumiere)
-    lesion = {r.origin_file.split("/", 2)[2]: int((_pixels(r.bytes) > 200).sum()) for r in images.itertuples()}
-    assert min(v for k, v in lesion.items() if "000-2" not in k) > 10, "visible in every sequence however it is stored"
-    assert lesion["week-000-1/CT1.nii.gz"] > lesion["week-000-2/CT1.nii.gz"], (
-        "the shifted visit is cut beside the lesion's middle"
-    )
+    for row in images.itertuples():
+        bright = _pixels(row.bytes) > 200
+        assert (row.height, row.width) == (30, 32)
+        rows, columns = np.nonzero(bright)
+        # the top is up and the right side on the left, so that both axes run backwards
+        assert (round(rows.mean()), round(columns.mean())) == (29 - 15, 31 - 20), row.origin_file
+        assert bright.sum() == (81 - 5 if "000-1" in row.study_id else 29)
 
 
 def _pixels(png: bytes) -> np.ndarray:
@@ -248,32 +216,59 @@ def _pixels(png: bytes) -> np.ndarray:
 
 
 def test_lumiere_lists_what_it_can_not_use(lumiere: Path) -> None:
-    imaging = lumiere / "Imaging"
-    (imaging / "Patient-001/week-000-1/T2.nii.gz").write_bytes(b"broken")
-    (imaging / "Patient-001/week-012/FLAIR.nii.gz").unlink()
+    imaging, atlas = lumiere / "Imaging", lumiere_made.ATLAS
+    (imaging / f"Patient-001/week-000-1/{atlas}/skull_strip/t2_skull_strip.nii.gz").write_bytes(b"broken")
+    (imaging / f"Patient-001/week-013/{atlas}/skull_strip/flair_skull_strip.nii.gz").unlink()
+    elsewhere = imaging / f"Patient-001/week-013/{atlas}/skull_strip/t1_skull_strip.nii.gz"
+    lumiere_made.write_volume(elsewhere, np.ones(lumiere_made.SHAPE, np.int16), shift=40)
     (imaging / "Patient-001/week-020").mkdir()
     (imaging / "Patient-001/later").mkdir()
-    (imaging / "Patient-002/week-000").mkdir(parents=True)
-    (imaging / "Patient-002/week-000/CT1.nii.gz").write_bytes(b"")
-    ratings = lumiere / "LUMIERE-ExpertRating-v202211.csv"
+    lumiere_made.write_visit(imaging / "Patient-001/week-021", 3, seed=50, shift=30.0)
+    lumiere_made.write_visit(imaging / "Patient-001/week-022", 3, seed=51)
+    (imaging / "Patient-001/week-022" / lumiere_made.MASK).write_bytes(b"cut off")
+    lumiere_made.write_visit(imaging / "Patient-002/week-000", None, seed=52)
     more = [
-        lumiere_row("Patient-001", "week-099", "SD"),
-        lumiere_row("Patient-001", "week-012", "better"),
-        lumiere_row("Patient-001", "week-012", None),
+        ("Patient-001", "week-099", "SD", ""),
+        ("Patient-001", "week-013", "better", ""),
+        ("Patient-001", "week-013", "", ""),
+        ("Patient-001", "week-013", "PD", ""),
+        ("Patient-001", "soon", "PD", ""),
+        ("Patient-001", "week-013", "SD", ""),
     ]
-    csv(ratings, [*pd.read_csv(ratings).to_dict("records"), *more])
+    lumiere_made.write_ratings(lumiere, [*(row for row, _ in lumiere_made.COURSE[:3]), *more])
+    contents = import_module("medmim.sources.lumiere.adapter").read_contents(lumiere)
     images, findings, rejected = built("lumiere", lumiere)
-    assert len(images) == 10
+    assert len(images) == 9
     assert len(facts(findings, "rano")) == 3
-    reasons = {k: v.split(":")[0] for k, v in rejected.items()}
-    assert reasons == {
-        "Imaging/Patient-001/week-000-1/T2.nii.gz": "no readable NIfTI volume",
-        "Imaging/Patient-001/week-020": "a visit without images",
-        "Imaging/Patient-001/later": "a visit's folder is not named week-YYY",
-        "Imaging/Patient-002/week-000": "no visit of this patient has a readable CT1 volume to choose the slice from",
-        "LUMIERE-ExpertRating-v202211.csv row 4": "a study without images",
-        "LUMIERE-ExpertRating-v202211.csv row 5": "rating 'better' is none of PD, SD, PR, CR, Pre-Op, Post-Op",
+    unmasked = f"a visit without registered volumes: there is no {lumiere_made.MASK}"
+    left_out = {
+        "Imaging/Patient-001/week-020": unmasked,
+        "Imaging/Patient-002/week-000": unmasked,
+        "Imaging/Patient-001/week-021": "lies elsewhere: its mask's grid is not that of the patient's other visits",
+        f"Imaging/Patient-001/week-013/{atlas}/skull_strip/flair_skull_strip.nii.gz": "a sequence that this visit lacks",
+        f"Imaging/Patient-001/week-013/{atlas}/skull_strip/t1_skull_strip.nii.gz": "lies elsewhere: its grid is not that of the "
+        "visit's mask",
+        f"{lumiere_made.RATINGS_FILE} row 4": "a rating of a visit that isn't shown, Patient-001/week-099",
     }
+    assert {r.item: r.reason for r in contents.rejected if not r.is_broken} == left_out
+    reasons = {k: v.split(":")[0] for k, v in rejected.items() if k not in left_out}
+    assert reasons == {
+        f"Imaging/Patient-001/week-000-1/{atlas}/skull_strip/t2_skull_strip.nii.gz slice 9": "no readable NIfTI volume",
+        f"Imaging/Patient-001/week-022/{lumiere_made.MASK}": "no readable NIfTI volume",
+        "Imaging/Patient-001/later": "a visit's folder is not named week-YYY",
+        f"{lumiere_made.RATINGS_FILE} row 5": "rating 'better' is not one of PD, SD, PR, CR, Pre-Op, Post-Op, Post-Op/PD",
+        f"{lumiere_made.RATINGS_FILE} row 7": "rating 'PD', but 'SD' in row 3",
+        f"{lumiere_made.RATINGS_FILE} row 8": "Date is 'soon', expected week-YYY",
+    }
+    assert contents.skipped["rows that repeat a rating"] == contents.skipped["visits without a rating"] == 1
+    assert contents.skipped["visits that can't be shown"] == 3
+
+
+def test_lumiere_without_masks_is_refused(lumiere: Path) -> None:
+    for mask in lumiere.rglob("seg_mask.nii.gz"):
+        mask.unlink()
+    with pytest.raises(UserError, match="no visit has registered volumes and a mask that shows a tumour"):
+        built("lumiere", lumiere)
 
 
 # MS-CXR-T
@@ -918,30 +913,33 @@ def test_a_name_that_can_be_no_file_is_the_tables_fault(vqa_rad: Path, name: str
 
 def test_lumiere_outlives_any_header(lumiere: Path) -> None:
     """Headers with one byte changed raise many errors: none ends the stage."""
-    first = lumiere / "Imaging/Patient-001/week-000-1/CT1.nii.gz"
+    first = lumiere / f"Imaging/Patient-001/week-000-1/{lumiere_made.ATLAS}/skull_strip/ct1_skull_strip.nii.gz"
     raw = bytearray(gzip.decompress(first.read_bytes()))
     rng = np.random.default_rng(3)
     for number in range(60):
         broken = bytearray(raw)
         for _ in range(4):
             broken[int(rng.integers(0, 348))] = int(rng.integers(0, 256))
-        try:
-            decode_bytes(bytes(broken), nifti.find_enhancing_slice)
-        except ValueError as error:
-            assert str(error), number
+        for decode in (nifti.read_grid, partial(nifti.read_coronal_slice, index=9)):
+            try:
+                decode_bytes(bytes(broken), decode)
+            except ValueError as error:
+                assert str(error), number
     broken = bytearray(raw)
     broken[40:56] = np.array([3, 32767, 32767, 32767, 1, 1, 1, 1], "<i2").tobytes()  # of which numpy would allocate terabytes
-    first.write_bytes(gzip.compress(bytes(broken)))
+    mask = lumiere / "Imaging/Patient-001/week-000-2" / lumiere_made.MASK
+    mask.write_bytes(gzip.compress(bytes(broken)))
     images, _, rejected = built("lumiere", lumiere)
-    assert len(images) == 11
-    assert "at most 268435456 voxels are read" in rejected["Imaging/Patient-001/week-000-1/CT1.nii.gz"]
+    assert len(images) == 8
+    assert "at most 268435456 voxels are read" in rejected[f"Imaging/Patient-001/week-000-2/{lumiere_made.MASK}"]
 
 
 @pytest.mark.parametrize("source", ["embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"])
 def test_phantoms_are_read_whole(source: str, tmp_path: Path) -> None:
     import_module(f"medmim.sources.{source}.phantom").write_cohort(tmp_path, patients=4, seed=7)
     images, findings, rejected = built(source, tmp_path)
-    assert rejected == {}
+    left_out = {"lumiere": ("a visit without registered volumes", "a rating of a visit that isn't shown")}
+    assert all(reason.startswith(left_out.get(source, ())) for reason in rejected.values())
     assert images.patient_id.nunique() == 4
     assert images.image_id.is_unique
     assert (images.release_path == "").all() or images.release_path.is_unique

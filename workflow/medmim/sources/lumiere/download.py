@@ -19,8 +19,9 @@ COLLECTION_ID = 5904905
 PAGE_SIZE = 100
 TABLE_FILES = (adapter.RATINGS_FILE, "LUMIERE-Demographics_Pathology.csv")
 ARCHIVE_PATTERN = "Imaging-v*.zip"
-VOLUME_PATTERN = re.compile(rf"(?:.*/)?(Patient-[^/]+/week-[^/]+/(?:{'|'.join(adapter.SEQUENCES)})\.nii\.gz)")
-COMPLETION_KEY = "the whole collection"
+ADAPTER_FILES = (adapter.MASK_FILE, *map(adapter.registered_file, adapter.SEQUENCES))
+VOLUME_PATTERN = re.compile(rf"(?:.*/)?(Patient-[^/]+/week-[^/]+/(?:{'|'.join(map(re.escape, ADAPTER_FILES))}))")
+COMPLETION_KEY = "the collection's registered volumes"
 
 
 def _select_volume(name: str) -> str | None:

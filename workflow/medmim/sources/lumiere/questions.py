@@ -10,6 +10,10 @@ from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 SEQUENCE_TEXTS = {"T1": "native T1", "CT1": "contrast T1", "T2": "T2", "FLAIR": "FLAIR"}
 RANO_TEXTS = {"PD": "progressive disease", "SD": "stable disease", "PR": "partial response", "CR": "complete response"}
 RESECTION = ("complete resection", "partial resection")
+PROGRESSION_RATIO, RESPONSE_RATIO = 1.25, 0.5
+"""Area of enhancing tumour, as a share of the reference scan's, from which RANO calls it PD, and up to which PR."""
+SPECK_MM2 = 25.0
+"""Area below which a mask's enhancing tumour counts as none."""
 SIZE_TEXTS = {"none": "no tumor", "small": "small tumor", "medium": "medium tumor", "large": "large tumor"}
 
 TYPE_A = Template(
@@ -133,9 +137,9 @@ TYPE_C = Template(
     task="lumiere_typeC",
     ability="temporal",
     wordings=(
-        "Two brain MRI scans of one patient are shown, weeks apart. What is the tumor status by RANO?",
+        "Two brain MRI scans of one patient are shown, the reference scan first. What is the tumor status by RANO?",
         "How did the tumor respond between the first and the second scan?",
-        "Compare the two weeks. Which RANO status fits the second scan?",
+        "Scan 1 is the reference of the rating. Which RANO status fits the second scan?",
         "The second scan is a follow-up of the first. What is the tumor status?",
         "Which RANO category describes the change between these scans?",
         "Rate the tumor at the later scan by RANO.",
@@ -153,7 +157,7 @@ TYPE_C = Template(
         "What is the response of this glioblastoma at the second time point?",
         "How would you categorize the tumor's course between these visits?",
         "Decide on the RANO category of the follow-up scan.",
-        "The two images are contrast-enhanced scans of consecutive visits. What is the status at the later one?",
+        "The two images are contrast-enhanced scans, the first for reference. What is the status at the later one?",
         "Weigh the tumor in the second scan against the first. Which category results?",
         "Name the RANO response shown by these two visits.",
         "What does the change in enhancement amount to by RANO?",
@@ -178,7 +182,7 @@ TYPE_C = Template(
         "Give your rating of this follow-up examination.",
         "What course does the tumor take from the earlier to the later scan?",
         "Explain how the tumor responded between the two time points.",
-        "Judge the follow-up scan against the scan before it.",
+        "Judge the follow-up scan against the reference scan.",
         "Write the response assessment for this follow-up MRI.",
         "Tell me the tumor's status at the second time point.",
         "How do you classify the tumor's development over these weeks?",
@@ -242,24 +246,56 @@ def _enhanced_by_slice(study: Study) -> dict[str, Image]:
     return {_slice_name(i): i for i in reversed(study.images) if _read_value(i, "sequence") == "CT1"}
 
 
-def _iter_change_facts(patients: list[Patient]) -> Iterator[Fact]:
-    for patient in patients:
-        for before, after in zip(patient.studies, patient.studies[1:], strict=False):
-            rating, extent = after.unique_finding("rano"), after.unique_finding("resection")
+def _is_supported(rano: str, reference_mm2: float, rated_mm2: float) -> bool:
+    """Whether a slice's enhancing tumour, rated scan against reference scan, is as the rating says."""
+    if rated_mm2 < SPECK_MM2:
+        return rano == ("SD" if reference_mm2 < SPECK_MM2 else "CR")
+    if reference_mm2 < SPECK_MM2 or rated_mm2 >= PROGRESSION_RATIO * reference_mm2:
+        return rano == "PD"
+    return rano == ("PR" if rated_mm2 <= RESPONSE_RATIO * reference_mm2 else "SD")
+
+
+def _describe_pair(pair: tuple[Image, Image]) -> tuple[str, ...]:
+    return tuple(_describe_tumor(i) for i in pair) if all(map(_describe_tumor, pair)) else ()
+
+
+def _iter_resection_facts(patient: Patient) -> Iterator[Fact]:
+    for before, after in zip(patient.studies, patient.studies[1:], strict=False):
+        extent = after.unique_finding("resection")
+        if _read_value(before, "rano") == "Pre-Op" and extent and extent.value in RESECTION:
             first, second = _enhanced_by_slice(before), _enhanced_by_slice(after)
             for slice_name in sorted(first.keys() & second.keys()):
                 pair = (first[slice_name], second[slice_name])
-                states = tuple(_describe_tumor(i) for i in pair) if all(map(_describe_tumor, pair)) else ()
-                if _read_value(before, "rano") == "Pre-Op" and extent and extent.value in RESECTION:
-                    yield Fact(TYPE_B, pair, extent.value, RESECTION, (extent.id,), states=states)
-                elif rating and rating.value in RANO_TEXTS and _read_value(before, "rano") != "Pre-Op":
-                    yield Fact(TYPE_C, pair, rating.value, tuple(RANO_TEXTS), (rating.id,), states=states)
+                yield Fact(TYPE_B, pair, extent.value, RESECTION, (extent.id,), states=_describe_pair(pair))
+
+
+def _iter_response_facts(patient: Patient) -> Iterator[Fact]:
+    """Ratings beside the scan that RANO rates against, where the slice shows what they say.
+
+    T2 progression is not one of enhancing tumour, which contrast-enhanced T1 would not show.
+    """
+    studies_by_week = {s.study_id.rpartition("/week-")[2]: s for s in patient.studies}
+    for study in patient.studies:
+        rating, reference = study.unique_finding("rano"), study.unique_finding("reference")
+        if not rating or not reference or rating.value not in RANO_TEXTS or study.unique_finding("progression"):
+            continue
+        if (reference_study := studies_by_week.get(reference.value)) is None:
+            continue
+        first, second = _enhanced_by_slice(reference_study), _enhanced_by_slice(study)
+        for slice_name in sorted(first.keys() & second.keys()):
+            pair = (first[slice_name], second[slice_name])
+            areas = [a for i in pair if (a := i.unique_finding("enhancing_mm2"))]
+            if len(areas) == 2 and _is_supported(rating.value, *(float(a.value) for a in areas)):
+                ids = (rating.id, reference.id, *(a.id for a in areas))
+                yield Fact(TYPE_C, pair, rating.value, tuple(RANO_TEXTS), ids, states=_describe_pair(pair))
 
 
 def build_facts(patients: list[Patient]) -> Iterator[Fact]:
-    """What types A to C can ask of these patients; B and C compare consecutive visits in contrast-enhanced T1."""
+    """What types A to C can ask of these patients; B and C compare two visits in contrast-enhanced T1."""
     yield from _iter_sequence_facts(patients)
-    yield from _iter_change_facts(patients)
+    for patient in patients:
+        yield from _iter_resection_facts(patient)
+        yield from _iter_response_facts(patient)
 
 
 def build_single_facts(patients: list[Patient]) -> Iterator[Fact]:

@@ -115,13 +115,16 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, json.dumps(value, indent=1) + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows as CSV under the first row's keys; None is an empty cell."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]], *, from_excel: bool = False) -> None:
+    """Write rows as CSV, in the order of their keys; None is an empty cell.
+
+    `from_excel`: with a byte order mark and CRLF, as Excel saves it.
+    """
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\r\n" if from_excel else "\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_file(path, buffer.getvalue())
+    write_file(path, ("\ufeff" if from_excel else "") + buffer.getvalue())
 
 
 def write_readme(folder: Path, source: str, layout: str) -> None:
