@@ -65,7 +65,7 @@ def rate_response(baseline: int, nadir: int, size: int) -> str:
 def _sample_follow_up(rng: np.random.Generator, size: int) -> Iterator[Week]:
     """Weeks after an operation that left a tumour of this size."""
     week, baseline, nadir = 2, size, size
-    for _ in range(int(rng.integers(3, 6))):
+    for _ in range(int(rng.integers(4, 7))):
         week += int(rng.integers(6, 15))
         name = f"week-{week:03d}{'-2' if rng.random() < 0.04 else ''}"
         oddity = str(rng.choice(["", *ODDITIES], p=[1 - sum(ODDITIES.values()), *ODDITIES.values()]))
@@ -83,7 +83,7 @@ def _sample_follow_up(rng: np.random.Generator, size: int) -> Iterator[Week]:
             for new_size in range(4):
                 sizes_by_rating.setdefault(rate_response(baseline, nadir, new_size), []).append(new_size)
             names = sorted(sizes_by_rating)
-            odds = np.asarray([{"PD": 1.0, "SD": 0.7, "PR": 5.0, "CR": 1.1}[n] for n in names])
+            odds = np.asarray([{"PD": 1.0, "SD": 1.2, "PR": 5.0, "CR": 1.1}[n] for n in names])
             rating = names[rng.choice(len(names), p=odds / odds.sum())]
             size = int(rng.choice(sizes_by_rating[rating]))
             nadir = min(nadir, size)
