@@ -64,7 +64,9 @@ def run_tests(python: Path, options: list[str]) -> str:
     workers = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "workflow")}
     environment.pop("MEDMIM_NO_SKIPS", None)  # those that need torch are skipped
-    words = ["-q", "-r", "fE", *workers, "-p", "no:cacheprovider", f"--junitxml={results}", *options, "tests/unit", *ALWAYS]
+    keep = ["-o", "tmp_path_retention_count=9"]  # to delete what the whole suite left takes longer than these tests
+    words = ["-q", "-r", "fE", *workers, "-p", "no:cacheprovider", *keep, f"--junitxml={results}", *options]
+    words += ["tests/unit", *ALWAYS]
     completed = subprocess.run([python, "-m", "pytest", *words], cwd=ROOT, env=environment, check=False)
     if completed.returncode:
         return "tests failed"
