@@ -89,6 +89,8 @@ def test_the_accounting_database_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     )
     assert slurm_client.query_accounting([SlurmJob("2", "b"), SlurmJob("5", "b")]) == {SlurmJob("2", "b"): "CANCELLED"}
     assert slurm_client.query_peak_memory(SlurmJob("2")) == 2
+    answer(tmp_path, monkeypatch, "sacct", "echo 16?")
+    assert slurm_client.query_peak_memory(SlurmJob("2")) is None
     answer(tmp_path, monkeypatch, "sacct", "exit 1")
     assert slurm_client.query_accounting([SlurmJob("2")]) == {} and slurm_client.query_peak_memory(SlurmJob("2")) is None
 

@@ -148,9 +148,12 @@ def query_nodes(job: SlurmJob) -> list[str]:
 
 
 def query_peak_memory(job: SlurmJob) -> float | None:
-    """Largest memory in MiB that a step of a job had, as the accounting database has it; None where there is no database."""
+    """Largest memory in MiB that a step of a job had, as the accounting database has it; None where it says none."""
     sizes = [row[0] for row in _query_database(job.cluster, job.id, "MaxRSS") if row[0]]
-    return max(map(parse_memory_size, sizes), default=None)
+    try:
+        return max(map(parse_memory_size, sizes), default=None)
+    except ValueError:  # only told beside an error, which it must not hide
+        return None
 
 
 def query_requested_memory(job: SlurmJob) -> str | None:
