@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medmim.provenance import cache
-from needs import NO_SKIPS_VARIABLE, RELEASE_VARIABLE, is_slow_module, skip_what_lacks, skip_without_torch
+from needs import NO_SKIPS_VARIABLE, RELEASE_VARIABLE, is_hidden_gap, is_slow_module, skip_what_lacks, skip_without_torch
 from runs import MINI, ROOT, Snakemake, call_snakemake, prepare_finished_run
 
 os.environ.pop(cache.FOLDER_VARIABLE, None)  # nobody's cache is used
@@ -55,12 +55,12 @@ def pytest_runtest_makereport(call: pytest.CallInfo[object]) -> Generator[None, 
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.skipped and not hasattr(report, "wasxfail"):
+    if is_hidden_gap(report):
         skipped_tests.append(report.nodeid)
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    if report.skipped:
+    if is_hidden_gap(report):
         skipped_tests.append(report.nodeid)
 
 

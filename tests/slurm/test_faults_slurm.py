@@ -177,16 +177,15 @@ def test_slurmctld_crashes_and_comes_back_while_a_job_runs(cluster: Cluster, min
 
 
 def test_slurmctld_is_away_for_long_and_the_job_ends_meanwhile(cluster: Cluster, mini: Path, folder: Path) -> None:
-    """Longer than a client waits: Snakemake says that it waits, and gives up no job."""
+    """Longer than a client waits: Snakemake says that it waits, and gives up no job, whose note or SLURM tells of its end."""
     run = SnakemakeRun(folder, TARGET)
     process, _ = halted(cluster, folder)
     cluster.stop_controller()
+    run.wait_for_output("SLURM does not answer: waiting for it")
     os.kill(process, signal.SIGCONT)
     wait_until((folder / TARGET).exists, "the job to end")
-    run.wait_for_output("SLURM does not answer: waiting for it")
     cluster.start_controller()
-    said = run.wait_for_end()
-    assert "SLURM answers again" in said
+    run.wait_for_end()
     assert list_outcomes(folder, "score") == ["done"]
     as_undisturbed(folder, mini)
 
