@@ -28,10 +28,17 @@ class LocalSource:
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
+    def index_folder(self, **cfg: Any) -> dict[str, str]:
+        """Index the folder; returns the sha256 of each file that is needed."""
+        places = {name: self.out / f"{name}.parquet" for name in ("index", "watched")}
+        hashes = self.out / "hashes.jsonl"
+        self._run_program("index_source.py", cfg, source=self.name, root=self.root, hashes=hashes, **places)
+        return {str(r["path"]): str(r["sha256"]) for r in table_io.read_table(places["index"], "files").to_pylist()}
+
     def build_tables(self, **cfg: Any) -> str:
         """Index the folder and write its images, findings and rejections; returns the log."""
         tables = {name: self.out / f"{name}.parquet" for name in ("images", "findings", "rejected")}
-        self._run_program("index_files.py", {}, root=self.root, index=self.out / "index.parquet")
+        self.index_folder(**{k: v for k, v in cfg.items() if k == "limit"})
         return self._run_program(
             "build_images.py",
             {"size": 32, **cfg},

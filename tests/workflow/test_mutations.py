@@ -283,8 +283,8 @@ MUTATIONS = [
     Mutation(
         "touch every file of the user's",
         touch(lambda p: p.data),
-        {"index_files *"},
-        back={"index_files *"},
+        {"index_source *"},
+        back={"index_source *"},
         says="a file in data/odir has changed",
     ),
     # text that is not code
@@ -311,7 +311,7 @@ MUTATIONS = [
         append("workflow/medmim/tables/table_io.py", NEW),
         {"*"},
         but={"make_phantoms *"},
-        back={"index_files *"},
+        back={"index_source *"},
     ),
     Mutation(
         "code of one source's adapter", append("workflow/medmim/sources/embed/adapter.py", NEW), {"build_images images/embed.*"}
@@ -385,7 +385,7 @@ MUTATIONS = [
         "the engine's version",
         edit("workflow/medmim/provenance/engine_version.py", "\nENGINE_VERSION = ", "\nENGINE_VERSION = 1000 + "),
         {"*"},
-        back={"index_files *"},
+        back={"index_source *"},
         says="tune med-mantis: engine version ",
     ),
     Mutation(
@@ -399,7 +399,7 @@ MUTATIONS = [
     ),
     Mutation("a value that only shows", config(("report/title", "Other")), {"report *"}),
     Mutation("resamples", config(("scoring/resamples", 100)), BOARD),
-    Mutation("the seed", config(("seed", 8)), {"*"}, but={"index_files *", "build_images */odir.*"}),
+    Mutation("the seed", config(("seed", 8)), {"*"}, but={"index_source *", "build_images */odir.*"}),
     Mutation(
         "one more patient of a drawn source",
         config(("sources/pmc/patients", 9)),
@@ -450,7 +450,7 @@ MUTATIONS = [
         "one more person of the user's",
         one_more_person,
         {
-            "index_files *",
+            "index_source *",
             "build_images */odir.*",
             "generate_qa qa/odir.*",
             "merge_qa *",
@@ -458,20 +458,20 @@ MUTATIONS = [
             "build_shards *",
             *ASKED,
         },
-        back={"index_files *"},
+        back={"index_source *"},
     ),
     Mutation(
         "one byte of one of the user's images",
         one_byte,
-        {"index_files *", "build_images */odir.*", "generate_qa qa/odir.*", "build_shards *", "predict *", "report *"},
-        back={"index_files *"},
+        {"index_source *", "build_images */odir.*", "generate_qa qa/odir.*", "build_shards *", "predict *", "report *"},
+        back={"index_source *"},
     ),
     # policies: a training bears those of what it was trained on
     Mutation(
         "a held-out source becomes credentialed",
         config(("sources/odir/credentialed", True)),
-        {"index_files *", *HELD_OUT_ANEW},
-        back={"index_files *"},
+        {"index_source *", *HELD_OUT_ANEW},
+        back={"index_source *"},
     ),
     # packages
     Mutation(
@@ -503,7 +503,7 @@ MUTATIONS = [
     Mutation("a sidecar deleted", delete("qa/benchmark.parquet.prov.json")),
     Mutation("a folder of results deleted with its sidecars", delete("qa", "models")),
     Mutation("a weight file deleted", delete("models/mantis/model.safetensors")),
-    Mutation("all results deleted", delete("."), {"index_files *"}),
+    Mutation("all results deleted", delete("."), {"index_source *"}),
     Mutation(
         "a result replaced by hand", edited("scores/mantis.parquet", in_place=False), says="scores/mantis.parquet was altered"
     ),
@@ -515,7 +515,7 @@ MUTATIONS = [
         "a held-out source that was the user's is drawn: the last of these, as its files stay",
         both(delete("sources"), config(("sources/odir", {"origin": "phantom", "patients": 8}))),
         {"make_phantoms raw/odir/*", *HELD_OUT_ANEW},
-        back={"index_files *"},
+        back={"index_source *"},
     ),
     Mutation("a change made and undone", both(config(("seed", 9)), config(("seed", 7)))),
 ]

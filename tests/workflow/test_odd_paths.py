@@ -94,7 +94,7 @@ def test_a_run_with_odd_paths_is_whole_and_audited(odd: Path, monkeypatch: pytes
     assert "50" in (results / "tables/leaderboard.md").read_text()
     trace = [sys.executable, odd / ODD / "checkout/workflow/scripts/trace.py", "--results", results]
     told = subprocess.run([*trace, "--cell", "med-mantis", "odir", "accuracy"], capture_output=True, text=True, check=True).stdout
-    assert "index_files.py" in told and "sources/odir.parquet" in told
+    assert "index_source.py" in told and "sources/odir.parquet" in told
 
 
 def test_nothing_of_a_config_is_executed(odd: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_run_is_taken_from_the_cache_into_other_odd_folders(odd: Path) -> None
     (odd / BRACES / "work" / values["results"]).symlink_to(elsewhere)
     lines = call_odd(odd, "--configfile", other).stderr.splitlines()
     programs = {line.split()[0] for line in lines if line.endswith(" s)")}
-    assert programs <= {"index_files", "score"}, "only what reads the user's own folders, which are no inputs, is made again"
+    assert programs <= {"index_source", "score"}, "only what reads the user's own folders, which are no inputs, is made again"
     assert (elsewhere / "mini/report.html").is_file()
 
 

@@ -13,7 +13,7 @@ from runs import MINI, ROOT, call_snakemake, commit_checkout
 from terminal import COLOUR, TerminalSession, run_in_terminal
 
 INDEX = "results/mini/sources/odir.parquet"
-ERROR = "index_files.py: error: nowhere: no such folder. Set the source's path in the config to the folder you keep it in"
+ERROR = "index_source.py: error: nowhere: no such folder. Set the source's path in the config to the folder you keep it in"
 LOCAL = ROOT / "profiles/local"
 
 
@@ -102,7 +102,7 @@ def test_the_programs_own_error_comes_last(tmp_path: Path, arguments: list[str |
     failed = call_snakemake(tmp_path, INDEX, "--configfile", config, *arguments, ok=False)
     lines = failed.stderr.rstrip().splitlines()
     assert lines[-2].endswith("results/mini/logs/index_source.odir.log:") and lines[-1] == ERROR
-    commands = [line for line in lines if "workflow/scripts/index_files.py" in line]
+    commands = [line for line in lines if "workflow/scripts/index_source.py" in line]
     assert bool(commands) is ("--printshellcmds" in arguments)
     assert "Traceback" not in failed.stderr
     snakemakes = next((tmp_path / ".snakemake/log").glob("*.log")).read_text()

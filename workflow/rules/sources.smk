@@ -22,29 +22,41 @@ if PHANTOMS:
 if LOCAL:
 
     rule index_source:
-        """List and hash the files of a source that the user has."""
+        """List and hash the files that are needed of a source that the user has."""
+        input:
+            named=lambda w: named_by_release(w.source),
         output:
-            f"{R}/sources/{{source}}.parquet",
+            index=f"{R}/sources/{{source}}.parquet",
+            watched=f"{R}/sources/{{source}}.watched.parquet",
         log:
             f"{R}/logs/index_source.{{source}}.log",
         wildcard_constraints:
             source="|".join(LOCAL),
         conda:
             "../../envs/data.yaml"
+        threads: 16
         params:
-            cfg=lambda w: cfg(rules=terms.source_policy(w.source, w.source in RUN.credentialed_sources).to_record()),
-            code=code_sha256("index_files.py"),
+            cfg=lambda w: cfg(
+                limit=RUN.sources[w.source].limit,
+                rules=terms.source_policy(w.source, w.source in RUN.credentialed_sources).to_record(),
+            ),
+            code=lambda w: code_sha256("index_source.py", f"medmim.sources.{w.source}.adapter"),
             root=lambda w: raw_root(w.source),
+            hashes=lambda w: f"{R}/checkpoints/index_source.{w.source}.jsonl",
         shell:
-            program("index_files.py") + "--root {params.root} --index {output}"
+            program("index_source.py") + "--source {wildcards.source} --root {params.root} --named {input.named}"
+            " --hashes {params.hashes} --threads {threads} --index {output.index} --watched {output.watched}"
 
 
 if DOWNLOADED:
 
     rule fetch_source:
-        """Fetch a source from its owner's server, as far as it is not there, and list and hash its files."""
+        """Fetch a source from its owner's server, as far as it is not there, and list and hash the files that are needed."""
+        input:
+            named=lambda w: named_by_release(w.source),
         output:
             index=f"{R}/sources/{{source}}.parquet",
+            watched=f"{R}/sources/{{source}}.watched.parquet",
             missing=f"{R}/sources/{{source}}.missing.parquet",
         log:
             f"{R}/logs/fetch_source.{{source}}.log",
@@ -60,9 +72,11 @@ if DOWNLOADED:
                 download=RUN.download.select_settings(w.source),
                 rules=terms.source_policy(w.source, w.source in RUN.credentialed_sources).to_record(),
             ),
-            code=lambda w: code_sha256("fetch_source.py", f"medmim.sources.{w.source}.download"),
+            code=lambda w: code_sha256(
+                "fetch_source.py", f"medmim.sources.{w.source}.download", f"medmim.sources.{w.source}.adapter"
+            ),
             root=lambda w: raw_root(w.source),
             parallel=RUN.download.parallel,
         shell:
             program("fetch_source.py") + "--source {wildcards.source} --root {params.root} --threads {params.parallel}"
-            " --index {output.index} --missing {output.missing}"
+            " --named {input.named} --index {output.index} --watched {output.watched} --missing {output.missing}"

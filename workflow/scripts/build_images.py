@@ -25,9 +25,9 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected"]
     with Job(arguments, inputs=["raw", "missing", "named"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
-        from medmim.common.outside_files import translate_read_errors
-        from medmim.sources.base import Adapter, ReleaseAdapter, TableBuilder
+        from medmim.sources.base import Adapter, TableBuilder
         from medmim.sources.contract import load_part
+        from medmim.sources.needed_files import read_source_contents
         from medmim.tables import images, table_io
         from medmim.tables.rejections import get_list_path, keep_rejections
 
@@ -38,21 +38,20 @@ def main() -> None:
         index = dict(
             zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
         )
-        with translate_read_errors(args.root):
-            contents = adapter.read_contents(args.root)
-            if args.named and isinstance(adapter, ReleaseAdapter):
-                adapter.add_released_pictures(args.root, contents, images.collect_release_paths(args.named))
+        limit = job.cfg.get("limit")
+        contents = read_source_contents(adapter, args.root, images.collect_release_paths(args.named))
         if not args.missing:  # a folder of the user's own
             named_count = len(contents.pictures)
-            contents = contents.drop_absent(index.keys())
+            contents = contents.choose_present(limit, index.__contains__)
             if named_count and not contents.pictures:
                 raise UserError(
                     f"{args.root}: has none of the {named_count} images that the tables of {args.source} name: expected the "
                     "folder in its owner's layout"
                 )
-        contents = contents.limit_patients(job.cfg.get("limit"))
-        if args.missing:
-            contents = contents.drop_missing(table_io.read_table(args.missing, "rejected", ["item"])["item"].to_pylist())
+        else:
+            contents = contents.limit_patients(limit).drop_missing(
+                table_io.read_table(args.missing, "rejected", ["item"])["item"].to_pylist()
+            )
         build = TableBuilder(args.source, args.root, contents, job.cfg["size"], args.threads, index)
         rows = track_items(build.iter_image_rows(), args.source, len(contents.pictures), "images")
         with keep_rejections(get_list_path(args.log, args.rejected), build.list_rejection_rows):

@@ -187,7 +187,7 @@ def test_a_sealed_record_that_is_no_jobs(run: Path) -> None:
 
 def test_a_sidecar_of_another_format_version(run: Path) -> None:
     place = job_record.sidecar_path(Path(QA))
-    for version, problem in ((2, "was written in format version 2"), (None, "was written before formats had versions")):
+    for version, problem in ((3, "was written in format version 3"), (None, "was written before formats had versions")):
         reseal(place, lambda record, version=version: record.update(format_version=version))
         assert audited(run) == {("other version", place.as_posix())}
         assert problem in detail(run, "other version")

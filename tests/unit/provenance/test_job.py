@@ -256,7 +256,8 @@ def test_a_second_identical_job_is_restored(job: Run) -> None:
     assert [o["path"] for o in job_record.output_files(second)] == ["two/m/files.parquet", "two/t.txt"]
     assert [o["sha256"] for o in job_record.output_files(second)] == [o["sha256"] for o in job_record.output_files(first)]
     (folder,) = second["folders"]
-    assert folder == {"path": "two/m", "index": "two/m/files.parquet", "tree": files.tree_digest(job.folder / "two/m")}
+    tree = files.tree_digest(job.folder / "two/m")
+    assert folder == {"path": "two/m", "index": "two/m/files.parquet", "tree": tree, "watched": ""}
     assert [second["command"][i] for i in (1, 3)] == ["two/t.txt", "two/m/files.parquet"]
     same = (
         "format_version",

@@ -12,7 +12,7 @@ RECORD = complete_record(
     cfg={"größe": 1.5, "on": True, "none": None, "tab\x1f": "<\u2028>"},
     inputs={"read": [{"path": "a", "bytes": 1, "sha256": "0"}], "more": [{"path": "b", "bytes": 2, "sha256": "1"}]},
     outputs={"to": {"path": "c", "bytes": 3, "sha256": "2"}},
-    folders=[{"index": "i", "path": "f", "tree": "3"}],
+    folders=[{"index": "i", "path": "f", "tree": "3", "watched": ""}],
     code={"sha256": "4", "modules": {}, "packages": {}},
     restored={"at": "2026-01-01T00:00:00.000+00:00", "host": "vm"},
 )
@@ -73,7 +73,7 @@ FIELDS = [
     *((name,) for name in RECORD if name not in ("format_version", "restored")),
     *(("inputs", "read", 0, name) for name in ("path", "bytes", "sha256")),
     *(("outputs", "to", name) for name in ("path", "bytes", "sha256")),
-    *(("folders", 0, name) for name in ("index", "path", "tree")),
+    *(("folders", 0, name) for name in ("index", "path", "tree", "watched")),
     *(("code", name) for name in ("sha256", "modules", "packages")),
     *(("git", name) for name in ("commit", "clean")),
     *(("machine", "host"), ("restored", "at"), ("restored", "host")),
@@ -100,14 +100,14 @@ def test_a_sealed_record_without_a_field_is_of_another_version(path: Path, place
 
 @pytest.mark.parametrize(
     ("version", "problem"),
-    [(2, "was written in format version 2"), (0, "was written in format version 0"), (None, "before formats had versions")],
+    [(3, "was written in format version 3"), (0, "was written in format version 0"), (None, "before formats had versions")],
 )
 def test_another_format_version_is_told(path: Path, version: int | None, problem: str) -> None:
     job_record.write_record(path, RECORD | {"format_version": version})
     with pytest.raises(RecordVersionError, match=problem) as told:
         job_record.read_record(path)
     assert str(told.value) == f"{path}: {told.value.problem}: run snakemake again"
-    assert told.value.problem.endswith("and this checkout reads version 1")
+    assert told.value.problem.endswith("and this checkout reads version 2")
 
 
 def test_an_absent_one_is_no_damage(tmp_path: Path) -> None:

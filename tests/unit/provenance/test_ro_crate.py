@@ -9,7 +9,7 @@ from medmim.common.errors import UserError
 from medmim.provenance import job_record, ro_crate
 
 
-@pytest.mark.parametrize("fields", [{"format_version": 2}, {"outputs": None}], ids=["newer", "without outputs"])
+@pytest.mark.parametrize("fields", [{"format_version": 3}, {"outputs": None}], ids=["newer", "without outputs"])
 def test_a_record_of_another_version_is_told_in_a_line(tmp_path: Path, fields: dict[str, object]) -> None:
     path = tmp_path / "leaderboard.parquet.prov.json"
     job_record.write_record(path, complete_record(**fields))

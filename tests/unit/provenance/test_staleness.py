@@ -218,8 +218,8 @@ def test_an_altered_sidecar(step: Step) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"format_version": 2}, "was written in format version 2, and this checkout reads version 1"),
-        ({"format_version": None}, "was written before formats had versions, and this checkout reads version 1"),
+        ({"format_version": 3}, "was written in format version 3, and this checkout reads version 2"),
+        ({"format_version": None}, "was written before formats had versions, and this checkout reads version 2"),
         ({"inputs": None}, "lacks inputs: another version of this workflow wrote it"),
         ({"outputs": {"text": {"path": "r/x"}}}, "lacks outputs.text.bytes, outputs.text.sha256: another version of this"),
     ],

@@ -12,7 +12,7 @@ from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
 
 
-@pytest.mark.parametrize("fields", [{"format_version": 2}, {"outputs": None}], ids=["newer", "without outputs"])
+@pytest.mark.parametrize("fields", [{"format_version": 3}, {"outputs": None}], ids=["newer", "without outputs"])
 def test_a_record_of_another_version_is_told_in_a_line(tmp_path: Path, fields: dict[str, object]) -> None:
     board = tmp_path / "leaderboard.parquet"
     table_io.write_table(board, "leaderboard", [])

@@ -66,6 +66,7 @@ def test_neither_a_further_source_nor_a_fact_of_one_changes_the_code_of_others(t
     programs = {
         "build_images.py": ("medmim.sources.odir.adapter",), "generate_qa.py": ("medmim.sources.odir.questions",),
         "make_phantoms.py": ("medmim.sources.odir.phantom",), "fetch_source.py": ("medmim.sources.odir.download",),
+        "index_source.py": ("medmim.sources.odir.adapter",),
         "merge_qa.py": (), "leaderboard.py": (), "print_leaderboard.py": (), "model_card.py": (),
     }  # fmt: skip
 
@@ -82,6 +83,7 @@ def test_neither_a_further_source_nor_a_fact_of_one_changes_the_code_of_others(t
     assert {program for program, sha256 in digest().items() if sha256 != before[program]} == {
         "build_images.py",
         "fetch_source.py",
+        "index_source.py",
     }
 
 

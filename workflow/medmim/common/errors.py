@@ -1,9 +1,12 @@
 """Errors whose message alone is for the user, shown without a traceback."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ABSENCE_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""Numbers of an OSError by which a path can't be a file's."""
 MAX_LIBRARY_MESSAGE_CHARS = 300
 """Most characters of a library's message that are repeated."""
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from medmim.common.errors import UserError
+from medmim.common.errors import ABSENCE_ERRORS, UserError
+from medmim.common.watched_paths import FOLDER, is_file_stamp, note_read, stamp_path
 
 HEAD_BYTES = 4096
 """Bytes at a file's start that tell what it is."""
@@ -31,8 +32,6 @@ REMEDIES = {
     errno.ENOMEM: "give the job more memory, or fewer threads",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
-ABSENCE_ERRORS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-"""That a path can't be a file's."""
 DEFAULT_REMEDY = "the disk or the network failed, not the file's content: start again, and check the disk if it comes back"
 
 
@@ -56,9 +55,22 @@ def translate_read_errors(path: Path | str) -> Iterator[None]:
         raise UserError(f"{error.filename or path}: can't be read: {reason} ({code}): {remedy}") from None
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is a file's. Raises UserError naming it where that can't be known."""
+    with translate_read_errors(path):
+        return is_file_stamp(stamp_path(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder's. Raises UserError naming it where that can't be known."""
+    with translate_read_errors(path):
+        return stamp_path(path) == FOLDER
+
+
 def read_bytes(path: Path) -> bytes:
     """All bytes of a file. Raises UserError naming it, and FileNotFoundError, whose cause the caller may know."""
     with translate_read_errors(path):
+        note_read(path)
         try:
             return path.read_bytes()
         except OSError as error:
@@ -69,8 +81,10 @@ def read_bytes(path: Path) -> bytes:
 
 def read_head(path: Path) -> bytes:
     """The first bytes of a file. Raises UserError naming it."""
-    with translate_read_errors(path), path.open("rb") as file:
-        return file.read(HEAD_BYTES)
+    with translate_read_errors(path):
+        note_read(path)
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
 
 
 def describe_substitute(head: bytes) -> str:

@@ -36,7 +36,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medmim.common import files
+from medmim.common import files, watched_paths
 from medmim.common.errors import RecordVersionError, SidecarError
 from medmim.provenance import code_digest, engine_version, git, job_record
 from medmim.provenance.cache import Cache, read_entry
@@ -162,8 +162,8 @@ class _RecordedJob:
     seal: str
     inputs: list[tuple[Path, str]]
     outputs: dict[Path, str]
-    folders: list[tuple[Path, Path]]
-    """Index and folder."""
+    folders: list[tuple[Path, Path, Path | None]]
+    """Index, folder, and the table of what counts there, None where all does."""
     code: CodeDigest
     commit: str
     engine_changes: str | None
@@ -176,7 +176,10 @@ class _RecordedJob:
             seal=record["seal"],
             inputs=[(_normalize_path(e["path"]), e["sha256"]) for e in job_record.input_files(record)],
             outputs={_normalize_path(e["path"]): e["sha256"] for e in job_record.output_files(record)},
-            folders=[(_normalize_path(f["index"]), _normalize_path(f["path"])) for f in record["folders"]],
+            folders=[
+                (_normalize_path(f["index"]), _normalize_path(f["path"]), _normalize_path(f["watched"]) if f["watched"] else None)
+                for f in record["folders"]
+            ],
             code=record["code"],
             commit=record["git"]["commit"],
             engine_changes=engine_version.describe_engine_changes(record),
@@ -332,10 +335,13 @@ class _Auditor:
     def check_indexes(self) -> None:
         """Take up the files that indexes list."""
         folders_by_index = {
-            index: (folder, job) for job in self.jobs.values() for index, folder in job.folders if index in self.recorded_hashes
+            index: (folder, watched)
+            for job in self.jobs.values()
+            for index, folder, watched in job.folders
+            if index in self.recorded_hashes
         }
         actual_hashes = hash_files(folders_by_index)
-        for index, (folder, _) in folders_by_index.items():
+        for index, (folder, watched) in folders_by_index.items():
             if actual_hashes[index] != self.recorded_hashes[index]:
                 self.unverifiable_paths.add(folder)  # an altered index tells nothing
                 continue
@@ -349,8 +355,20 @@ class _Auditor:
                 continue
             self.listed_count += len(paths)
             self.recorded_hashes.update(zip(paths, table["sha256"].to_pylist(), strict=True))
-            if not folder.is_relative_to(self.results):
+            if watched is not None:
+                self._check_watched(watched, folder)
+            elif not folder.is_relative_to(self.results):
                 self._add_orphans(path for path in files.list_files(folder) if not path.is_relative_to(self.results))
+
+    def _check_watched(self, table: Path, folder: Path) -> None:
+        """Files that were looked for in a folder and absent, and that are there now."""
+        try:
+            with pq.ParquetFile(table) as file:
+                rows = file.read(columns=["path", "kind"])
+        except (pa.ArrowException, OSError):  # said where its bytes are checked
+            return
+        absent_paths = [folder / row["path"] for row in rows.to_pylist() if row["kind"] == watched_paths.ABSENT]
+        self._add_orphans(path for path in absent_paths if path.is_file())
 
     def check_links(self) -> None:
         """Each input of each job against the record of what made it."""

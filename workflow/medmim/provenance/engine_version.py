@@ -9,7 +9,7 @@ from typing import Any
 # outputs, records or keys than before: old results are then stale, told as "engine version 1 → 2", and computed again. Leave
 # it for everything else: waiting times, messages, speed, new checks. tests/unit/provenance/test_engine_version.py notices what
 # the engine writes differently.
-ENGINE_VERSION = 3
+ENGINE_VERSION = 4
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 """Python's version as far as results depend on it."""

@@ -147,7 +147,18 @@ class Job:
 
     def watch_folder(self, folder: Path, index: str) -> None:
         """Say that the output `index` lists the files of a folder: a change there makes it anew. To be called before reading."""
-        self._watched_folders.append({"index": index, "path": folder.as_posix(), "tree": files.tree_digest(folder)})
+        self._watched_folders.append(
+            {"index": index, "path": folder.as_posix(), "tree": files.tree_digest(folder), "watched": ""}
+        )
+
+    def watch_paths(self, folder: Path, index: Path, watched: Path, digest: str) -> None:
+        """Say that the output `index` lists files of a folder, and that a change of what `watched` lists makes it anew.
+
+        `watched`: an output, a table of that schema; `digest`: of what it lists, by medmim.common.watched_paths, before reading.
+        """
+        self._watched_folders.append(
+            {"index": index.as_posix(), "path": folder.as_posix(), "tree": digest, "watched": watched.as_posix()}
+        )
 
     def add_policy(self, policy: DataPolicy) -> None:
         """Put the outputs under a further data-use policy. To be called before writing."""

@@ -2,8 +2,9 @@
 
 A record holds format_version (RECORD_VERSION), engine_version and python (medmim.provenance.engine_version), program, command
 (arguments that matter to the result), cfg, options, key (hash of all an output depends on), inputs {option: [{path, bytes,
-sha256}]}, outputs {option: {path, bytes, sha256}}, folders [{index, path, tree}] (those whose files an output lists, `tree` as
-`files.tree_digest`), policies {option: {licence, credentialed}} (the data-use policy of each output, medmim.tables.data_policy),
+sha256}]}, outputs {option: {path, bytes, sha256}}, folders [{index, path, tree, watched}] (those whose files an output lists,
+`tree` as `files.tree_digest`; where `watched` names a table, only what that lists counts, by `watched_paths.digest_paths`),
+policies {option: {licence, credentialed}} (the data-use policy of each output, medmim.tables.data_policy),
 code as `code_digest.code_digest`, git, machine, summary, start, end (UTC, ISO 8601), peak_memory_bytes, what the program adds,
 and for outputs taken from the cache `restored` {at, host}: all else then speaks of the job that computed them, only the paths
 being those of this run. `seal` is the sha256 of the rest, so that a change of any byte shows.
@@ -19,7 +20,7 @@ from medmim.common.errors import RecordVersionError, SidecarError
 from medmim.common.files import SIDECAR_SUFFIX, write_atomically
 
 Record = dict[str, Any]
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 """Version of a sidecar's format: to be raised with any change of its fields or their meaning."""
 RECORD_FIELDS: dict[str, type] = {
     "engine_version": int,
@@ -42,7 +43,7 @@ RECORD_FIELDS: dict[str, type] = {
 }
 """Fields of every job's record with their types."""
 FILE_FIELDS: dict[str, type] = {"path": str, "bytes": int, "sha256": str}
-FOLDER_FIELDS: dict[str, type] = {"index": str, "path": str, "tree": str}
+FOLDER_FIELDS: dict[str, type] = {"index": str, "path": str, "tree": str, "watched": str}
 CODE_FIELDS: dict[str, type] = {"sha256": str, "modules": dict, "packages": dict}
 
 

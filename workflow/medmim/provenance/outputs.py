@@ -61,9 +61,8 @@ class Attempt:
             files.replace_path(self.temporary_paths[name], target_path(place))
             output_records[name] = files.file_record(place)
             if place.name == files.INDEX_NAME:
-                folders.append(
-                    {"index": place.as_posix(), "path": place.parent.as_posix(), "tree": files.tree_digest(place.parent)}
-                )
+                tree = files.tree_digest(place.parent)
+                folders.append({"index": place.as_posix(), "path": place.parent.as_posix(), "tree": tree, "watched": ""})
         record = build_record(output_records, folders)
         for place in self.output_paths.values():
             job_record.write_record(job_record.sidecar_path(place), record)

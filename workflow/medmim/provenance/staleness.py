@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medmim.common import files
+from medmim.common import files, watched_paths
 from medmim.common.errors import RecordVersionError, SidecarError, UserError
 from medmim.provenance import code_digest, engine_version, job_record
 from medmim.provenance.cache import Cache, job_key, match_inputs, parse_options, result_arguments
@@ -143,6 +143,17 @@ def _read_job_record(job: PlannedJob) -> job_record.Record | str:
     return engine_version.describe_engine_changes(records[0]) or records[0]
 
 
+def digest_watched(root: Path, watched: Path) -> str:
+    """Digest of what a table of watched paths lists of a folder, as it is now. Raises OSError, UserError."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(watched) as file:
+        table = file.read(columns=["path", "kind"])
+    kinds = dict(zip(table["path"].to_pylist(), table["kind"].to_pylist(), strict=True))
+    patterns = [name for name, kind in kinds.items() if kind == watched_paths.PATTERN]
+    return watched_paths.digest_paths(root, kinds.keys() - set(patterns), patterns)
+
+
 def _folder_matches_index(folder: Mapping[str, str], hashes: HashCache) -> bool:
     """Whether a folder holds the files that its index lists, by their content.
 
@@ -150,6 +161,8 @@ def _folder_matches_index(folder: Mapping[str, str], hashes: HashCache) -> bool:
     """
     root = Path(folder["path"])
     try:
+        if folder["watched"]:
+            return digest_watched(root, Path(folder["watched"])) == folder["tree"]
         if Path(folder["index"]).parent != root:
             return files.tree_digest(root) == folder["tree"]
         paths = files.list_files(root)

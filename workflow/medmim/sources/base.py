@@ -6,8 +6,8 @@ how each is read, and what is stated of them. TableBuilder reads the pictures an
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -82,6 +82,11 @@ class Rejection:
     patient: str = ""
 
 
+def order_patients(patients: Iterable[str]) -> list[str]:
+    """Patients by their hashes, the order in which a limit takes them."""
+    return sorted(patients, key=lambda p: hashlib.sha256(f"limit|{p}".encode()).digest())
+
+
 @dataclass
 class SourceContents:
     """What a source's folder holds by its tables. `skipped` counts what is left out on purpose, by reason.
@@ -116,7 +121,7 @@ class SourceContents:
 
     def limit_patients(self, limit: int | None) -> "SourceContents":
         """Contents of the `limit` patients with the least hashes: fewer are among more, whatever the order of the tables."""
-        patients = sorted({p.patient for p in self.pictures}, key=lambda p: hashlib.sha256(f"limit|{p}".encode()).digest())
+        patients = order_patients({p.patient for p in self.pictures})
         if limit is None or len(patients) <= limit:
             return self
         kept_patients = set(patients[:limit])
@@ -132,19 +137,34 @@ class SourceContents:
         skipped = Counter({"missing at the owner's": len(self.pictures) - len(remaining_pictures)})
         return replace(self, pictures=remaining_pictures, skipped=self.skipped + skipped)
 
-    def drop_absent(self, present: Collection[str]) -> "SourceContents":
-        """Contents of the patients of a partial copy, without the pictures that it lacks; `present` are the paths of its files.
+    def choose_present(self, limit: int | None, is_present: Callable[[str], bool]) -> "SourceContents":
+        """Contents of a copy of the user's, of the first `limit` patients as by `limit_patients`.
 
-        All stay where a copy is expected to be whole: there an absent file is broken.
+        Of a partial copy only patients count of whom it has a picture; `is_present` is asked of the paths of files, until there
+        are enough. Pictures that it lacks are left out. Where a copy is expected to be whole, an absent file is broken.
         """
         if not self.is_often_partial:
-            return self
-        remaining_pictures = [p for p in self.pictures if p.file.partition("!")[0] in present]
-        patients = {p.patient for p in remaining_pictures}
-        rejected = [r for r in self.rejected if r.patient in patients]
-        skipped = Counter({"images that this copy lacks": len(self.pictures) - len(remaining_pictures)})
-        skipped["broken rows of patients that this copy lacks"] = len(self.rejected) - len(rejected)
-        return replace(self, pictures=remaining_pictures, rejected=rejected, skipped=self.skipped + skipped)
+            return self.limit_patients(limit)
+        pictures_by_patient: dict[str, list[Picture]] = defaultdict(list)
+        for picture in self.pictures:
+            pictures_by_patient[picture.patient].append(picture)
+        ordered_patients = order_patients(pictures_by_patient)
+        present_keys: dict[str, set[str]] = {}
+        skipped: Counter[str] = Counter()
+        for number, patient in enumerate(ordered_patients):
+            if len(present_keys) == limit:
+                skipped[f"patients beyond the limit of {limit}"] = len(ordered_patients) - number
+                break
+            pictures = pictures_by_patient[patient]
+            keys = {p.key for p in pictures if is_present(p.file.partition("!")[0])}
+            skipped["images that this copy lacks"] += len(pictures) - len(keys)
+            if keys:
+                present_keys[patient] = keys
+        rejected = [r for r in self.rejected if r.patient in present_keys]
+        reason = "broken rows of patients that this copy lacks, or beyond the limit"
+        skipped[reason] = len(self.rejected) - len(rejected)
+        pictures = [p for p in self.pictures if p.key in present_keys.get(p.patient, ())]
+        return replace(self, pictures=pictures, rejected=rejected, skipped=self.skipped + skipped)
 
 
 class Adapter(Protocol):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from medmim.common import files
-from medmim.common.errors import UserError
+from medmim.common.errors import ABSENCE_ERRORS, UserError
 from medmim.common.isolated_processes import ProcessDeath, map_isolated
-from medmim.common.outside_files import ABSENCE_ERRORS, is_read_error, translate_read_errors
+from medmim.common.outside_files import is_read_error, translate_read_errors
 from medmim.questions.prompt import strip_placeholders
 from medmim.questions.row import question_row
 from medmim.questions.validation import check_row

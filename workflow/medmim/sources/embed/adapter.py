@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 from medmim.common.errors import UserError
+from medmim.common.watched_paths import list_matches
 from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import dicom
 from medmim.sources.readers.tabular import find_one, parse_day, strip_decimal
@@ -80,10 +81,9 @@ def _find_outcome(exam: Exam, later_exams: list[Exam], side: str) -> tuple[str, 
 
 def _find_image_folder(root: Path) -> Path:
     """The folder that holds cohort_1 (and cohort_2)."""
-    for pattern in ("images", ".", "*"):
-        for folder in sorted(root.glob(pattern)):
-            if any(c.is_dir() for c in folder.glob("cohort_*")):
-                return folder
+    for pattern in ("images/cohort_*/", "cohort_*/", "*/cohort_*/"):
+        if matches := list_matches(root, pattern):
+            return matches[0].parent
     raise UserError(f"{root}: no folder cohort_1 with EMBED's images in it, in images/ or one folder down")
 
 

@@ -23,6 +23,7 @@ from scipy.ndimage import binary_fill_holes
 
 from medmim.common import outside_files
 from medmim.common.errors import UserError
+from medmim.common.watched_paths import list_matches
 from medmim.sources.base import Fact, Picture, Rejection, SourceContents
 from medmim.sources.readers import nifti
 from medmim.sources.rendering import decode_bytes
@@ -109,7 +110,7 @@ def _read_visits(root: Path, patient: Path, contents: SourceContents) -> list[Vi
         contents.skipped["visits that can't be shown"] += not is_broken
 
     visits = []
-    for folder in sorted((f for f in patient.iterdir() if f.is_dir()), key=lambda f: (_order_week(f.name), f.name)):
+    for folder in sorted(list_matches(patient, "*/"), key=lambda f: (_order_week(f.name), f.name)):
         name = folder.relative_to(root).as_posix()
         if not WEEK_PATTERN.fullmatch(folder.name):
             leave_out(name, "a visit's folder is not named week-YYY", is_broken=True)
@@ -155,7 +156,7 @@ def _make_picture(visit: Visit, sequence: str, index: int) -> Picture:
 def _find_obstacle(root: Path, visit: Visit, sequence: str) -> str:
     """Why a registered volume of a visit can't be shown beside its mask; empty where it can, or is broken."""
     path = root / visit.folder / registered_file(sequence)
-    if not path.is_file():
+    if not outside_files.is_file(path):
         return "a sequence that this visit lacks"
     try:
         grid = _make_grid(*decode_bytes(outside_files.read_head(path), nifti.read_grid))
@@ -294,11 +295,11 @@ def _add_ratings(root: Path, visits: dict[str, Visit], contents: SourceContents)
 def read_contents(root: Path) -> SourceContents:
     """Pictures and facts of a LUMIERE folder: Imaging/Patient-XXX/week-YYY/ and the rating table. Raises UserError."""
     imaging = root / "Imaging"
-    if not imaging.is_dir():
+    if not outside_files.is_folder(imaging):
         raise UserError(f"{root}: no folder Imaging here; expected LUMIERE's layout, Imaging/Patient-XXX/week-YYY/{MASK_FILE}")
     contents = SourceContents()
     visits: dict[str, Visit] = {}
-    for patient in sorted(imaging.glob("Patient-*")):
+    for patient in list_matches(imaging, "Patient-*/"):
         patient_visits = _read_visits(root, patient, contents)
         index = _choose_slice(patient_visits) if patient_visits else None
         if index is not None:

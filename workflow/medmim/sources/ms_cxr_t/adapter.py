@@ -6,10 +6,11 @@ previous image, and label_quality:<finding> (one_expert, multiple_experts, disag
 <finding> is consolidation, edema, pleural_effusion, pneumonia or pneumothorax.
 """
 
-import os
 import re
 from pathlib import Path
 
+from medmim.common.outside_files import is_file
+from medmim.common.watched_paths import list_matches
 from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
 from medmim.sources.readers.tabular import find_one, strip_decimal
@@ -51,15 +52,14 @@ def _find_row_problems(row: dict[str, str]) -> list[str]:
 
 def _list_folders(root: Path) -> list[str]:
     """The root and the folders in it, as the start of a path below the root."""
-    with os.scandir(root) as entries:
-        return ["", *sorted(f"{e.name}/" for e in entries if not e.name.startswith(".") and e.is_dir())]
+    return ["", *(f"{folder.name}/" for folder in list_matches(root, "*/") if not folder.name.startswith("."))]
 
 
 def _locate_image(root: Path, folders: list[str], stem: str) -> str:
     """Path of an image below the root: in the owner's tree, else flat in one of `folders`, else where the owner has it."""
     tree_paths = [f"files/{stem}.jpg", f"{stem}.jpg"]
     flat_paths = [f"{folder}{stem.rpartition('/')[2]}.jpg" for folder in folders]
-    return next((path for path in (*tree_paths, *flat_paths) if (root / path).is_file()), tree_paths[0])
+    return next((path for path in (*tree_paths, *flat_paths) if is_file(root / path)), tree_paths[0])
 
 
 def read_contents(root: Path) -> SourceContents:

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medmim.common.errors import UserError
+from medmim.common.files import is_inside_folder
+from medmim.common.outside_files import is_file
+from medmim.common.watched_paths import list_matches
 from medmim.sources.base import Fact, Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
 from medmim.sources.readers.tabular import find_one, parse_age, strip_decimal
@@ -38,7 +41,7 @@ def _list_depths(name: str) -> list[str]:
 
 def _find_tables(root: Path) -> list[Path]:
     """The tables that are there, at least one. Raises UserError."""
-    patterns_by_table = [[p for p in _list_depths(name) if any(root.glob(p))] for name in TABLES]
+    patterns_by_table = [[p for p in _list_depths(name) if list_matches(root, p)] for name in TABLES]
     tables = [find_one(root, *patterns) for patterns in patterns_by_table if patterns]
     if not tables:
         raise UserError(f"{root}: no {' or '.join(TABLES)} here; expected the folder in its owner's layout")
@@ -46,20 +49,21 @@ def _find_tables(root: Path) -> list[Path]:
 
 
 class _PhotographFolders:
-    """The folders of photographs below a source's folder, listed once each."""
+    """The folders of photographs below a source's folder."""
 
     def __init__(self, root: Path) -> None:
         folders = [
-            f for name in IMAGE_FOLDERS for pattern in _list_depths(name) for f in sorted(root.glob(pattern)) if f.is_dir()
+            folder for name in IMAGE_FOLDERS for pattern in _list_depths(f"{name}/") for folder in list_matches(root, pattern)
         ]
         if not folders:
             raise UserError(f"{root}: no {' or '.join(IMAGE_FOLDERS)} here; expected the folder in its owner's layout")
-        self._names_by_folder = {f.relative_to(root).as_posix(): {p.name for p in f.iterdir()} for f in folders}
+        self._folders = folders
+        self._root = root
 
     def locate_photograph(self, name: str) -> str:
         """Path of a photograph below the source's folder; in the first folder where it is in none."""
-        holding = (folder for folder, names in self._names_by_folder.items() if name in names)
-        return f"{next(holding, next(iter(self._names_by_folder)))}/{name}"
+        folder = next((f for f in self._folders if is_inside_folder(name) and is_file(f / name)), self._folders[0])
+        return f"{folder.relative_to(self._root).as_posix()}/{name}"
 
 
 def _iter_rows(root: Path) -> Iterator[tuple[str, int, dict[str, str]]]:

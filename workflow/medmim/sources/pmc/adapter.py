@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medmim.common.outside_files import is_folder
 from medmim.sources.base import Picture, Rejection, SourceContents
 from medmim.sources.readers import raster
 from medmim.sources.readers.tabular import find_one
@@ -50,7 +51,7 @@ def read_figure_locations(root: Path) -> dict[str, dict[str, Any]]:
 def read_contents(root: Path) -> SourceContents:
     """Pictures and facts of a PMC folder: the two JSON files and images/ or tars/. Raises UserError."""
     path = find_one(root, RECORDS_FILE, "llava_med_instruct_*.json")
-    has_image_folder = (root / IMAGE_FOLDER).is_dir()
+    has_image_folder = is_folder(root / IMAGE_FOLDER)
     locations = read_figure_locations(root)
     contents = SourceContents()
     pictures: dict[str, Picture] = {}

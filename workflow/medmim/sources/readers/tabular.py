@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 
 from medmim.common.errors import UserError
+from medmim.common.watched_paths import list_matches
 
 FIRST_YEAR, LAST_YEAR = 1901, 2300
 """Dates outside are codes for a missing one (1900-01-01, 9999-12-31); MIMIC's are shifted as far as 2212."""
@@ -17,7 +18,7 @@ MISSING_VALUES = frozenset(("", "na", "n/a", "nan", "none", "null", "nil", "unkn
 def find_one(root: Path, *patterns: str) -> Path:
     """The file or folder below `root` that the first matching glob pattern names. Raises UserError for none or several."""
     for pattern in patterns:
-        matches = sorted(root.glob(pattern))
+        matches = list_matches(root, pattern)
         if len(matches) > 1:
             raise UserError(f"{root}: {len(matches)} places match {pattern}, expected one: {', '.join(p.name for p in matches)}")
         if matches:

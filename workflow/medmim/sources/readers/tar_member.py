@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from medmim.common import outside_files
+from medmim.common.errors import ABSENCE_ERRORS
 from medmim.common.files import is_inside_folder
 
 MAX_FILE_BYTES = 1 << 30  # bytes; no picture is larger, a bomb may be
@@ -69,7 +70,7 @@ def read_source_bytes(root: Path, file: str) -> bytes:
         try:
             status = path.stat()
         except OSError as error:
-            if error.errno not in outside_files.ABSENCE_ERRORS:
+            if error.errno not in ABSENCE_ERRORS:
                 raise
             raise FileNotFoundError(f"no file {path.name}" if separator else "no such file") from None
     if stat.S_ISDIR(status.st_mode):
