@@ -50,3 +50,14 @@ def run_traced(program: Path, root: Path, *arguments: str | Path, report: Path, 
     )
     assert done.returncode == (9 if kill_at else 0), done.stderr
     return {} if kill_at else dict(json.loads(report.read_text(encoding="utf-8")))
+
+
+def note_call(calls: Path) -> None:
+    """Note in a file that a function was called, in whatever process."""
+    with calls.open("a", encoding="utf-8") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def read_calls(calls: Path) -> list[str]:
+    """What was noted."""
+    return calls.read_text(encoding="utf-8").splitlines()

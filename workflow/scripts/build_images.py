@@ -39,7 +39,7 @@ def main() -> None:
             zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
         )
         limit = job.cfg.get("limit")
-        contents = read_source_contents(adapter, args.root, images.collect_release_paths(args.named))
+        contents = read_source_contents(adapter, args.root, images.collect_release_paths(args.named), limit)
         if not args.missing:  # a folder of the user's own
             named_count = len(contents.pictures)
             contents = contents.choose_present(limit, index.__contains__)

@@ -46,6 +46,7 @@ def main() -> None:
                 adapter,
                 args.root,
                 images.collect_release_paths(args.named),
+                job.cfg.get("limit"),
                 lambda contents: contents.limit_patients(job.cfg.get("limit")),
             )
             ledger = folder.ledger

@@ -36,11 +36,13 @@ def main() -> None:
         if not args.root.is_dir():
             raise UserError(f"{args.root}: no such folder. Set the source's path in the config to the folder you keep it in")
         adapter: Adapter = load_part(args.source, "adapter", Adapter)
+        limit = job.cfg.get("limit")
         needed = NeededFiles(
             adapter,
             args.root,
             images.collect_release_paths(args.named),
-            lambda contents: contents.choose_present(job.cfg.get("limit"), lambda file: is_file(args.root / file)),
+            limit,
+            lambda contents: contents.choose_present(limit, lambda file: is_file(args.root / file)),
         )
         rows = needed.iter_index_rows(HashMemory(args.hashes).hash_file, args.threads)
         count = table_io.write_table(job.out["index"], "files", track_items(rows, args.source, len(needed.paths), "files"))

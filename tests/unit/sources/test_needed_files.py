@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import lumiere_made
 from config_files import config_file
+from local_sources import LocalSource
 from medmim.provenance import code_digest
 from medmim.provenance.audit import audit_run
 from medmim.provenance.cache import result_arguments
@@ -206,6 +208,27 @@ def test_the_audit_hashes_what_is_listed_and_tells_what_has_come(index: Index) -
     (index.root / "kept").rename(index.root / absent)
     (index.root / altered).write_bytes(b"other bytes")
     assert find_faults() == {("orphaned", f"data/{absent}"), ("altered", f"data/{altered}")}
+
+
+def test_of_lumiere_only_masks_and_registered_volumes_of_the_limit_are_opened(tmp_path: Path) -> None:
+    root = lumiere_made.write_folder(tmp_path / "LUMIERE")
+    source = LocalSource("lumiere", root, tmp_path)
+    source.build_tables(max_rejected=1)
+    images, findings = (source.read_table(name) for name in ("images", "findings"))
+    source.build_tables(max_rejected=1, limit=1)
+    limited_images, limited_findings = (source.read_table(name) for name in ("images", "findings"))
+    (patient,) = set(limited_images.patient_id)
+    for whole, limited in ((images, limited_images), (findings, limited_findings)):
+        expected = whole[whole.patient_id == patient].reset_index(drop=True)
+        pd.testing.assert_frame_equal(limited, expected)
+
+    arguments = ["--source", "lumiere", "--root", root, "--cfg", config_file({"limit": 1})]
+    outputs = [word for name in ("hashes", "index", "watched") for word in (f"--{name}", tmp_path / f"own/{name}.parquet")]
+    touched = run_traced(PROGRAM, root, *arguments, *outputs, report=tmp_path / "report.json")
+    folder = f"Imaging/{patient.removeprefix('lumiere/')}/"
+    assert {path for path in touched["open"] if not path.startswith(folder)} == {lumiere_made.RATINGS_FILE}
+    assert all(path.endswith(("seg_mask.nii.gz", "_skull_strip.nii.gz")) for path in touched["open"] if path.startswith(folder))
+    assert set(images[images.patient_id == patient].origin_file) < set(touched["open"])
 
 
 def make_partial_contents() -> SourceContents:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,7 +18,7 @@ from medmim.common.errors import UserError
 from medmim.common.isolated_processes import ProcessDeath, map_isolated
 from medmim.common.outside_files import translate_read_errors
 from medmim.sources.readers.tar_member import read_source_bytes
-from medmim.sources.rendering import PixelReader, RenderedImage, describe_death, render_image
+from medmim.sources.rendering import FileDecoder, PixelReader, RenderedImage, describe_death, render_images
 from medmim.tables.rejections import summarize_rejections
 
 STAGE = "images"
@@ -29,12 +30,14 @@ class Picture:
 
     Columns as in the images table, except that patient and study lack the '<source>/' prefix. `read_pixels` turns the
     file's bytes into uint8 pixels, H x W or H x W x 3, or raises with the reason; it must pickle. `part` names the picture
-    where its file holds several: "slice 93".
+    where its file holds several: "slice 93". What these share is done once by `decode_file`, the same for all pictures of a
+    file: `read_pixels` is given what it makes of the bytes.
     `item` is what a rejection names where a table's row, not the file, is to be mended.
     """
 
     file: str
     read_pixels: PixelReader
+    decode_file: FileDecoder | None = None
     patient: str
     study: str
     day: int | None = None
@@ -175,6 +178,14 @@ class Adapter(Protocol):
 
 
 @runtime_checkable
+class LimitedAdapter(Adapter, Protocol):
+    """What an adapter offers besides where `read_contents` has to read more than tables, which a limit can spare."""
+
+    def read_limited_contents(self, root: Path, limit: int | None) -> SourceContents:
+        """As `read_contents`, of the first `limit` patients, as by `order_patients`, who have a picture; of all for None."""
+
+
+@runtime_checkable
 class ReleaseAdapter(Adapter, Protocol):
     """What an adapter offers besides where the authors' release names pictures that `read_contents` does not choose."""
 
@@ -182,26 +193,28 @@ class ReleaseAdapter(Adapter, Protocol):
         """Add the pictures of these paths of the release, of all sources; list those of this source that can't be found."""
 
 
-def render_picture(root: Path, size: int, item: tuple[Picture, bool]) -> RenderedImage | str:
-    """Read, normalise and encode one picture; the reason, where that can't be done. `item`: it, and whether its file is indexed.
+def render_file(root: Path, size: int, item: tuple[list[Picture], bool]) -> list[RenderedImage | str]:
+    """Read a file once, and normalise and encode its pictures; of each the reason, where that can't be done.
 
-    Raises UserError where the system can't read it, or what was there when the folder was indexed is gone.
+    `item`: the pictures, and whether their file is indexed. Raises UserError where the system can't read it, or what was there
+    when the folder was indexed is gone.
     """
-    picture, is_indexed = item
-    path = root / picture.file.partition("!")[0]
+    pictures, is_indexed = item
+    file = pictures[0].file
+    path = root / file.partition("!")[0]
     try:
-        data = read_source_bytes(root, picture.file)
+        data = read_source_bytes(root, file)
     except FileNotFoundError as error:
         if is_indexed and not path.exists():
             raise UserError(
                 f"{path}: was there when the folder was indexed, and is gone: put it back, or index the folder again (delete its "
                 "index, and run snakemake)"
             ) from None
-        return str(error)
+        return [str(error)] * len(pictures)
     except ValueError as error:
-        return str(error)
+        return [str(error)] * len(pictures)
     with translate_read_errors(path):
-        return render_image(data, picture.read_pixels, size)
+        return render_images(data, pictures[0].decode_file, [p.read_pixels for p in pictures], size)
 
 
 @dataclass
@@ -268,11 +281,14 @@ class TableBuilder:
 
     def _render_pictures(self, pictures: list[Picture]) -> Iterator[RenderedImage | str]:
         index = self.index_hashes or {}
-        items = ((p, p.file.partition("!")[0] in index) for p in pictures)
+        groups = [list(group) for _, group in groupby(pictures, key=lambda p: p.file)]
+        items = ((group, group[0].file.partition("!")[0] in index) for group in groups)
         # In other processes also where it is one: a decoder may end it.
-        results = map_isolated(partial(render_picture, self.root, self.size), items, self.threads)
-        for picture, result in zip(pictures, results, strict=True):
-            yield describe_death(result, self.root / picture.file) if isinstance(result, ProcessDeath) else result
+        results = map_isolated(partial(render_file, self.root, self.size), items, self.threads)
+        for group, result in zip(groups, results, strict=True):
+            if isinstance(result, ProcessDeath):
+                result = [describe_death(result, self.root / group[0].file)] * len(group)
+            yield from result
 
     def list_finding_rows(self) -> list[dict[str, Any]]:
         """Rows of the findings table whose image, study or patient was accepted, sorted by origin."""

@@ -8,16 +8,24 @@ from typing import Any
 from medmim.common.files import is_inside_folder
 from medmim.common.outside_files import is_file, translate_read_errors
 from medmim.common.watched_paths import PathRecorder, is_file_stamp, record_paths
-from medmim.sources.base import Adapter, ReleaseAdapter, SourceContents
+from medmim.sources.base import Adapter, LimitedAdapter, ReleaseAdapter, SourceContents
 
 FileHasher = Callable[[Path, str, str], str]
 """sha256 of a file, by the folder, its path below it, and its stamp."""
 
 
-def read_source_contents(adapter: Adapter, root: Path, release_paths: Collection[str]) -> SourceContents:
-    """What a folder holds by its tables, with the pictures of these paths of the release. Raises UserError."""
+def read_source_contents(
+    adapter: Adapter, root: Path, release_paths: Collection[str], limit: int | None = None
+) -> SourceContents:
+    """What a folder holds by its tables, with the pictures of these paths of the release. Raises UserError.
+
+    Of patients beyond the limit it may hold less.
+    """
     with translate_read_errors(root):
-        contents = adapter.read_contents(root)
+        if isinstance(adapter, LimitedAdapter):
+            contents = adapter.read_limited_contents(root, limit)
+        else:
+            contents = adapter.read_contents(root)
         if release_paths and isinstance(adapter, ReleaseAdapter):
             adapter.add_released_pictures(root, contents, release_paths)
     return contents
@@ -26,15 +34,20 @@ def read_source_contents(adapter: Adapter, root: Path, release_paths: Collection
 class NeededFiles:
     """The files that a run needs of a folder: `paths`, sorted; and all that was looked at to find them: `recorder`.
 
-    `choose` makes of the folder's contents those that are wanted.
+    `choose` makes of the folder's contents those that are wanted, of so many patients.
     """
 
     def __init__(
-        self, adapter: Adapter, root: Path, release_paths: Collection[str], choose: Callable[[SourceContents], SourceContents]
+        self,
+        adapter: Adapter,
+        root: Path,
+        release_paths: Collection[str],
+        limit: int | None,
+        choose: Callable[[SourceContents], SourceContents],
     ) -> None:
         self.root = root
         with record_paths(root) as recorder:
-            contents = choose(read_source_contents(adapter, root, release_paths))
+            contents = choose(read_source_contents(adapter, root, release_paths, limit))
             names = {p.file.partition("!")[0] for p in contents.pictures}
             picture_paths = {name for name in sorted(names) if is_inside_folder(name) and is_file(root / name)}
         self.recorder: PathRecorder = recorder

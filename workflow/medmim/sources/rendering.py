@@ -5,10 +5,10 @@ An error of the disk, the network or memory stops the stage by name: counted as 
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from medmim.common.errors import UserError
 from medmim.common.isolated_processes import ProcessDeath
 from medmim.tables.images import downscale_pixels, encode_png
 
-PixelReader = Callable[[bytes], np.ndarray]
+PixelReader = Callable[[Any], np.ndarray]
+"""Makes uint8 pixels of a file's bytes, or of what they were decoded to."""
+FileDecoder = Callable[[bytes], Any]
 T = TypeVar("T")
 
 
@@ -55,14 +57,29 @@ def describe_error(error: Exception) -> str:
 
 def render_image(data: bytes, read_pixels: PixelReader, size: int) -> RenderedImage | str:
     """Decode, normalise and encode one picture; the reason, where that can't be done. A pure function of the bytes."""
+    return render_images(data, None, [read_pixels], size)[0]
 
-    def render(data: bytes) -> RenderedImage:
-        pixels = read_pixels(data)
+
+def render_images(
+    data: bytes, decode_file: FileDecoder | None, readers: Sequence[PixelReader], size: int
+) -> list[RenderedImage | str]:
+    """As `render_image`, all pictures of one file, which is decoded once; readers take its bytes where there is no decoder."""
+    try:
+        decoded = data if decode_file is None else decode_bytes(data, decode_file)
+    except ValueError as error:
+        return [str(error)] * len(readers)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return [_render_decoded(data, decoded, read_pixels, size, sha256) for read_pixels in readers]
+
+
+def _render_decoded(data: bytes, decoded: Any, read_pixels: PixelReader, size: int, sha256: str) -> RenderedImage | str:
+    def render(_: bytes) -> RenderedImage:
+        pixels = read_pixels(decoded)
         if pixels.min() == pixels.max():
             raise ValueError(f"the image is blank: every value is {pixels.min()}")
         pixels = downscale_pixels(pixels, size)
         image_id, png = encode_png(pixels)
-        return RenderedImage(image_id, png, pixels.shape[1], pixels.shape[0], hashlib.sha256(data).hexdigest())
+        return RenderedImage(image_id, png, pixels.shape[1], pixels.shape[0], sha256)
 
     try:
         return decode_bytes(data, render)

@@ -24,7 +24,7 @@ from scipy.ndimage import binary_fill_holes
 from medmim.common import outside_files
 from medmim.common.errors import UserError
 from medmim.common.watched_paths import list_matches
-from medmim.sources.base import Fact, Picture, Rejection, SourceContents
+from medmim.sources.base import Fact, Picture, Rejection, SourceContents, order_patients
 from medmim.sources.readers import nifti
 from medmim.sources.rendering import decode_bytes
 from medmim.tables.outside_tables import read_rows
@@ -143,7 +143,8 @@ def _make_picture(visit: Visit, sequence: str, index: int) -> Picture:
     return Picture(
         file=f"{visit.folder}/{registered_file(sequence)}",
         part=f"slice {index}",
-        read_pixels=partial(nifti.read_coronal_slice, index=index),
+        decode_file=nifti.read_windowed_volume,
+        read_pixels=partial(nifti.cut_coronal_slice, index=index),
         patient=visit.patient,
         study=visit.study,
         day=_order_week(visit.week)[0] * 7,
@@ -260,8 +261,8 @@ def _iter_references(ratings: list[Rating], visits: dict[str, Visit]) -> Iterato
             course.append(visit)
 
 
-def _add_ratings(root: Path, visits: dict[str, Visit], contents: SourceContents) -> None:
-    """Add the expert's ratings, and the scans that they refer to."""
+def _add_ratings(root: Path, visits: dict[str, Visit], unread_patients: Collection[str], contents: SourceContents) -> None:
+    """Add the expert's ratings, but for those of patients that were not read, and the scans that they refer to."""
     shown_studies = {p.study for p in contents.pictures}
 
     def add_facts(rating: Rating, facts: dict[str, str]) -> None:
@@ -269,7 +270,8 @@ def _add_ratings(root: Path, visits: dict[str, Visit], contents: SourceContents)
             fact = Fact(name=name, value=value, patient=rating.patient, study=rating.study, table=RATINGS_FILE, row=rating.row)
             contents.facts.append(fact)
 
-    ratings = _read_ratings(root, contents)
+    ratings = [r for r in _read_ratings(root, contents) if r.patient not in unread_patients]
+    contents.rejected = [r for r in contents.rejected if r.patient not in unread_patients]
     for rating in ratings:
         if rating.study not in shown_studies:
             item, reason = f"{RATINGS_FILE} row {rating.row}", f"a rating of a visit that isn't shown, {rating.study}"
@@ -294,12 +296,19 @@ def _add_ratings(root: Path, visits: dict[str, Visit], contents: SourceContents)
 
 def read_contents(root: Path) -> SourceContents:
     """Pictures and facts of a LUMIERE folder: Imaging/Patient-XXX/week-YYY/ and the rating table. Raises UserError."""
+    return read_limited_contents(root, None)
+
+
+def read_limited_contents(root: Path, limit: int | None) -> SourceContents:
+    """As `read_contents`, of the first `limit` patients who have a picture: the masks of the others are not read."""
     imaging = root / "Imaging"
     if not outside_files.is_folder(imaging):
         raise UserError(f"{root}: no folder Imaging here; expected LUMIERE's layout, Imaging/Patient-XXX/week-YYY/{MASK_FILE}")
     contents = SourceContents()
     visits: dict[str, Visit] = {}
-    for patient in list_matches(imaging, "Patient-*/"):
+    unread_patients = order_patients(patient.name for patient in list_matches(imaging, "Patient-*/"))
+    while unread_patients and len({v.patient for v in visits.values()}) != limit:
+        patient = imaging / unread_patients.pop(0)
         patient_visits = _read_visits(root, patient, contents)
         index = _choose_slice(patient_visits) if patient_visits else None
         if index is not None:
@@ -313,7 +322,9 @@ def read_contents(root: Path) -> SourceContents:
             f"{imaging}: no visit has registered volumes and a mask that shows a tumour: expected "
             f"Patient-XXX/week-YYY/{MASK_FILE}"
         )
-    _add_ratings(root, visits, contents)
+    if unread_patients:
+        contents.skipped[f"patients beyond the limit of {limit}"] = len(unread_patients)
+    _add_ratings(root, visits, unread_patients, contents)
     return contents
 
 

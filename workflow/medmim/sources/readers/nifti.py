@@ -4,6 +4,7 @@ import gzip
 import io
 import math
 import zlib
+from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
@@ -75,18 +76,33 @@ def read_grid(head: bytes) -> tuple[tuple[int, ...], np.ndarray]:
     return tuple(shape[places.index(axis)] for axis in range(3)), affine
 
 
-def read_coronal_slice(data: bytes, index: int) -> np.ndarray:
+@dataclass(frozen=True)
+class WindowedVolume:
+    """A volume in the orientation of `read_volume`, and the range of its values that is shown."""
+
+    values: np.ndarray
+    spacing: np.ndarray
+    """mm along each axis."""
+    low: float
+    high: float
+
+
+def read_windowed_volume(data: bytes) -> WindowedVolume:
+    """A volume windowed to percentiles 0.5-99.5 of its values above its background. Raises ValueError as `read_volume`."""
+    values, affine = read_volume(data)
+    low, high = compute_robust_range(values[values > values.min()])
+    return WindowedVolume(values, np.linalg.norm(affine[:3, :3], axis=0), low, high)
+
+
+def cut_coronal_slice(volume: WindowedVolume, index: int) -> np.ndarray:
     """uint8 pixels of a coronal slice, counted from the back of the head; the top is up, the patient's right on the left.
 
-    Windowed to percentiles 0.5-99.5 of the volume's values above its background; pixels are made square.
-    Raises ValueError where the volume has no slice of that index, and as `read_volume`.
+    Pixels are made square. Raises ValueError where the volume has no slice of that index.
     """
-    values, affine = read_volume(data)
-    if not 0 <= index < values.shape[1]:
-        raise ValueError(f"the volume has {values.shape[1]} coronal slices, none of index {index}")
-    low, high = compute_robust_range(values[values > values.min()])
-    pixels = np.ascontiguousarray(stretch_to_uint8(values[::-1, index, ::-1], low, high).T)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[[0, 2]]
+    if not 0 <= index < volume.values.shape[1]:
+        raise ValueError(f"the volume has {volume.values.shape[1]} coronal slices, none of index {index}")
+    pixels = np.ascontiguousarray(stretch_to_uint8(volume.values[::-1, index, ::-1], volume.low, volume.high).T)
+    spacing = volume.spacing[[0, 2]]
     width, height = (max(1, round(n * s / spacing.min())) for n, s in zip(pixels.T.shape, spacing, strict=True))
     if (height, width) == pixels.shape:
         return pixels
