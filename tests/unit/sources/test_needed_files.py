@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import pytest
 from PIL import Image
 
 import lumiere_made
+import owners_made
 from config_files import config_file
 from local_sources import LocalSource
+from medmim.common.files import hash_file
+from medmim.config.source_plugins import SOURCES
 from medmim.provenance import code_digest
 from medmim.provenance.audit import audit_run
 from medmim.provenance.cache import result_arguments
-from medmim.provenance.staleness import PlannedJob, decide_jobs
-from medmim.sources.base import Picture, Rejection, SourceContents
+from medmim.provenance.staleness import PlannedJob, decide_jobs, digest_watched
+from medmim.sources.base import Picture, Rejection, SourceContents, TableBuilder
+from medmim.sources.needed_files import NeededFiles
 from medmim.tables import table_io
 from traced_programs import run_traced
 
@@ -229,6 +234,30 @@ def test_of_lumiere_only_masks_and_registered_volumes_of_the_limit_are_opened(tm
     assert {path for path in touched["open"] if not path.startswith(folder)} == {lumiere_made.RATINGS_FILE}
     assert all(path.endswith(("seg_mask.nii.gz", "_skull_strip.nii.gz")) for path in touched["open"] if path.startswith(folder))
     assert set(images[images.patient_id == patient].origin_file) < set(touched["open"])
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return owners_made.draw_sources(tmp_path_factory.mktemp("owners"))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_of_every_source_what_is_indexed_suffices_and_what_is_watched_is_found_again(
+    phantoms: Path, source: str, tmp_path: Path
+) -> None:
+    root = phantoms / source
+    adapter = import_module(f"medmim.sources.{source}.adapter")
+    needed = NeededFiles(adapter, root, [], None, lambda contents: contents)
+    hashes = {
+        str(r["path"]): str(r["sha256"]) for r in needed.iter_index_rows(lambda folder, path, _: hash_file(folder / path), 2)
+    }
+    contents = adapter.read_contents(root)
+    builder = TableBuilder(source, root, contents, 16, index_hashes=hashes)
+    assert len(list(builder.iter_image_rows())) == len(contents.pictures), "a file that no index lists would be refused"
+    assert {fact.table for fact in contents.facts} <= hashes.keys()
+    assert "phantom_truth.csv" not in hashes, "which no adapter reads"
+    table_io.write_table(tmp_path / "watched.parquet", "watched", needed.recorder.list_rows())
+    assert digest_watched(root, tmp_path / "watched.parquet") == needed.recorder.compute_digest()
 
 
 def make_partial_contents() -> SourceContents:

@@ -149,9 +149,10 @@ def digest_watched(root: Path, watched: Path) -> str:
 
     with pq.ParquetFile(watched) as file:
         table = file.read(columns=["path", "kind"])
-    kinds = dict(zip(table["path"].to_pylist(), table["kind"].to_pylist(), strict=True))
-    patterns = [name for name, kind in kinds.items() if kind == watched_paths.PATTERN]
-    return watched_paths.digest_paths(root, kinds.keys() - set(patterns), patterns)
+    names: dict[bool, list[str]] = {False: [], True: []}  # one name may be a path and a pattern
+    for name, kind in zip(table["path"].to_pylist(), table["kind"].to_pylist(), strict=True):
+        names[kind == watched_paths.PATTERN].append(name)
+    return watched_paths.digest_paths(root, paths=names[False], patterns=names[True])
 
 
 def _folder_matches_index(folder: Mapping[str, str], hashes: HashCache) -> bool:
