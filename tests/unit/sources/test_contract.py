@@ -88,6 +88,14 @@ def test_neither_a_further_source_nor_a_fact_of_one_changes_the_code_of_others(t
 
 
 @pytest.mark.parametrize("source", SOURCES)
+def test_an_adapter_looks_at_no_file_unnoticed(source: str) -> None:
+    """Else a change there would make nothing anew."""
+    text = (WORKFLOW / f"medmim/sources/{source}/adapter.py").read_text()
+    names = "glob|rglob|walk|scandir|listdir|iterdir|is_file|is_dir|exists|stat|open|read_bytes|read_text"
+    assert re.findall(rf"(?<!outside_files)\.(?:{names})\(|\bopen\(", text) == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_a_source_imports_no_other_source(source: str) -> None:
     for path in (WORKFLOW / "medmim/sources" / source).glob("*.py"):
         named = set(re.findall(r"medmim\.sources\.(\w+)|medmim\.sources import (\w+)", path.read_text()))
