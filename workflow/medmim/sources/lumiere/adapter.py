@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from scipy.ndimage import binary_fill_holes
 
 from medmim.common import outside_files
 from medmim.common.errors import UserError
-from medmim.common.watched_paths import list_matches
+from medmim.common.watched_paths import list_matches, note_read, stamp_path
 from medmim.sources.base import Fact, Picture, Rejection, SourceContents, order_patients
 from medmim.sources.readers import nifti
 from medmim.sources.rendering import decode_bytes
@@ -84,6 +84,13 @@ def _make_grid(shape: tuple[int, ...], affine: np.ndarray) -> Grid:
 
 def _read_visit(root: Path, folder: Path) -> Visit:
     """A visit by its mask. Raises ValueError where the mask can't be read, and FileNotFoundError."""
+    note_read(folder / MASK_FILE)
+    return _decode_visit(root, folder, stamp_path(folder / MASK_FILE))
+
+
+@lru_cache(maxsize=4096)
+def _decode_visit(root: Path, folder: Path, mask_stamp: str) -> Visit:
+    """As `_read_visit`; the stamp, which is not used, makes a changed mask another one."""
     labels, affine = decode_bytes(outside_files.read_bytes(folder / MASK_FILE), nifti.read_volume)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     enhancing = np.rint(labels) == ENHANCING_LABEL
