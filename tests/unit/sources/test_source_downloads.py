@@ -21,6 +21,7 @@ from medmim.download.s3 import S3Bucket
 from medmim.download.source_folder import DownloadFolder
 from medmim.download.transfer import RetryPolicy
 from medmim.sources.base import SourceContents
+from medmim.sources.needed_files import NeededFiles
 from medmim.sources.readers.tar_member import read_source_bytes
 from owners_made import LOGIN, SOURCES, Bucket, read_tree
 from servers import TRUNCATED, Site, serve_site
@@ -83,8 +84,15 @@ def test_what_comes_is_what_the_adapter_reads(source: str, phantoms: Path, site:
     folder = fetch(source, tmp_path / "data", settings)
     assert folder.missing == {} and folder.wanted_paths
     assert read(source, tmp_path / "data") == read(source, phantoms / source)
-    rows = files.index_files(tmp_path / "data", folder.ledger.find_hash)
-    assert rows == files.index_files(tmp_path / "data")
+    root = tmp_path / "data"
+    there = {str(row["path"]): row for row in files.index_files(root)}
+    (root / "images").mkdir(exist_ok=True)
+    (root / "images/decoy.jpg").write_bytes(b"the user's own")
+    adapter = import_module(f"medmim.sources.{source}.adapter")
+    needed = NeededFiles(adapter, root, [], None, lambda contents: contents)
+    rows = list(needed.iter_index_rows(lambda _, path, __: str(folder.ledger.find_hash(root / path)), 2))
+    assert rows == [there[path] for path in needed.paths], "and the hash of each is known from its fetching"
+    assert {row["path"] for row in rows} >= {p.file for p in adapter.read_contents(root).pictures}
     assert not any(p.suffix in (".zip", ".part", ".member", ".gz") for p in (tmp_path / "data/.download").iterdir())
     site.requests.clear()
     again = fetch(source, tmp_path / "data", Download.model_validate(settings.model_dump()))
