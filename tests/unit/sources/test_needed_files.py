@@ -141,13 +141,14 @@ def test_a_plan_stats_the_same_and_nothing_else(index: Index, indexed: tuple[Pat
     assert below - {"."} == {*index.needed, TABLE}
 
 
-def test_a_limit_opens_its_patients_files_alone(index: Index) -> None:
+def test_a_limit_touches_its_patients_files_alone(index: Index) -> None:
     index.cfg = {"limit": 2}
     touched = index.run()
     hashes = index.read_hashes()
     patients = {path.split("/")[2] for path in hashes if path != TABLE}
     assert len(patients) == 2
     assert hashes.keys() == {TABLE, *(path for path in index.needed if path.split("/")[2] in patients)} == set(touched["open"])
+    assert {path for path in touched["stat"] if path.endswith(".jpg")} < set(touched["open"]), "and no others are statted"
 
 
 def test_a_killed_job_goes_on_where_it_was(index: Index, indexed: tuple[Path, Any]) -> None:
@@ -156,7 +157,7 @@ def test_a_killed_job_goes_on_where_it_was(index: Index, indexed: tuple[Path, An
     index.run(kill_at=table_opens + 6)
     assert not (index.folder / "r/sources/x.parquet").exists()
     known = (index.folder / "r/checkpoints/h.jsonl").read_text().splitlines()
-    assert 1 <= len(known) <= 5
+    assert 1 <= len(known) <= 6, "the table, and five images"
     opened = [path for path in index.run()["open"] if path != TABLE]
     assert len(opened) == len(index.needed) - sum(TABLE not in line for line in known)
     assert (index.folder / "r/sources/x.parquet").read_bytes() == whole

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medmim.common.outside_files import is_file
 from medmim.common.watched_paths import list_matches
-from medmim.sources.base import Picture, Rejection, SourceContents
+from medmim.sources.base import Picture, Rejection, SourceContents, order_patients
 from medmim.sources.readers import raster
 from medmim.sources.readers.tabular import find_one, strip_decimal
 from medmim.tables.outside_tables import read_rows
@@ -50,6 +50,12 @@ def _find_row_problems(row: dict[str, str]) -> list[str]:
     return problems
 
 
+def _normalize_row(cells: dict[str, str]) -> dict[str, str]:
+    """Cells of a row, ids without '.0', labels in lower case."""
+    row = {k: strip_decimal(v) if k in ID_COLUMNS else v for k, v in cells.items()}
+    return row | {k: row[k].lower() for k in (*PROGRESSION_COLUMNS, *QUALITY_COLUMNS)}
+
+
 def _list_folders(root: Path) -> list[str]:
     """The root and the folders in it, as the start of a path below the root."""
     return ["", *(f"{folder.name}/" for folder in list_matches(root, "*/") if not folder.name.startswith("."))]
@@ -67,24 +73,32 @@ def read_contents(root: Path) -> SourceContents:
 
     The images may lie in one flat folder too, the root or a folder in it, as <hash>.jpg.
     """
+    return read_limited_contents(root, None)
+
+
+def read_limited_contents(root: Path, limit: int | None) -> SourceContents:
+    """As `read_contents`; images of patients beyond the limit are not looked for."""
     path = find_one(root, TABLE_PATTERN)
     folders = _list_folders(root)
     contents = SourceContents()
     pictures: dict[str, Picture] = {}
     columns = (*ID_COLUMNS, *IMAGE_COLUMNS, *PROGRESSION_COLUMNS)
-    for number, cells in enumerate(read_rows(path, columns, QUALITY_COLUMNS), 1):
+    rows = [_normalize_row(cells) for cells in read_rows(path, columns, QUALITY_COLUMNS)]
+    problems_by_row = [_find_row_problems(row) for row in rows]
+    patients = {row["subject_id"] for row, problems in zip(rows, problems_by_row, strict=True) if not problems}
+    wanted_patients = set(order_patients(patients)[:limit])
+    for number, (row, problems) in enumerate(zip(rows, problems_by_row, strict=True), 1):
         item = f"{path.name} row {number}"
-        row = {k: strip_decimal(v) if k in ID_COLUMNS else v for k, v in cells.items()}
-        row |= {k: row[k].lower() for k in (*PROGRESSION_COLUMNS, *QUALITY_COLUMNS)}
-        if problems := _find_row_problems(row):
+        if problems:
             contents.rejected.append(Rejection(item, "; ".join(problems), patient=row["subject_id"]))
             continue
         pair = []
         for prefix in ("", "previous_"):
             stem = _make_stem(row, prefix)
             if stem not in pictures:
+                is_wanted = row["subject_id"] in wanted_patients
                 pictures[stem] = Picture(
-                    file=_locate_image(root, folders, stem),
+                    file=_locate_image(root, folders, stem) if is_wanted else f"files/{stem}.jpg",
                     read_pixels=raster.read_pixels,
                     patient=row["subject_id"],
                     study=row[f"{prefix}study_id"],

@@ -16,7 +16,7 @@ from medmim.common.errors import UserError
 from medmim.common.files import is_inside_folder
 from medmim.common.outside_files import is_file
 from medmim.common.watched_paths import list_matches
-from medmim.sources.base import Fact, Picture, Rejection, SourceContents
+from medmim.sources.base import Fact, Picture, Rejection, SourceContents, order_patients
 from medmim.sources.readers import raster
 from medmim.sources.readers.tabular import find_one, parse_age, strip_decimal
 from medmim.tables.outside_tables import read_rows
@@ -60,9 +60,10 @@ class _PhotographFolders:
         self._folders = folders
         self._root = root
 
-    def locate_photograph(self, name: str) -> str:
-        """Path of a photograph below the source's folder; in the first folder where it is in none."""
-        folder = next((f for f in self._folders if is_inside_folder(name) and is_file(f / name)), self._folders[0])
+    def locate_photograph(self, name: str, is_wanted: bool) -> str:
+        """Path of a photograph below the source's folder; in the first folder where it is in none, or not wanted."""
+        can_be_there = is_wanted and is_inside_folder(name)
+        folder = next((f for f in self._folders if can_be_there and is_file(f / name)), self._folders[0])
         return f"{folder.relative_to(self._root).as_posix()}/{name}"
 
 
@@ -84,8 +85,15 @@ def _find_problems(row: dict[str, str], previous_row: dict[str, str], previous_i
 
 def read_contents(root: Path) -> SourceContents:
     """Pictures and facts of an ODIR folder, of Kaggle's layout, the challenge's or both. Raises UserError."""
+    return read_limited_contents(root, None)
+
+
+def read_limited_contents(root: Path, limit: int | None) -> SourceContents:
+    """As `read_contents`; photographs of persons beyond the limit are not looked for."""
     contents = SourceContents()
     rows = list(_iter_rows(root))
+    persons = {row["ID"] for _, _, row in rows if not _find_problems(row, row, "")}
+    wanted_persons = set(order_patients(persons)[:limit])
     folders = _PhotographFolders(root)
     rows_by_person: dict[str, tuple[str, dict[str, str]]] = {}
     for table_name, number, row in rows:
@@ -99,7 +107,7 @@ def read_contents(root: Path) -> SourceContents:
         rows_by_person[person] = item, row
         for side, eye in EYES.items():
             picture = Picture(
-                file=folders.locate_photograph(row[f"{eye}-Fundus"]),
+                file=folders.locate_photograph(row[f"{eye}-Fundus"], person in wanted_persons),
                 read_pixels=raster.read_pixels,
                 patient=person,
                 study=person,
