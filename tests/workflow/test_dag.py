@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import release_made
 import yaml
 
 from medmim.provenance.code_digest import WORKFLOW
@@ -148,14 +149,19 @@ def released(tmp_path: Path, **release: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("release", "rule"),
-    [({"path": "release"}, "index_release"), ({"url": "https://example.org/r.zip", "sha256": "0" * 64}, "fetch_release")],
-)
-def test_the_release_takes_the_place_of_generation(snakemake, tmp_path: Path, release: dict[str, str], rule: str) -> None:
+@pytest.mark.parametrize("release", [{"path": "release"}, {"url": "https://example.org/r.zip", "sha256": "0" * 64}])
+def test_the_release_takes_the_place_of_generation(snakemake, tmp_path: Path, release: dict[str, str]) -> None:
+    release_made.write_records(tmp_path / "release/Benchmark_Dataset" / release_made.BENCHMARK, [release_made.make_record()])
     planned = jobs(snakemake(tmp_path, "-n", "--configfile", released(tmp_path, **release)).stdout)
-    assert planned[rule] == 1 and planned["import_release"] == 1 and planned["build_images"] == 6
+    once = ("fetch_release", "import_release")
+    assert [planned[rule] for rule in once] == [1, 1] and planned["build_images"] == 6
     assert not {"generate_qa", "merge_qa"} & planned.keys()
+
+
+def test_a_release_that_is_not_there_stops_before_anything_runs(snakemake, tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "-n", "--configfile", released(tmp_path, path="nowhere"), ok=False)
+    assert "qa.release.path: nowhere: no such file or folder; expected the clone" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_mistyped_key_stops_before_anything_runs(snakemake, tmp_path: Path) -> None:

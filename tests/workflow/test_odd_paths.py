@@ -37,7 +37,7 @@ def write_odd_config(folder: Path) -> Path:
     exams = [heldout_made.make_exam_question(number) for number in range(3)]
     heldout_made.write_medxpertqa(data / "exams", exams, unpacked=True)
     for part in ("train_inherent", "benchmark_Held_in"):
-        release_made.write_records(data / f"release/Med_MIM_{part}_Temporal.json", [release_made.make_record()])
+        release_made.write_records(folder / ODD / f"release/Med_MIM_{part}_Temporal.json", [release_made.make_record()])
     papers = folder / ODD / "papers"
     papers.mkdir()
     (papers / "paper * .csv").write_text("model,set,accuracy\nmed-mantis,odir,50\n")
@@ -50,7 +50,7 @@ def write_odd_config(folder: Path) -> Path:
         "odir": {"origin": "local", "path": "../data/odir/"},
     }
     values["qa"] |= {"train": {"comparison": 16}, "benchmark": {"comparison": 8, "odir": 8}}
-    values["qa"]["release"] = {"path": str(data / "release")}
+    values["qa"]["release"] = {"path": str(folder / ODD / "release")}
     values["heldout"] = {"medxpertqa": {"path": str(data / "exams")}}
     values["report"] = {"paper": str(papers / "paper * .csv"), "title": ODD}
     values["models"] = {name: values["models"][name] for name in ("mantis", "med-mantis")}
@@ -141,10 +141,11 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path, key: str, what: 
     assert f"{key}: place {message}" in failed.stdout and "Traceback" not in failed.stdout
 
 
-@pytest.mark.parametrize("key", ["results", "report.paper"])
+@pytest.mark.parametrize("key", ["results", "report.paper", "qa.release.path"])
 def test_a_path_that_snakemake_would_take_apart_is_refused_in_one_line(tmp_path: Path, key: str) -> None:
     values = yaml.safe_load(MINI.read_text())
-    values |= {"results": "{run}"} if key == "results" else {"report": {"paper": "{run}.csv"}}
+    section = key.partition(".")[0]
+    values[section] = {"results": "{run}", "report": {"paper": "{run}.csv"}, "qa": {"release": {"path": "{run}"}}}[section]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     failed = call_snakemake(tmp_path, "-n", "--configfile", tmp_path / "config.yaml", ok=False)
     assert f"{key}: '{{run}}" in failed.stdout and "holds a brace, which Snakemake takes for a wildcard" in failed.stdout

@@ -153,7 +153,7 @@ def test_the_release_is_audited_beside_generated_questions(snakemake, mini: Path
     config.write_text(yaml.safe_dump(values, sort_keys=False))
     target = Path(RESULTS, "benchmark_audit.json")
     snakemake(tmp_path, target, "--configfile", config, "--cores", "2", MEDMIM_CACHE=str(tmp_path / "cache"))
-    assert jobs(list_snakemake_logs(tmp_path)[-1].read_text()) == {"index_release": 1, "audit_benchmark": 1}
+    assert jobs(list_snakemake_logs(tmp_path)[-1].read_text()) == {"fetch_release": 1, "audit_benchmark": 1}
     ours = json.loads((mini / target).read_text())
     found = json.loads((tmp_path / target).read_text())
     theirs = found.keys() - ours.keys()

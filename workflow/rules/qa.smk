@@ -1,42 +1,43 @@
 """Questions: by templates from findings, or the authors' release; and the audit of the benchmark."""
 
-RELEASE = RUN.qa.release.path or f"{R}/release"
-RELEASE_INDEX = f"{R}/release/{'index' if RUN.qa.release.path else 'files'}.parquet"
-RELEASED = {"train": f"{RELEASE}/*train*.json", "benchmark": f"{RELEASE}/*benchmark*.json"}
+RELEASE_INDEX = f"{R}/release/files.parquet"
 
-if RUN.qa.release.path:
 
-    rule index_release:
-        """List and hash the files of the release that the user has."""
-        output:
-            f"{R}/release/index.parquet",
-        log:
-            f"{R}/logs/index_release.log",
-        conda:
-            "../../envs/data.yaml"
-        params:
-            cfg=cfg(rules=terms.RELEASE_POLICY.to_record()),
-            code=code_sha256("index_files.py"),
-            root=lambda w: RELEASE,
-        shell:
-            program("index_files.py") + "--root {params.root} --index {output}"
+def find_release():
+    """Files that hold the user's copy of the release; none where it is downloaded."""
+    from medmim.benchmarks.released.question_files import find_question_files
 
-elif RUN.qa.origin == "released":
+    try:
+        return [str(path) for path in find_question_files(Path(RUN.qa.release.path))] if RUN.qa.release.path else []
+    except UserError as error:
+        raise WorkflowError(f"qa.release.path: {error}") from None
+
+
+if workflow.is_main_process:
+    find_release()  # to say what is wrong with it: of an input function's error Snakemake shows a traceback
+
+if RUN.qa.release.path or RUN.qa.origin == "released":
 
     rule fetch_release:
-        """Fetch the authors' release at its pinned commit."""
+        """Bring the authors' question files into the run: from the user's copy, or else at the pinned commit."""
+        input:
+            lambda w: find_release(),
         output:
-            f"{R}/release/files.parquet",
+            RELEASE_INDEX,
         log:
             f"{R}/logs/fetch_release.log",
         localrule: True  # a cluster's nodes mostly have no way out to the internet
         conda:
             "../../envs/data.yaml"
         params:
-            cfg=cfg(url=RUN.qa.release.url, sha256=RUN.qa.release.sha256, rules=terms.RELEASE_POLICY.to_record()),
+            cfg=cfg(
+                **({} if RUN.qa.release.path else RUN.qa.release.model_dump(include={"url", "sha256"})),
+                rules=terms.RELEASE_POLICY.to_record(),
+            ),
             code=code_sha256("fetch_release.py"),
+            release=lambda w: ["--release", *find_release()] if RUN.qa.release.path else [],
         shell:
-            program("fetch_release.py") + "--index {output}"
+            program("fetch_release.py") + "{params.release} --index {output}"
 
 
 if RUN.qa.origin == "generated":
@@ -141,7 +142,7 @@ if RUN.qa.origin == "generated":
         params:
             cfg=cfg(),
             code=code_sha256("audit_release.py"),
-            release=lambda w: [v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
+            release=["--release", RELEASE_INDEX] if RUN.qa.release.path else [],
         shell:
             program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"
@@ -163,9 +164,8 @@ else:
         params:
             cfg=cfg(max_rejected=RUN.qa.max_rejected),
             code=code_sha256("import_release.py"),
-            root=lambda w: RELEASE,
         shell:
-            program("import_release.py") + "--index {input.index} --root {params.root}"
+            program("import_release.py") + "--index {input.index}"
             " --train {output.train} --benchmark {output.benchmark} --rejected {output.rejected}"
 
     rule audit_benchmark:
@@ -184,8 +184,6 @@ else:
         params:
             cfg=cfg(),
             code=code_sha256("audit_release.py"),
-            train=lambda w: RELEASED["train"],
-            benchmark=lambda w: RELEASED["benchmark"],
         shell:
-            program("audit_release.py") + "--train {params.train} --benchmark {params.benchmark} {input.heldout}"
+            program("audit_release.py") + "--train {input.index} --benchmark {input.index} {input.heldout}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"

@@ -1,46 +1,79 @@
 """Audit benchmark files against training files: leaks, repeats, broken options, letter skew, and what answers without looking.
 
-Files are the authors' released JSON or our qa tables (Parquet), mixed as you like. Needs no config and no run:
+Files are the authors' released JSON or our qa tables (Parquet), mixed as you like. A folder, such as a clone of the release,
+and the index of one, files.parquet, stand for the question files in it of the option's split. Needs no config and no run:
 
-    python workflow/scripts/audit_release.py --train train.json --benchmark benchmark.json --json audit.json --html audit.html
+    python workflow/scripts/audit_release.py --train Med-MIM --benchmark Med-MIM --json audit.json --html audit.html
 
 The JSON maps the name of each benchmark file (of a qa table: each set in it) to its figures; medmim.benchmarks.quality.faults and
 medmim.benchmarks.quality.text_only say what each figure counts. The HTML page explains them and names the records. With
---release-train and --release-benchmark the authors' files are audited beside, by their own training files.
+--release the authors' files are audited beside, by their own training files.
 """
 
+import argparse
 import json
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from medmim.benchmarks.released.question_files import find_question_files, select_question_files
+from medmim.benchmarks.released.records import slot_from_name
+from medmim.common import files
 from medmim.common.errors import UserError
 from medmim.provenance.job import Job, build_parser
+from medmim.tables import table_io
+
+
+def select_split(paths: Iterable[Path], split: str) -> list[Path]:
+    """Of the release's question files those of a split, by their names. Raises UserError."""
+    return [path for path in paths if slot_from_name(path.name).split == split]
+
+
+def expand_indexes(paths: Iterable[Path], split: str) -> list[Path]:
+    """Paths with the question files of a split in place of the index of their folder. Raises UserError, TableError."""
+    expanded_paths: list[Path] = []
+    for path in paths:
+        if path.name != files.INDEX_NAME:
+            expanded_paths.append(path)
+            continue
+        names = table_io.read_table(path, "files", ["path"])["path"].to_pylist()
+        expanded_paths += select_split((path.parent / name for name in select_question_files(names)), split)
+    return expanded_paths
+
+
+class FolderAction(argparse.Action):
+    """Stores paths with the question files of a folder in its place: those of the split that the option is named after."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        """Store the paths of an option. Ends the program where a folder has no question file."""
+        try:
+            paths = [file for p in values for file in (select_split(find_question_files(p), self.dest) if p.is_dir() else [p])]
+        except UserError as error:
+            parser.error(str(error))
+        setattr(namespace, self.dest, paths)
 
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    arguments.add_argument("--train", type=Path, nargs="+", required=True, metavar="FILE", help="training questions")
-    arguments.add_argument("--benchmark", type=Path, nargs="+", required=True, metavar="FILE", help="benchmark questions")
+    add = partial(arguments.add_argument, type=Path, nargs="+", required=True, action=FolderAction, metavar="PATH")
+    add("--train", help="training questions")
+    add("--benchmark", help="benchmark questions")
     arguments.add_argument("--json", type=Path, required=True, metavar="OUT", help="figures (written)")
     arguments.add_argument("--html", type=Path, metavar="OUT", help="readable page (written)")
-    arguments.add_argument("--release-train", type=Path, nargs="*", default=[], metavar="FILE", help="released, to set beside")
-    arguments.add_argument(
-        "--release-benchmark", type=Path, nargs="*", default=[], metavar="FILE", help="released, to set beside"
-    )
+    arguments.add_argument("--release", type=Path, metavar="INDEX", help="files.parquet of the release, to set beside")
     arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
-    inputs = ["train", "benchmark", "release_train", "release_benchmark"]
-    with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
+    with Job(arguments, inputs=["train", "benchmark", "release"], outputs=["json", "html", "statistics"]) as job:
         from medmim.benchmarks.quality.page import AuditReport, render_page
         from medmim.benchmarks.quality.statistics import compute_statistics
-        from medmim.tables import table_io
 
-        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark)
-        theirs = (
-            [AuditReport.from_files("release", job.args.release_train, job.args.release_benchmark)]
-            if job.args.release_benchmark
-            else []
-        )
+        def read_report(origin: str, train: list[Path], benchmark: list[Path]) -> AuditReport:
+            return AuditReport.from_files(origin, expand_indexes(train, "train"), expand_indexes(benchmark, "benchmark"))
+
+        ours = read_report("ours", job.args.train, job.args.benchmark)
+        theirs = [read_report("release", [job.args.release], [job.args.release])] if job.args.release else []
         if repeated_sets := [name for part in theirs for name in part.sets if name in ours.sets]:
-            raise UserError(f"both among --benchmark and --release-benchmark: {', '.join(repeated_sets)}")
+            raise UserError(f"both among --benchmark and --release: {', '.join(repeated_sets)}")
         parts = [ours, *theirs]
         rows = [
             row

@@ -5,7 +5,7 @@ program with its line; a record that can't be used is listed in the rejected tab
 all records; exact repeats are listed but don't count) the program stops.
 """
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from medmim.common.errors import UserError
 from medmim.provenance.job import Job, build_parser, log
@@ -13,28 +13,27 @@ from medmim.provenance.job import Job, build_parser, log
 
 def main() -> None:
     arguments = build_parser(__doc__)
-    arguments.add_argument("--index", type=Path, required=True, help="files table of the release's folder")
-    arguments.add_argument("--root", type=Path, help="that folder; by default the one the index stands in")
+    arguments.add_argument("--index", type=Path, required=True, help="files.parquet of the release's folder")
     arguments.add_argument("--train", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--benchmark", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     with Job(arguments, inputs=["index"], outputs=["train", "benchmark", "rejected"]) as job:
-        from medmim.benchmarks.released import convert, records
+        from medmim.benchmarks.released import convert, question_files, records
         from medmim.common import files
         from medmim.tables import table_io
         from medmim.tables.rejections import get_list_path, keep_rejections, summarize_rejections
 
-        root = job.args.root or job.args.index.parent
+        root = job.args.index.parent
+        index = dict(
+            zip(*(c.to_pylist() for c in table_io.read_table(job.args.index, "files", ["path", "sha256"]).columns), strict=True)
+        )
         release_files = []
-        for entry in table_io.read_table(job.args.index, "files").to_pylist():
-            name = entry["path"]
-            if not name.endswith(records.JSON_SUFFIX) or any(part.startswith(".") for part in PurePosixPath(name).parts):
-                continue
+        for name in question_files.select_question_files(index):
             if not (path := root / name).is_file():
                 raise UserError(f"{path}: listed in {job.args.index}, but not there")
-            if files.hash_file(path) != entry["sha256"]:
+            if files.hash_file(path) != index[name]:
                 raise UserError(f"{path} changed since {job.args.index} was made: make the index again")
-            release_files.append((records.slot_from_name(name), entry["sha256"], records.read_records(path, name)))
+            release_files.append((records.slot_from_name(name), index[name], records.read_records(path, name)))
         if not release_files:
             raise UserError(f"{root}: no {records.JSON_SUFFIX} file: expected the release's question files")
         converted = convert.convert_records(release_files)

@@ -117,8 +117,9 @@ class ImagesConfig(Section):
 class ReleaseConfig(Section):
     """The authors' published questions."""
 
-    path: PathText | None = None
-    """Folder that holds the release's JSON files. With generated questions, the benchmark's audit shows theirs beside ours."""
+    path: PatternPath | None = None
+    """Your copy of the release: its clone, one of its folders Benchmark_Dataset and Instruction_Dataset or what holds them, a zip
+    of these, or one JSON file. With generated questions, the benchmark's audit shows theirs beside ours."""
     url: str | None = None
     """Archive (zip or tar) of the release at a pinned commit, used where path is not set."""
     sha256: Annotated[str, make_text_rule("^[0-9a-f]{64}$", "a SHA-256: 64 of the characters 0-9 and a-f")] | None = None

@@ -27,9 +27,7 @@ def figures(tmp_path: Path, benchmark: list, train: list | None = None) -> dict:
 def test_the_released_files(release_files, tmp_path):
     program = [sys.executable, WORKFLOW / "scripts" / "audit_release.py"]
     done = subprocess.run([
-        *program, "--train", release_files / "Med_MIM_train_inherent_Comparison.json",
-        "--benchmark", release_files / "Med_MIM_benchmark_Held_in_Comparison.json",
-        release_files / "Med_MIM_benchmark_Held_out_ODIR.json",
+        *program, "--train", release_files, "--benchmark", release_files,
         "--json", tmp_path / "audit.json", "--html", tmp_path / "audit.html",
     ], capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -200,11 +198,10 @@ def test_leaks_and_faults_in_our_tables_are_found_by_set(tmp_path):
 
 
 def test_imported_tables_audit_as_the_files_do(release_files, tmp_path):
-    table_io.write_table(tmp_path / "index.parquet", "files", files.index_files(release_files))
     outputs = [p for name in ("train", "benchmark", "rejected") for p in (f"--{name}", tmp_path / f"{name}.parquet")]
-    assert not made.run_program(
-        "import_release.py", "--index", tmp_path / "index.parquet", "--root", release_files, *outputs
-    ).returncode
+    index = tmp_path / "release" / files.INDEX_NAME
+    assert not made.run_program("fetch_release.py", "--release", *sorted(release_files.iterdir()), "--index", index).returncode
+    assert not made.run_program("import_release.py", "--index", index, *outputs).returncode
     train = release_files / "Med_MIM_train_inherent_Comparison.json"
     _, ours = audit_files([tmp_path / "train.parquet"], [tmp_path / "benchmark.parquet"])
     _, mixed = audit_files([train], [tmp_path / "benchmark.parquet"])
@@ -236,7 +233,7 @@ def test_a_file_that_cannot_be_read_leaves_nothing(tmp_path):
         "does not exist"
         in made.run_program("audit_release.py", "--train", train, "--benchmark", tmp_path / "no.json", "--json", out).stderr
     )
-    table = tmp_path / "files.parquet"
+    table = tmp_path / "other.parquet"
     table_io.write_table(table, "files", [{"path": "a", "bytes": 1, "sha256": "0"}])
     assert "not a qa table" in made.run_program("audit_release.py", "--train", table, "--benchmark", train, "--json", out).stderr
 

@@ -35,9 +35,9 @@ def reasons(*records_made: dict) -> list[str]:
 
 
 def test_the_released_files_become_questions(release_files, tmp_path):
-    index = tmp_path / "index.parquet"
-    table_io.write_table(index, "files", files.index_files(release_files))
-    done = run(index, tmp_path, {}, "--root", release_files)
+    index = tmp_path / "release" / files.INDEX_NAME
+    assert not made.run_program("fetch_release.py", "--release", *sorted(release_files.iterdir()), "--index", index).returncode
+    done = run(index, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3228 train, 944 benchmark questions; of 4172 records 0 unusable, 0 repeats" in done.stderr
     train, benchmark, rejected = read(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 import release_made as made
 
 from config_files import config_file
-from medmim.benchmarks.released import download
+from medmim.benchmarks.released import question_files
 from medmim.common.errors import UserError
 from medmim.tables import table_io
 
@@ -68,7 +68,7 @@ def run(url: str | None, digest: str | None, index: Path) -> made.ProgramResult:
 
 def extract(tmp_path: Path, data: bytes) -> list[str]:
     (tmp_path / "archive").write_bytes(data)
-    written = download.extract_json_files(tmp_path / "archive", tmp_path / "out")
+    written = question_files.extract_question_files(tmp_path / "archive", tmp_path / "out")
     return sorted(p.relative_to(tmp_path / "out").as_posix() for p in written)
 
 
@@ -147,7 +147,7 @@ def test_links_and_paths_of_other_files_do_no_harm(tmp_path):
 
 
 def test_an_archive_that_grows_too_large_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(question_files, "MAX_BYTES", 10_000)
     assert extract(tmp_path, zipped(("a.json", b" " * 6_000), ("notes.txt", b" " * 60_000))) == ["a.json"]
     with pytest.raises(UserError, match="larger than 10000 bytes together"):
         extract(tmp_path, zipped(("b.json", b" " * 6_000), ("c.json", b" " * 6_000)))

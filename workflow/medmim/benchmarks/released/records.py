@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from medmim.benchmarks.released.question_files import JSON_SUFFIX
 from medmim.common import json_records, outside_files
 from medmim.common.errors import UserError
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
 from medmim.questions.sets import HELD_IN, HELD_OUT, SETS, TRAIN_ONLY
 
 RECORD_KEYS = ("id", "images", "conversation", "source")
-JSON_SUFFIX = ".json"
 OPTION_PATTERN = re.compile(r"[ \t]*([A-Z]):(.*)")
 LETTERED_PATTERN = re.compile(r"([A-Z]):(.*)", re.S)
 LEADING_PATTERN = re.compile(rf"\s*((?:{IMAGE_PLACEHOLDER}\s*)*)")
