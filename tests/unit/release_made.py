@@ -56,6 +56,31 @@ def write_records(path: Path, records: Any) -> Path:
     return path
 
 
+RELEASE_SETS = {
+    "Benchmark_Dataset/Med_MIM_benchmark_Held_in_Temporal.json": ("lumiere", 2),
+    "Benchmark_Dataset/Med_MIM_benchmark_Held_in_Reasoning.json": ("embed", 2),
+    "Benchmark_Dataset/Med_MIM_benchmark_Held_in_Comparison.json": ("ms_cxr_t", 2),
+    "Benchmark_Dataset/Med_MIM_benchmark_Held_in_Co-reference.json": ("embed", 3),
+    "Benchmark_Dataset/Med_MIM_benchmark_Held_out_RAD.json": ("vqa_rad", 3),
+    "Benchmark_Dataset/Med_MIM_benchmark_Held_out_ODIR.json": ("odir", 2),
+    "Instruction_Dataset/Med_MIM_train_inherent_Comparison.json": ("ms_cxr_t", 2),
+    "Instruction_Dataset/Med_MIM_train_composed.json": ("pmc", 2),
+}
+"""Files of a made release: the source of its images, and how many a question shows."""
+
+
+def write_release(clone: Path, paths_by_source: dict[str, list[str]], questions: int = 4) -> Path:
+    """Write a release of some questions a set about images, by the paths that it gives them, as a clone has it."""
+    remaining_paths = {source: iter(paths) for source, paths in paths_by_source.items()}
+    for name, (source, image_count) in RELEASE_SETS.items():
+        shown = [[next(remaining_paths[source]) for _ in range(image_count)] for _ in range(questions)]
+        write_records(clone / name, [make_record(n, images=images) for n, images in enumerate(shown)])
+    (clone / "README.md").write_text("# Med-MIM")
+    (clone / ".git").mkdir()
+    (clone / ".git/Med_MIM_train_composed.json").write_text("git's own")
+    return clone
+
+
 def index_folder(folder: Path) -> Path:
     """Index a folder's files, in the folder."""
     table_io.write_table(folder / files.INDEX_NAME, "files", files.index_files(folder))

@@ -153,8 +153,8 @@ def released(tmp_path: Path, **release: str) -> Path:
 def test_the_release_takes_the_place_of_generation(snakemake, tmp_path: Path, release: dict[str, str]) -> None:
     release_made.write_records(tmp_path / "release/Benchmark_Dataset" / release_made.BENCHMARK, [release_made.make_record()])
     planned = jobs(snakemake(tmp_path, "-n", "--configfile", released(tmp_path, **release)).stdout)
-    once = ("fetch_release", "import_release")
-    assert [planned[rule] for rule in once] == [1, 1] and planned["build_images"] == 6
+    once = ("fetch_release", "import_release", "select_released")
+    assert [planned[rule] for rule in once] == [1, 1, 1] and planned["build_images"] == 6
     assert not {"generate_qa", "merge_qa"} & planned.keys()
 
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import release_made
 import yaml
 from test_dag import jobs
 
@@ -98,51 +100,78 @@ def test_the_report_says_that_it_is_synthetic(mini: Path) -> None:
     assert all(model in page for model in MODELS)
 
 
-def test_released_questions_run_through_the_same_rules(snakemake, mini: Path, tmp_path: Path) -> None:
-    """Questions in the authors' format about the phantoms' images, named as the release names them."""
-    images = table_io.read_frame(mini / RESULTS / "images/ms_cxr_t.images.parquet", "images", ["release_path", "patient_id"])
-    pairs = images.groupby("patient_id").release_path.agg(list)
-    pairs = [paths[:2] for paths in pairs if len(paths) >= 2]
-    assert len(pairs) >= 8
+def list_release_paths(run: Path) -> dict[str, list[str]]:
+    """Paths by which the release would name images of each source: of LUMIERE slices beside those that the run shows."""
+    paths = {}
+    for source in ("embed", "lumiere", "ms_cxr_t", "pmc", "vqa_rad", "odir"):
+        images = table_io.read_frame(run / f"images/{source}.images.parquet", "images", ["release_path", "study_id"])
+        paths[source] = images.release_path.tolist()
+        if source == "pmc":  # of which only released questions say a path
+            paths[source] = [f"images/{study.removeprefix('pmc/')}.jpg" for study in images.study_id]
+    paths["lumiere"] = [re.sub(r"slice_(\d+)", lambda m: f"slice_{int(m[1]) + 1}", path) for path in paths["lumiere"]]
+    return paths
 
-    def records(pairs: list[list[str]]) -> str:
-        return json.dumps([
-            {
-                "id": str(n), "images": pair, "source": "MS_CXR_T_vqa_edema",
-                "conversation": [
-                    {"role": "user", "content": "<image><image>How did the edema change?\nA: worse\nB: better\n"},
-                    {"role": "assistant", "content": "B: better"},
-                ],
-            }
-            for n, pair in enumerate(pairs)
-        ])  # fmt: skip
 
-    release = tmp_path / "release"
-    release.mkdir()
-    (release / "Med_MIM_train_inherent_Comparison.json").write_text(records(pairs[4:]))
-    (release / "Med_MIM_benchmark_Held_in_Comparison.json").write_text(records(pairs[:4]))
+@pytest.fixture(scope="module")
+def released(snakemake, mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working directory of a run on a release as GitHub zips it, whose questions are about the phantoms of all sources.
+
+    One question of each split names an image that no source has.
+    """
+    folder = tmp_path_factory.mktemp("released")
+    shutil.copytree(mini / "results/.cache", folder / "cache", copy_function=os.link)
+    paths = list_release_paths(mini / RESULTS)
+    paths["embed"][0] = "cohort_1/1/2/3/4.png"
+    paths["ms_cxr_t"][4] = "p10/p10999999/s59999999/0-0.png"  # of training: the benchmark takes the four before
+    release_made.write_release(folder / "Med-MIM", paths, questions=2)
+    shutil.make_archive(str(folder / "Med-MIM-main"), "zip", folder, "Med-MIM")
     values = yaml.safe_load(MINI.read_text())
-    values |= {"sources": {"ms_cxr_t": values["sources"]["ms_cxr_t"]}}
-    values["qa"] |= {"origin": "released", "release": {"path": str(release)}, "pretrain": 0}
+    values["qa"] |= {"origin": "released", "pretrain": 0}
+    values["qa"]["release"] = {"path": str(folder / "Med-MIM-main.zip"), "max_missing_images": 0.2}
     values["models"] = {
         "llava-med": {"family": "llava-med", "path": str(mini / RESULTS / "models/llava-med")},
         "mim-llava-med": values["models"]["mim-llava-med"],
     }
-    config = tmp_path / "released.yaml"
-    config.write_text(yaml.safe_dump(values))
-    snakemake(tmp_path, "--configfile", config, "--cores", "2")
-    board = table_io.read_frame(tmp_path / RESULTS / "leaderboard.parquet", "leaderboard")
-    board = board[board.part == "all"]
-    assert board[(board.model == "mim-llava-med") & (board.set == "comparison") & (board.metric == "accuracy")].n.tolist() == [
-        4,
-        4,
+    (folder / "released.yaml").write_text(yaml.safe_dump(values))
+    snakemake(folder, "--configfile", folder / "released.yaml", "--cores", "2", MEDMIM_CACHE=str(folder / "cache"))
+    return folder
+
+
+def test_released_questions_run_through_the_same_rules(released: Path) -> None:
+    """Every image that the release names is found in its source, also where the source's adapter would not choose it."""
+    run = released / RESULTS
+    board = table_io.read_frame(run / "leaderboard.parquet", "leaderboard")
+    plain = board[(board.part == "all") & (board.model == "mim-llava-med") & (board.metric == "accuracy")]
+    plain = plain[(plain.condition == "plain") & (plain.kind == "closed")]
+    sets = {"temporal": 2, "reasoning": 1, "comparison": 2, "coreference": 2, "rad": 2, "odir": 2}
+    assert {name: plain[plain.set == name].n.tolist() for name in sets} == {name: [n] for name, n in sets.items()}
+    assert json.loads((run / "benchmark_audit.json").read_text()).keys() == {
+        Path(name).name for name in release_made.RELEASE_SETS if "benchmark" in name
+    }
+    questions = {s: table_io.read_table(run / f"qa/{s}.parquet", "qa").to_pylist() for s in ("train", "benchmark")}
+    assert {s: len(rows) for s, rows in questions.items()} == {"train": 3, "benchmark": 11}
+    for row in (row for rows in questions.values() for row in rows):
+        images = table_io.read_frame(run / f"images/{row['source']}.images.parquet", "images")
+        shown = images[images.image_id.isin(row["image_ids"])]
+        assert row["patient_ids"] == sorted(set(shown.patient_id)) and len(shown) == len(set(row["image_ids"]))
+    assert find_faults(released, [Path(RESULTS, "leaderboard.parquet")]) == []
+
+
+def test_released_questions_without_their_images_are_listed(released: Path) -> None:
+    rejected = table_io.read_frame(released / RESULTS / "qa/rejected.parquet", "rejected")
+    assert sorted(rejected.item.str.split().str[0]) == ["benchmark", "train"]
+    assert sorted(rejected.reason) == [
+        f"its file is not in this copy of the source (image '{path}')"
+        for path in ("cohort_1/1/2/3/4.png", "p10/p10999999/s59999999/0-0.png")
     ]
-    assert (
-        json.loads((tmp_path / RESULTS / "benchmark_audit.json").read_text())["Med_MIM_benchmark_Held_in_Comparison.json"][
-            "records"
-        ]
-        == 4
-    )
+    assert {p.name for p in released.iterdir()} == {
+        "Med-MIM",
+        "Med-MIM-main.zip",
+        "cache",
+        "released.yaml",
+        "results",
+        ".snakemake",
+    }
 
 
 def test_the_release_is_audited_beside_generated_questions(snakemake, mini: Path, release_files: Path, tmp_path: Path) -> None:

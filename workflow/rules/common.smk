@@ -138,10 +138,9 @@ def missing(source):
     return [f"{R}/sources/{source}.missing.parquet"] if source in DOWNLOADED else []
 
 
-def named_by_release(source):
-    """Tables of the release's questions, for a source of which they name images that its adapter wouldn't choose."""
-    is_named = RUN.qa.origin == "released" and source_plugins.SOURCES[source].release_chooses_images
-    return [f"{R}/qa/{split}.parquet" for split in ("train", "benchmark")] if is_named else []
+def named_by_release():
+    """Tables of the release's questions: of the sources only images that they name are read."""
+    return [f"{R}/qa/released/{split}.parquet" for split in ("train", "benchmark")] if RUN.qa.origin == "released" else []
 
 
 def layout_of(model):

@@ -6,8 +6,9 @@ rule build_images:
     input:
         raw=lambda w: raw_index(w.source),
         missing=lambda w: missing(w.source),
-        named=lambda w: named_by_release(w.source),
+        named=named_by_release(),
     output:
+        **({"released": f"{R}/images/{{source}}.released.parquet"} if named_by_release() else {}),
         images=f"{R}/images/{{source}}.images.parquet",
         findings=f"{R}/images/{{source}}.findings.parquet",
         rejected=f"{R}/images/{{source}}.rejected.parquet",
@@ -23,7 +24,8 @@ rule build_images:
         code=lambda w: code_sha256("build_images.py", f"medmim.sources.{w.source}.adapter"),
         root=lambda w: raw_root(w.source),
         missing=lambda w: ["--missing", *missing(w.source)] if missing(w.source) else [],
+        released=lambda w, output: ["--released", output.released] if named_by_release() else [],
     shell:
         program("build_images.py")
         + "--source {wildcards.source} --root {params.root} --raw {input.raw} {params.missing} --named {input.named} --threads {threads}"
-        " --images {output.images} --findings {output.findings} --rejected {output.rejected}"
+        " --images {output.images} --findings {output.findings} --rejected {output.rejected} {params.released}"

@@ -154,9 +154,9 @@ else:
         input:
             index=RELEASE_INDEX,
         output:
-            train=f"{R}/qa/train.parquet",
-            benchmark=f"{R}/qa/benchmark.parquet",
-            rejected=f"{R}/qa/rejected.parquet",
+            train=f"{R}/qa/released/train.parquet",
+            benchmark=f"{R}/qa/released/benchmark.parquet",
+            rejected=f"{R}/qa/released/rejected.parquet",
         log:
             f"{R}/logs/import_release.log",
         conda:
@@ -166,6 +166,27 @@ else:
             code=code_sha256("import_release.py"),
         shell:
             program("import_release.py") + "--index {input.index}"
+            " --train {output.train} --benchmark {output.benchmark} --rejected {output.rejected}"
+
+    rule select_released:
+        """The released questions whose images the sources have, upon these."""
+        input:
+            qa=named_by_release(),
+            unusable=f"{R}/qa/released/rejected.parquet",
+            images=expand(f"{R}/images/{{source}}.released.parquet", source=SOURCES),
+        output:
+            train=f"{R}/qa/train.parquet",
+            benchmark=f"{R}/qa/benchmark.parquet",
+            rejected=f"{R}/qa/rejected.parquet",
+        log:
+            f"{R}/logs/select_released.log",
+        conda:
+            "../../envs/data.yaml"
+        params:
+            cfg=cfg(sources=SOURCES, max_missing_images=RUN.qa.release.max_missing_images),
+            code=code_sha256("select_released.py"),
+        shell:
+            program("select_released.py") + "--qa {input.qa} --unusable {input.unusable} --images {input.images}"
             " --train {output.train} --benchmark {output.benchmark} --rejected {output.rejected}"
 
     rule audit_benchmark:

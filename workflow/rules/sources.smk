@@ -24,7 +24,7 @@ if LOCAL:
     rule index_source:
         """List and hash the files that are needed of a source that the user has."""
         input:
-            named=lambda w: named_by_release(w.source),
+            named=named_by_release(),
         output:
             index=f"{R}/sources/{{source}}.parquet",
             watched=f"{R}/sources/{{source}}.watched.parquet",
@@ -53,7 +53,7 @@ if DOWNLOADED:
     rule fetch_source:
         """Fetch a source from its owner's server, as far as it is not there, and list and hash the files that are needed."""
         input:
-            named=lambda w: named_by_release(w.source),
+            named=named_by_release(),
         output:
             index=f"{R}/sources/{{source}}.parquet",
             watched=f"{R}/sources/{{source}}.watched.parquet",

@@ -18,16 +18,18 @@ def main() -> None:
     arguments.add_argument("--root", type=Path, required=True, help="folder that holds the source in its owner's layout")
     arguments.add_argument("--raw", type=Path, required=True, help="index of that folder, a files table")
     arguments.add_argument("--missing", type=Path, help="table of what its owner no longer has, where it was downloaded")
-    arguments.add_argument("--named", nargs="*", type=Path, default=[], help="qa tables of the release, whose images are wanted")
+    arguments.add_argument("--named", nargs="*", type=Path, default=[], help="qa tables of the release: only images it names")
+    arguments.add_argument("--released", type=Path, help="released_images table of these (written)")
     arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
-    outputs = ["images", "findings", "rejected"]
+    outputs = ["images", "findings", "rejected", "released"]
     with Job(arguments, inputs=["raw", "missing", "named"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
         from medmim.sources.base import Adapter, TableBuilder
         from medmim.sources.contract import load_part
         from medmim.sources.needed_files import read_source_contents
+        from medmim.sources.released_pictures import ReleasedPictures
         from medmim.tables import images, table_io
         from medmim.tables.rejections import get_list_path, keep_rejections
 
@@ -39,8 +41,12 @@ def main() -> None:
             zip(*(c.to_pylist() for c in table_io.read_table(args.raw, "files", ["path", "sha256"]).columns), strict=True)
         )
         limit = job.cfg.get("limit")
-        contents = read_source_contents(adapter, args.root, images.collect_release_paths(args.named), limit)
-        if not args.missing:  # a folder of the user's own
+        released_paths = images.collect_release_paths(args.named, args.source)
+        contents = read_source_contents(adapter, args.root, released_paths, limit)
+        released = ReleasedPictures.from_contents(contents, released_paths)
+        if args.named:
+            contents = released.select_contents(contents).choose_present(limit, index.__contains__)
+        elif not args.missing:  # a folder of the user's own
             named_count = len(contents.pictures)
             contents = contents.choose_present(limit, index.__contains__)
             if named_count and not contents.pictures:
@@ -53,12 +59,16 @@ def main() -> None:
                 table_io.read_table(args.missing, "rejected", ["item"])["item"].to_pylist()
             )
         build = TableBuilder(args.source, args.root, contents, job.cfg["size"], args.threads, index)
-        rows = track_items(build.iter_image_rows(), args.source, len(contents.pictures), "images")
+        is_needed = bool(contents.pictures) or not args.named  # of a source that the release does not show, nothing is
+        rows = track_items(build.iter_image_rows() if is_needed else iter([]), args.source, len(contents.pictures), "images")
         with keep_rejections(get_list_path(args.log, args.rejected), build.list_rejection_rows):
             count = images.write_images(job.out["images"], rows)
-            build.check_rejected_share(job.cfg.get("max_rejected", 0.01))
+            if is_needed:
+                build.check_rejected_share(job.cfg.get("max_rejected", 0.01))
         findings = table_io.write_table(job.out["findings"], "findings", build.list_finding_rows())
         rejected = table_io.write_table(job.out["rejected"], "rejected", build.list_rejection_rows())
+        if args.released:
+            table_io.write_table(job.out["released"], "released_images", released.list_rows(build, limit))
         for reason, number in sorted(build.contents.skipped.items()):
             log.info("left out: %d × %s", number, reason)
         job.set_summary(f"{args.source}: {count} images, {findings} findings, {rejected} rejected")

@@ -15,7 +15,7 @@ def main() -> None:
     arguments = build_parser(__doc__)
     arguments.add_argument("--source", required=True, help="name of the source, a folder of medmim/sources")
     arguments.add_argument("--root", type=Path, required=True, help="folder to fill")
-    arguments.add_argument("--named", nargs="*", type=Path, default=[], help="qa tables of the release, whose images are wanted")
+    arguments.add_argument("--named", nargs="*", type=Path, default=[], help="qa tables of the release: only images it names")
     arguments.add_argument("--index", type=Path, required=True, help="table of the files (written)")
     arguments.add_argument("--watched", type=Path, required=True, help="table of all that the index depends on (written)")
     arguments.add_argument("--missing", type=Path, required=True, help="table of what the owner no longer has (written)")
@@ -27,9 +27,10 @@ def main() -> None:
         from medmim.config.download import Download
         from medmim.download.source_folder import DownloadFolder, SourceDownload
         from medmim.download.transfer import RetryPolicy
-        from medmim.sources.base import Adapter
+        from medmim.sources.base import Adapter, SourceContents
         from medmim.sources.contract import load_part
         from medmim.sources.needed_files import NeededFiles
+        from medmim.sources.released_pictures import ReleasedPictures
         from medmim.tables import images, table_io
 
         args = job.args
@@ -42,13 +43,14 @@ def main() -> None:
             folder.check_missing_share(job.cfg.get("max_missing", 0.01))
             folder.mark_complete(job.cfg.get("limit"))
             adapter: Adapter = load_part(args.source, "adapter", Adapter)
-            needed = NeededFiles(
-                adapter,
-                args.root,
-                images.collect_release_paths(args.named),
-                job.cfg.get("limit"),
-                lambda contents: contents.limit_patients(job.cfg.get("limit")),
-            )
+            released_paths = images.collect_release_paths(args.named, args.source)
+
+            def choose(contents: SourceContents) -> SourceContents:
+                if args.named:
+                    contents = ReleasedPictures.from_contents(contents, released_paths).select_contents(contents)
+                return contents.limit_patients(job.cfg.get("limit"))
+
+            needed = NeededFiles(adapter, args.root, released_paths, job.cfg.get("limit"), choose)
             ledger = folder.ledger
             rows = needed.iter_index_rows(
                 lambda root, path, stamp: ledger.find_hash(root / path) or files.hash_file(root / path), args.threads

@@ -124,6 +124,9 @@ class ReleaseConfig(Section):
     """Archive (zip or tar) of the release at a pinned commit, used where path is not set."""
     sha256: Annotated[str, make_text_rule("^[0-9a-f]{64}$", "a SHA-256: 64 of the characters 0-9 and a-f")] | None = None
     """Expected hash of the archive."""
+    max_missing_images: Fraction = 0.05
+    """Share of the released questions of the config's sources that may lack an image, as of a partial copy, before the run stops.
+    They are left out and listed by reason in qa/rejected.parquet, as are questions of sources that the config does not have."""
 
     def find_faults(self) -> Iterator[Fault]:
         """Yield half of a pinned archive."""

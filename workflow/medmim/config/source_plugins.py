@@ -125,8 +125,6 @@ class Source(Terms):
     """Sets that it makes questions for."""
     held_out: dict[SetName, HeldOutSet] = Field(default={})
     """Sets of its own in the benchmark, by name."""
-    release_chooses_images: bool = False
-    """Whether the authors' release shows images that the adapter adds only where they are asked for (add_released_pictures)."""
 
     def find_faults(self) -> Iterator[Fault]:
         """Yield names that it can't give, and that it has no set."""

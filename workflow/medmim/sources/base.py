@@ -235,9 +235,17 @@ class TableBuilder:
     image_ids: dict[str, str] = field(default_factory=dict)
     """image_id of every picture accepted, by its key."""
     rejected: list[Rejection] = field(default_factory=list)
+    duplicate_ids: dict[str, str] = field(default_factory=dict)
+    """image_id of every picture left out because another has its pixels, by its key."""
+    failure_reasons: dict[str, str] = field(default_factory=dict)
+    """Why a picture could not be read, by its key."""
 
     def __post_init__(self) -> None:
         self.rejected = list(self.contents.rejected)
+
+    def find_image_id(self, key: str) -> str:
+        """The image that shows a picture's pixels; empty where there is none."""
+        return self.image_ids.get(key) or self.duplicate_ids.get(key, "")
 
     def _prefix_id(self, local_id: str) -> str:
         return f"{self.source}/{local_id}" if local_id else ""
@@ -253,11 +261,13 @@ class TableBuilder:
         for picture, result in zip(pictures, self._render_pictures(pictures), strict=True):
             item = f"{picture.key} ({picture.item})" if picture.item else picture.key
             if isinstance(result, str):
+                self.failure_reasons[picture.key] = result
                 self.rejected.append(Rejection(item, result))
                 continue
             if self.index_hashes is not None and "!" not in picture.file and self.index_hashes.get(picture.file) != result.sha256:
                 raise UserError(f"{self.root / picture.file} is not as the source's index has it: index the folder again")
             if result.image_id in keys_by_image_id:
+                self.duplicate_ids[picture.key] = result.image_id
                 self.rejected.append(Rejection(item, f"same pixels as {keys_by_image_id[result.image_id]}", is_broken=False))
                 continue
             keys_by_image_id[result.image_id] = picture.key

@@ -85,11 +85,11 @@ def write_images(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def collect_release_paths(qa_paths: Iterable[Path]) -> set[str]:
-    """Paths of the images that questions of the authors' release show, as it names them."""
-    tables = [table_io.read_table(path, "qa", ["image_ids"]) for path in qa_paths]
-    references = {r for table in tables for image_ids in table["image_ids"].to_pylist() for r in image_ids}
-    return {r.removeprefix(RELEASE_PREFIX) for r in references if r.startswith(RELEASE_PREFIX)}
+def collect_release_paths(qa_paths: Iterable[Path], source: str) -> set[str]:
+    """Paths of a source's images that questions of the authors' release show, as it names them."""
+    tables = [table_io.read_table(path, "qa", ["source", "image_ids"]) for path in qa_paths]
+    rows = (row for table in tables for row in table.to_pylist() if row["source"] == source)
+    return {i.removeprefix(RELEASE_PREFIX) for row in rows for i in row["image_ids"] if i.startswith(RELEASE_PREFIX)}
 
 
 class ImageStore:

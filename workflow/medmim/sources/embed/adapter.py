@@ -11,6 +11,7 @@ Screening itself never ends in S, M or K. An A that no exam follows has no outco
 
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -41,6 +42,7 @@ METADATA_COLUMNS = (
 METADATA_PATTERNS = "tables/EMBED_OpenData_metadata_reduced.csv", "tables/EMBED_OpenData_metadata.csv"
 CLINICAL_PATTERNS = "tables/EMBED_OpenData_clinical_reduced.csv", "tables/EMBED_OpenData_clinical.csv"
 """Where the tables are, the first that is there: the owner ships both, and the reduced ones have all that is read."""
+RELEASE_PATTERN = re.compile(r"(cohort_\d+/([^/]+)/([^/]+)/.+)\.png")
 CLINICAL_COLUMNS = ("empi_anon", "acc_anon", "side", "asses", "path_severity")
 
 
@@ -240,3 +242,20 @@ def read_contents(root: Path) -> SourceContents:
     clinical_path = find_one(root, *CLINICAL_PATTERNS)
     _add_clinical_facts(root, clinical_path, _add_pictures(root, metadata_path, contents), contents)
     return contents
+
+
+def add_released_pictures(root: Path, contents: SourceContents, paths: Collection[str]) -> None:
+    """Add the images that the release names and the tables' choice leaves out, such as other views, by their paths."""
+    known_paths = {p.release_path for p in contents.pictures}
+    image_folder = _find_image_folder(root).relative_to(root)
+    for path in sorted(set(paths) - known_paths):
+        if match := RELEASE_PATTERN.fullmatch(path):
+            picture = Picture(
+                file=(image_folder / f"{match[1]}.dcm").as_posix(),
+                read_pixels=dicom.read_pixels,
+                patient=match[2],
+                study=match[3],
+                modality="mammography",
+                release_path=path,
+            )
+            contents.pictures.append(picture)

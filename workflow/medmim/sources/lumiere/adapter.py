@@ -13,7 +13,7 @@ of the scan that a response is rated against.
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -173,9 +173,10 @@ def _find_obstacle(root: Path, visit: Visit, sequence: str) -> str:
     return "" if grid == visit.grid else "lies elsewhere: its grid is not that of the visit's mask"
 
 
-def _add_picture(visit: Visit, sequence: str, index: int, contents: SourceContents) -> None:
-    """Add a picture and what is known of it."""
+def _add_picture(visit: Visit, sequence: str, index: int, contents: SourceContents, release_path: str = "") -> None:
+    """Add a picture and what is known of it; `release_path` where the release names it otherwise than we would."""
     picture = _make_picture(visit, sequence, index)
+    picture = replace(picture, release_path=release_path or picture.release_path)
     contents.pictures.append(picture)
     contents.add_facts(picture, picture.file, 1, {"sequence": sequence, "week": visit.week.removeprefix("week-")})
     if sequence == "CT1":
@@ -363,4 +364,4 @@ def add_released_pictures(root: Path, contents: SourceContents, paths: Collectio
                 contents.rejected.append(Rejection(path, f"named by the release: {obstacle}", is_broken=False, patient=patient))
                 contents.skipped["pictures of the release that can't be found"] += 1
             elif _make_picture(visit, sequence, index).key not in chosen_keys:
-                _add_picture(visit, sequence, index, contents)
+                _add_picture(visit, sequence, index, contents, path)

@@ -7,6 +7,7 @@ previous image, and label_quality:<finding> (one_expert, multiple_experts, disag
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from medmim.common.outside_files import is_file
@@ -24,6 +25,7 @@ NOT_STATED = "not_stated"
 ID_COLUMNS = ("subject_id", "study_id", "previous_study_id")
 IMAGE_COLUMNS = ("dicom_id", "previous_dicom_id")
 PROGRESSION_COLUMNS = tuple(f"{f}_progression" for f in FINDINGS)
+RELEASE_PATTERN = re.compile(r"(p\d+/p(\d+)/s(\d+)/[\w-]+)\.png")
 QUALITY_COLUMNS = tuple(f"{f}_label_quality" for f in FINDINGS)
 
 
@@ -117,3 +119,20 @@ def read_limited_contents(root: Path, limit: int | None) -> SourceContents:
         contents.add_facts(current, path.name, number, facts, other_picture=previous)
     contents.pictures = list(pictures.values())
     return contents
+
+
+def add_released_pictures(root: Path, contents: SourceContents, paths: Collection[str]) -> None:
+    """Add the images that the release names and the table does not, by their paths."""
+    known_paths = {p.release_path for p in contents.pictures}
+    folders = _list_folders(root)
+    for path in sorted(set(paths) - known_paths):
+        if match := RELEASE_PATTERN.fullmatch(path):
+            picture = Picture(
+                file=_locate_image(root, folders, match[1]),
+                read_pixels=raster.read_pixels,
+                patient=match[2],
+                study=match[3],
+                modality="radiography",
+                release_path=path,
+            )
+            contents.pictures.append(picture)

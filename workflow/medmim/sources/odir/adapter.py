@@ -9,7 +9,8 @@ age, sex, and the flags N (normal), D (diabetes), G (glaucoma), C (cataract), A 
 (hypertension), M (myopia), O (other), each 0 or 1.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from medmim.common.errors import UserError
@@ -32,6 +33,7 @@ FLAGS = ("N", "D", "G", "C", "A", "H", "M", "O")
 EYES = {"L": "Left", "R": "Right"}
 EYE_COLUMNS = tuple(f"{eye}-{what}" for eye in EYES.values() for what in ("Fundus", "Diagnostic Keywords"))
 PERSON_COLUMNS = {"age": "Patient Age", "sex": "Patient Sex"}
+RELEASE_PATTERN = re.compile(rf"{IMAGE_FOLDER}/((\d+)_(left|right)\.jpg)")
 COLUMNS = ("ID", *PERSON_COLUMNS.values(), *EYE_COLUMNS, *FLAGS)
 
 
@@ -130,3 +132,22 @@ def read_limited_contents(root: Path, limit: int | None) -> SourceContents:
         for fact, value in facts.items():
             contents.facts.append(Fact(name=fact, value=value, patient=person, study=person, table=table_name, row=number))
     return contents
+
+
+def add_released_pictures(root: Path, contents: SourceContents, paths: Collection[str]) -> None:
+    """Add the photographs that the release names and no table does, as where Kaggle's lacks the person, by their names."""
+    known_paths = {p.release_path for p in contents.pictures}
+    folders = _PhotographFolders(root)
+    for path in sorted(set(paths) - known_paths):
+        if match := RELEASE_PATTERN.fullmatch(path):
+            picture = Picture(
+                file=folders.locate_photograph(match[1]),
+                read_pixels=raster.read_pixels,
+                patient=match[2],
+                study=match[2],
+                view="fundus",
+                laterality="L" if match[3] == "left" else "R",
+                modality="fundus",
+                release_path=path,
+            )
+            contents.pictures.append(picture)

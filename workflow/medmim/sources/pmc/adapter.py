@@ -7,6 +7,8 @@ qa:<n>:question and qa:<n>:answer, n counted from 0.
 """
 
 from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -99,3 +101,17 @@ def read_contents(root: Path) -> SourceContents:
             turn_counts[file] += 1
     contents.pictures = list(pictures.values())
     return contents
+
+
+def add_released_pictures(root: Path, contents: SourceContents, paths: Collection[str]) -> None:
+    """Say which figure each path of the release means: by its record's id, <PubMed id>_F1, or by its path in the paper's tar."""
+    locations = read_figure_locations(root)
+    indexes_by_name: dict[str, int] = {}
+    for index, picture in enumerate(contents.pictures):
+        for name in (picture.study, str(locations[picture.study]["image_file_path"])):
+            indexes_by_name.setdefault(name, index)
+    for path in sorted(paths):
+        for name in (PurePosixPath(path).stem, "/".join(PurePosixPath(path).parts[-2:])):
+            if name in indexes_by_name:
+                index = indexes_by_name[name]
+                contents.pictures[index] = replace(contents.pictures[index], release_path=path)
