@@ -3,12 +3,7 @@
 FORMATS = ["hf", "lmms-eval", "vlmevalkit"]
 EXPORTED = {
     "run": RUN.run,
-    # The release names sources that the config may not have.
-    "providers": {
-        name: source.describe_terms()
-        for name, source in source_plugins.SOURCES.items()
-        if name in SOURCES or RUN.qa.origin == "released"
-    }
+    "providers": {name: source_plugins.SOURCES[name].describe_terms() for name in SOURCES}
     | {name: external_set.describe_terms() for name, external_set in EXTERNAL.items()},
     "synthetic": PHANTOMS,
     "credentialed": RUN.credentialed_sources,

@@ -1,6 +1,7 @@
 """Questions: by templates from findings, or the authors' release; and the audit of the benchmark."""
 
 RELEASE_INDEX = f"{R}/release/files.parquet"
+HAS_RELEASE = bool(RUN.qa.release.path) or RUN.qa.origin == "released"
 
 
 def find_release():
@@ -16,7 +17,7 @@ def find_release():
 if workflow.is_main_process:
     find_release()  # to say what is wrong with it: of an input function's error Snakemake shows a traceback
 
-if RUN.qa.release.path or RUN.qa.origin == "released":
+if HAS_RELEASE:
 
     rule fetch_release:
         """Bring the authors' question files into the run: from the user's copy, or else at the pinned commit."""
@@ -125,28 +126,6 @@ if RUN.qa.origin == "generated":
             program("merge_qa.py") + "--qa {input} --train {output.train} --benchmark {output.benchmark}"
             " --pretrain {output.pretrain} --rejected {output.rejected}"
 
-    rule audit_benchmark:
-        """List the faults of the benchmark against the training questions."""
-        input:
-            train=f"{R}/qa/train.parquet",
-            benchmark=BENCHMARK,
-            release=RELEASE_INDEX if RUN.qa.release.path else [],
-        output:
-            json=f"{R}/benchmark_audit.json",
-            html=f"{R}/benchmark_audit.html",
-            statistics=f"{R}/statistics.parquet",
-        log:
-            f"{R}/logs/audit_benchmark.log",
-        conda:
-            "../../envs/data.yaml"
-        params:
-            cfg=cfg(),
-            code=code_sha256("audit_release.py"),
-            release=["--release", RELEASE_INDEX] if RUN.qa.release.path else [],
-        shell:
-            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release}"
-            " --json {output.json} --html {output.html} --statistics {output.statistics}"
-
 else:
 
     rule import_release:
@@ -189,22 +168,25 @@ else:
             program("select_released.py") + "--qa {input.qa} --unusable {input.unusable} --images {input.images}"
             " --train {output.train} --benchmark {output.benchmark} --rejected {output.rejected}"
 
-    rule audit_benchmark:
-        """List the faults of the released benchmark, as published."""
-        input:
-            index=RELEASE_INDEX,
-            heldout=HELDOUT_QA,
-        output:
-            json=f"{R}/benchmark_audit.json",
-            html=f"{R}/benchmark_audit.html",
-            statistics=f"{R}/statistics.parquet",
-        log:
-            f"{R}/logs/audit_benchmark.log",
-        conda:
-            "../../envs/data.yaml"
-        params:
-            cfg=cfg(),
-            code=code_sha256("audit_release.py"),
-        shell:
-            program("audit_release.py") + "--train {input.index} --benchmark {input.index} {input.heldout}"
-            " --json {output.json} --html {output.html} --statistics {output.statistics}"
+
+rule audit_benchmark:
+    """List the faults of the benchmark against the training questions; beside, those of the release as it is published."""
+    input:
+        train=f"{R}/qa/train.parquet",
+        benchmark=BENCHMARK,
+        release=RELEASE_INDEX if HAS_RELEASE else [],
+    output:
+        json=f"{R}/benchmark_audit.json",
+        html=f"{R}/benchmark_audit.html",
+        statistics=f"{R}/statistics.parquet",
+    log:
+        f"{R}/logs/audit_benchmark.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        cfg=cfg(),
+        code=code_sha256("audit_release.py"),
+        release=["--release", RELEASE_INDEX] if HAS_RELEASE else [],
+    shell:
+        program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release}"
+        " --json {output.json} --html {output.html} --statistics {output.statistics}"

@@ -1,7 +1,7 @@
 """Audit benchmark files against training files: leaks, repeats, broken options, letter skew, and what answers without looking.
 
 Files are the authors' released JSON or our qa tables (Parquet), mixed as you like. A folder, such as a clone of the release,
-and the index of one, files.parquet, stand for the question files in it of the option's split. Needs no config and no run:
+stands for the question files in it of the option's split. Needs no config and no run:
 
     python workflow/scripts/audit_release.py --train Med-MIM --benchmark Med-MIM --json audit.json --html audit.html
 
@@ -19,7 +19,6 @@ from typing import Any
 
 from medmim.benchmarks.released.question_files import find_question_files, select_question_files
 from medmim.benchmarks.released.records import slot_from_name
-from medmim.common import files
 from medmim.common.errors import UserError
 from medmim.provenance.job import Job, build_parser
 from medmim.tables import table_io
@@ -30,16 +29,10 @@ def select_split(paths: Iterable[Path], split: str) -> list[Path]:
     return [path for path in paths if slot_from_name(path.name).split == split]
 
 
-def expand_indexes(paths: Iterable[Path], split: str) -> list[Path]:
-    """Paths with the question files of a split in place of the index of their folder. Raises UserError, TableError."""
-    expanded_paths: list[Path] = []
-    for path in paths:
-        if path.name != files.INDEX_NAME:
-            expanded_paths.append(path)
-            continue
-        names = table_io.read_table(path, "files", ["path"])["path"].to_pylist()
-        expanded_paths += select_split((path.parent / name for name in select_question_files(names)), split)
-    return expanded_paths
+def list_indexed_files(index: Path) -> list[Path]:
+    """Question files of the release by the index of their folder. Raises TableError."""
+    names = table_io.read_table(index, "files", ["path"])["path"].to_pylist()
+    return [index.parent / name for name in select_question_files(names)]
 
 
 class FolderAction(argparse.Action):
@@ -67,11 +60,11 @@ def main() -> None:
         from medmim.benchmarks.quality.page import AuditReport, render_page
         from medmim.benchmarks.quality.statistics import compute_statistics
 
-        def read_report(origin: str, train: list[Path], benchmark: list[Path]) -> AuditReport:
-            return AuditReport.from_files(origin, expand_indexes(train, "train"), expand_indexes(benchmark, "benchmark"))
-
-        ours = read_report("ours", job.args.train, job.args.benchmark)
-        theirs = [read_report("release", [job.args.release], [job.args.release])] if job.args.release else []
+        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark)
+        theirs = []
+        if job.args.release:
+            released = list_indexed_files(job.args.release)
+            theirs = [AuditReport.from_files("release", *(select_split(released, split) for split in ("train", "benchmark")))]
         if repeated_sets := [name for part in theirs for name in part.sets if name in ours.sets]:
             raise UserError(f"both among --benchmark and --release: {', '.join(repeated_sets)}")
         parts = [ours, *theirs]

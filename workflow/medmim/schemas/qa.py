@@ -18,7 +18,7 @@ COLUMNS = (
     Column("options", TEXTS, "option texts in order of letters A, B, ...; empty if open"),
     Column("answer", TEXT, "gold text; for closed the gold option's text"),
     Column("answer_index", INT, "index of the gold in options; null if open", True),
-    Column("image_ids", TEXTS, "images in order: image_id, or 'release/<release_path>' for released questions"),
+    Column("image_ids", TEXTS, "images in order: image_id, or 'release/<path>' where released questions are not yet put upon images"),
     Column(
         "patient_ids", TEXTS, "distinct patients of the images, sorted; in further held-out sets what their adapters take for one"
     ),

@@ -64,10 +64,11 @@ def test_every_form_of_the_whole_release_gives_the_same_questions(tmp_path: Path
     assert not made.run_program("import_release.py", "--index", index, *outputs).returncode
     assert [len(table_io.read_table(tmp_path / f"out/{split}.parquet", "qa")) for split in ("train", "benchmark")] == [6, 4]
     audit = tmp_path / "audit.json"
-    done = made.run_program("audit_release.py", "--train", index, "--benchmark", index, "--json", audit)
+    ours = ("--train", tmp_path / "out/train.parquet", "--benchmark", tmp_path / "out/benchmark.parquet")
+    done = made.run_program("audit_release.py", *ours, "--release", index, "--json", audit)
     assert done.returncode == 0, done.stderr
     figures = json.loads(audit.read_text())
-    assert list(figures) == [made.BENCHMARK]
+    assert list(figures) == ["temporal", made.BENCHMARK]
     assert (figures[made.BENCHMARK]["records"], figures[made.BENCHMARK]["same_images_in_train"]) == (4, 1)
 
 
@@ -79,7 +80,7 @@ def test_one_folder_and_one_file_are_a_part_of_the_release(tmp_path: Path) -> No
     outputs = [p for name in ("train", "benchmark", "rejected") for p in (f"--{name}", tmp_path / f"out/{name}.parquet")]
     done = made.run_program("import_release.py", "--index", index, *outputs)
     assert done.returncode == 0 and "no training question: nothing can be tuned on this release" in done.stderr
-    done = made.run_program("audit_release.py", "--train", index, "--benchmark", index, "--json", audit)
+    done = made.run_program("audit_release.py", "--train", benchmark.parent, "--benchmark", benchmark, "--json", audit)
     assert done.returncode == 0, done.stderr
     assert json.loads(audit.read_text())[made.BENCHMARK]["shares_patient_with_train"] == 0
 
