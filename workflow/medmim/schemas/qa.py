@@ -18,7 +18,11 @@ COLUMNS = (
     Column("options", TEXTS, "option texts in order of letters A, B, ...; empty if open"),
     Column("answer", TEXT, "gold text; for closed the gold option's text"),
     Column("answer_index", INT, "index of the gold in options; null if open", True),
-    Column("image_ids", TEXTS, "images in order: image_id, or 'release/<path>' where released questions are not yet put upon images"),
+    Column(
+        "image_ids",
+        TEXTS,
+        "images in order: image_id; 'release/<path>' before the release's images are looked up",
+    ),
     Column(
         "patient_ids", TEXTS, "distinct patients of the images, sorted; in further held-out sets what their adapters take for one"
     ),
