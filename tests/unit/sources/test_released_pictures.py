@@ -176,6 +176,20 @@ def test_why_an_image_can_not_be_shown_is_said(tmp_path: Path) -> None:
     assert reasons.count("") == 2 and reasons.count("its patient is beyond the limit of the config") == 2
 
 
+def test_a_limit_takes_patients_whom_the_release_names(tmp_path: Path) -> None:
+    """Also where their images lie elsewhere than the adapter would say without a look."""
+    root = draw("odir", tmp_path / "odir", 8)
+    elsewhere = root / "ODIR-5K_Training_Dataset"
+    elsewhere.mkdir()
+    moved = sorted((root / "Training Images").iterdir())[6:]
+    for path in moved:
+        path.rename(elsewhere / path.name)
+    named = [f"Training Images/{path.name}" for path in moved]
+    rows = build_released(root, tmp_path, "odir", named, limit=2)
+    reasons = [rows[path]["reason"] for path in named]
+    assert reasons.count("") == 4 and set(reasons) == {"", "its patient is beyond the limit of the config"}
+
+
 def test_a_source_that_the_release_does_not_show_is_empty(tmp_path: Path) -> None:
     root = draw("odir", tmp_path / "odir", 4)
     assert build_released(root, tmp_path, "odir", []) == {}

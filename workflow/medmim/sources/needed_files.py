@@ -22,7 +22,8 @@ def read_source_contents(
     Of patients beyond the limit it may hold less.
     """
     with translate_read_errors(root):
-        if isinstance(adapter, LimitedAdapter):
+        # Of the release the limit takes the first patients whom it names, who may be others than those of the tables.
+        if isinstance(adapter, LimitedAdapter) and not release_paths:
             contents = adapter.read_limited_contents(root, limit)
         else:
             contents = adapter.read_contents(root)

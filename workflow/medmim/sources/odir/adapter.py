@@ -141,7 +141,7 @@ def add_released_pictures(root: Path, contents: SourceContents, paths: Collectio
     for path in sorted(set(paths) - known_paths):
         if match := RELEASE_PATTERN.fullmatch(path):
             picture = Picture(
-                file=folders.locate_photograph(match[1]),
+                file=folders.locate_photograph(match[1], is_wanted=True),
                 read_pixels=raster.read_pixels,
                 patient=match[2],
                 study=match[2],
