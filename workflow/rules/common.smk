@@ -138,6 +138,16 @@ def missing(source):
     return [f"{R}/sources/{source}.missing.parquet"] if source in DOWNLOADED else []
 
 
+def find_release():
+    """Files that hold the user's copy of the release; none where it is downloaded."""
+    from medmim.benchmarks.released.question_files import find_question_files
+
+    try:
+        return [str(path) for path in find_question_files(Path(RUN.qa.release.path))] if RUN.qa.release.path else []
+    except UserError as error:
+        raise WorkflowError(f"qa.release.path: {error}") from None
+
+
 def named_by_release():
     """Tables of the release's questions: of the sources only images that they name are read."""
     return [f"{R}/qa/released/{split}.parquet" for split in ("train", "benchmark")] if RUN.qa.origin == "released" else []

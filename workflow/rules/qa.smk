@@ -3,17 +3,6 @@
 RELEASE_INDEX = f"{R}/release/files.parquet"
 HAS_RELEASE = bool(RUN.qa.release.path) or RUN.qa.origin == "released"
 
-
-def find_release():
-    """Files that hold the user's copy of the release; none where it is downloaded."""
-    from medmim.benchmarks.released.question_files import find_question_files
-
-    try:
-        return [str(path) for path in find_question_files(Path(RUN.qa.release.path))] if RUN.qa.release.path else []
-    except UserError as error:
-        raise WorkflowError(f"qa.release.path: {error}") from None
-
-
 if workflow.is_main_process:
     find_release()  # to say what is wrong with it: of an input function's error Snakemake shows a traceback
 
