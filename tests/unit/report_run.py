@@ -93,6 +93,7 @@ def make_image_rows() -> list[dict[str, Any]]:
             "width": 20,
             "height": 24,
             "bytes": png,
+            "thumbnail": bytes(4096),
             "release_path": "",
             "origin_file": f"{n}.nii.gz",
             "origin_sha256": "0" * 64,

@@ -241,6 +241,7 @@ class TableBuilder:
                 "width": result.width,
                 "height": result.height,
                 "bytes": result.png,
+                "thumbnail": result.thumbnail,
                 "release_path": picture.release_path,
                 "origin_file": picture.file,
                 "origin_sha256": result.sha256,
