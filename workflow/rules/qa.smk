@@ -101,7 +101,8 @@ if RUN.qa.origin == "generated":
     rule merge_qa:
         """Choose and balance the questions of each set; no patient or image on both sides."""
         input:
-            expand(f"{R}/qa/{{source}}{'.written' if RUN.qa.writer else ''}.parquet", source=SOURCES),
+            qa=QUESTIONS,
+            copies=f"{R}/qa/copies.parquet",
         output:
             train=f"{R}/qa/train.parquet",
             benchmark=f"{R}/qa/benchmark.parquet",
@@ -121,7 +122,7 @@ if RUN.qa.origin == "generated":
             ),
             code=code_sha256("merge_qa.py"),
         shell:
-            program("merge_qa.py") + "--qa {input} --train {output.train} --benchmark {output.benchmark}"
+            program("merge_qa.py") + "--qa {input.qa} --copies {input.copies} --train {output.train} --benchmark {output.benchmark}"
             " --pretrain {output.pretrain} --rejected {output.rejected}"
 
     rule audit_benchmark:
@@ -129,6 +130,7 @@ if RUN.qa.origin == "generated":
         input:
             train=f"{R}/qa/train.parquet",
             benchmark=BENCHMARK,
+            copies=COPIES,
             release=RELEASE_INDEX if RUN.qa.release.path else [],
         output:
             json=f"{R}/benchmark_audit.json",
@@ -143,7 +145,7 @@ if RUN.qa.origin == "generated":
             code=code_sha256("audit_release.py"),
             release=lambda w: [v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
         shell:
-            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release}"
+            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} --copies {input.copies} {params.release}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"
 
 else:
@@ -173,6 +175,7 @@ else:
         input:
             index=RELEASE_INDEX,
             heldout=HELDOUT_QA,
+            copies=COPIES,
         output:
             json=f"{R}/benchmark_audit.json",
             html=f"{R}/benchmark_audit.html",
@@ -187,5 +190,5 @@ else:
             train=lambda w: RELEASED["train"],
             benchmark=lambda w: RELEASED["benchmark"],
         shell:
-            program("audit_release.py") + "--train {params.train} --benchmark {params.benchmark} {input.heldout}"
+            program("audit_release.py") + "--train {params.train} --benchmark {params.benchmark} {input.heldout} --copies {input.copies}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"

@@ -6,7 +6,8 @@ Files are the authors' released JSON or our qa tables (Parquet), mixed as you li
 
 The JSON maps the name of each benchmark file (of a qa table: each set in it) to its figures; medmim.benchmarks.quality.faults and
 medmim.benchmarks.quality.text_only say what each figure counts. The HTML page explains them and names the records. With
---release-train and --release-benchmark the authors' files are audited beside, by their own training files.
+--release-train and --release-benchmark the authors' files are audited beside, by their own training files. With --copies images
+are compared by content, not by name alone.
 """
 
 import json
@@ -26,14 +27,19 @@ def main() -> None:
     arguments.add_argument(
         "--release-benchmark", type=Path, nargs="*", default=[], metavar="FILE", help="released, to set beside"
     )
+    arguments.add_argument("--copies", type=Path, help="copies table of these questions' images, by find_copies.py")
     arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
-    inputs = ["train", "benchmark", "release_train", "release_benchmark"]
+    inputs = ["train", "benchmark", "release_train", "release_benchmark", "copies"]
     with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
+        from medmim.benchmarks.quality.faults import NEAR_COPY
         from medmim.benchmarks.quality.page import AuditReport, render_page
         from medmim.benchmarks.quality.statistics import compute_statistics
+        from medmim.questions.copies import CopyIndex, count_source_pairs
         from medmim.tables import table_io
 
-        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark)
+        copies = CopyIndex.from_table(job.args.copies) if job.args.copies else None
+        source_pairs = count_source_pairs(job.args.copies) if job.args.copies else None
+        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark, copies)
         theirs = (
             [AuditReport.from_files("release", job.args.release_train, job.args.release_benchmark)]
             if job.args.release_benchmark
@@ -61,12 +67,15 @@ def main() -> None:
             table_io.write_table(job.out["statistics"], "statistics", rows)
         job.out["json"].write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         if "html" in job.out:
-            job.out["html"].write_text(render_page(parts, rows), encoding="utf-8")
+            job.out["html"].write_text(render_page(parts, rows, source_pairs), encoding="utf-8")
         leaks = sum(a.compute_figures()["shares_patient_with_train"] for a in ours.sets.values())
         total = sum(len(a.entries) for a in ours.sets.values())
+        near_copies = sum(len(a.where.get(NEAR_COPY, ())) for a in ours.sets.values())
+        copy_note = f", {near_copies} show a near copy of their images" if copies else ""
         beside_note = f"; {len(theirs[0].sets)} released beside" if theirs else ""
         job.set_summary(
             f"{len(ours.sets)} sets, {total} questions, {leaks} share a patient with {ours.train.questions} training questions"
+            + copy_note
             + beside_note
         )
 

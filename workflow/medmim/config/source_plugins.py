@@ -25,7 +25,7 @@ RESERVED_SETS = ("held_in", "held_out", "further", "all")
 """Names of the leaderboard's sums and of all questions, which no set may bear."""
 RESERVED_SERVERS = ("parallel", "retries", "pause")
 """Settings of the section download that no source may bring."""
-RESERVED_SOURCES = ("train", "benchmark", "pretrain", "rejected", "heldout")
+RESERVED_SOURCES = ("train", "benchmark", "pretrain", "rejected", "heldout", "copies")
 """Names of the tables of questions beside those of the sources, which no source may bear."""
 SetName = Annotated[str, make_text_rule(r"^[a-z][a-z0-9_]*$", "lower-case letters, digits and _, of which the first is a letter")]
 Url = Annotated[

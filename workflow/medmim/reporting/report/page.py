@@ -15,7 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
-from medmim.benchmarks.quality.faults import FAULTS
+from medmim.benchmarks.quality.faults import FAULTS, NEAR_COPY
 from medmim.common.formatting import MINUS, format_bytes, format_percent
 from medmim.models.families import registry as families
 from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS, prompt_text
@@ -52,6 +52,7 @@ AUDIT_LABELS = {
     "same_images_in_train": "same image tuple in train",
     "shares_image_with_train": "share an image with train",
     "shares_patient_with_train": "share a patient with train",
+    NEAR_COPY: "share a near copy with train",
     "duplicate_ids": "duplicate ids",
     "duplicate_records": "duplicate records",
     "duplicate_options": "duplicate option texts",
@@ -454,7 +455,7 @@ def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[st
         letters=LETTERS,
         audit=read_benchmark_audit(files.benchmark_audit) if files.benchmark_audit else None,
         audit_labels=AUDIT_LABELS,
-        audit_faults=FAULTS,
+        audit_faults=(*FAULTS, NEAR_COPY),
         audit_shares=AUDIT_SHARES,
         recipes=_build_recipes(cfg["models"]),
         precision=cfg.get("precision"),
