@@ -122,7 +122,8 @@ if RUN.qa.origin == "generated":
             ),
             code=code_sha256("merge_qa.py"),
         shell:
-            program("merge_qa.py") + "--qa {input.qa} --copies {input.copies} --train {output.train} --benchmark {output.benchmark}"
+            program("merge_qa.py")
+            + "--qa {input.qa} --copies {input.copies} --train {output.train} --benchmark {output.benchmark}"
             " --pretrain {output.pretrain} --rejected {output.rejected}"
 
     rule audit_benchmark:
@@ -145,7 +146,8 @@ if RUN.qa.origin == "generated":
             code=code_sha256("audit_release.py"),
             release=lambda w: [v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
         shell:
-            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} --copies {input.copies} {params.release}"
+            program("audit_release.py")
+            + "--train {input.train} --benchmark {input.benchmark} --copies {input.copies} {params.release}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"
 
 else:
@@ -190,5 +192,6 @@ else:
             train=lambda w: RELEASED["train"],
             benchmark=lambda w: RELEASED["benchmark"],
         shell:
-            program("audit_release.py") + "--train {params.train} --benchmark {params.benchmark} {input.heldout} --copies {input.copies}"
+            program("audit_release.py")
+            + "--train {params.train} --benchmark {params.benchmark} {input.heldout} --copies {input.copies}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"
