@@ -125,6 +125,10 @@ class Source(Terms):
     """Sets that it makes questions for."""
     held_out: dict[SetName, HeldOutSet] = Field(default={})
     """Sets of its own in the benchmark, by name."""
+    counted_findings: Annotated[list[str], UNIQUE] = Field(default=[])
+    """Findings whose values the report counts, by name or by the part of it before a colon."""
+    patients_of: SetName | None = None
+    """Another source whose patients these are, by the same ids: a patient is then on one side of the split for both."""
     release_chooses_images: bool = False
     """Whether the authors' release shows images that the adapter adds only where they are asked for (add_released_pictures)."""
 
@@ -179,6 +183,11 @@ def _check_owners(sources: Mapping[str, Source]) -> None:
                         f"source {name}: the {kind} {item} belongs to source {owners[item]}: give it another name in "
                         f"{SOURCES_FOLDER / name / DESCRIPTOR_NAME}"
                     )
+        if source.patients_of and source.patients_of not in sources.keys() - {name}:
+            raise ConfigError(
+                f"{SOURCES_FOLDER / name / DESCRIPTOR_NAME}: patients_of: {source.patients_of} is not another source; "
+                f"{find_nearest(source.patients_of, list(sources.keys() - {name}))}"
+            )
     for name, source in sources.items():
         for set_ in (s for names in source.sets.model_dump().values() for s in names):
             if set_ in set_owners:
