@@ -29,6 +29,7 @@ rule report:
             **RUN.report.model_dump(exclude={"paper"}),
             synthetic=bool(PHANTOMS),
             models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
+            disputed_labels=RUN.qa.disputed_labels,
             counted_findings={s: source_plugins.SOURCES[s].counted_findings for s in SOURCES},
             set_labels={name: external_set.label for name, external_set in EXTERNAL.items()},
             held_out=RUN.held_out_labels,
