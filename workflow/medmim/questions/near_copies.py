@@ -15,7 +15,6 @@ tests/bench/bench_copies.py measures misses, false alarms and time. The cost is 
 pictures in step 1, 1,400 operations a pair.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -33,8 +32,9 @@ MIN_ENERGY = 0.75
 """Share of a picture's energy that step 1 asks for: nine tenths of what a copy has."""
 MIN_WINDOW_CORRELATION = 0.85
 """Correlation of low frequencies that step 2 asks for."""
-LEAST_CORRELATIONS = (0.4, 0.75, 0.8, 0.85)
-"""Of fine detail in the first window, and after each round of step 3: below, further rounds won't reach MIN_CORRELATION."""
+MIN_FIRST_CORRELATION, MIN_ROUND_CORRELATION = 0.75, 0.85
+"""Of fine detail in the window of step 2, and after a round of step 3: below, more rounds won't do. A copy has 0.88 and 0.93."""
+MAX_ROUNDS = 3
 MAX_CROP = 0.05
 COARSE_BAND, FINE_BAND = (1.5, 4.0, 6.0), (0.5, 2.0, 4.0)
 """Sigmas in pixels of a thumbnail: of the two Gaussians whose difference is kept, and of the local contrast."""
@@ -179,24 +179,24 @@ def _align_axis(moved: Floats, other: Floats) -> tuple[int, float]:
     return best, float(numerator[best] / norm[best])
 
 
-def _correlate_detail(query: Floats, picture: Floats, window_y: Floats, window_x: Floats) -> float:
-    """Correlation of two filtered pictures in the best window of the query, from a first window; lower where it is hopeless."""
-    inner = picture[MARGIN : SIDE - MARGIN, MARGIN : SIDE - MARGIN]
-    first = window_y @ query @ window_x.T
-    norms = (max(float(np.linalg.norm(values)), MIN_DETAIL) for values in (first, inner))
-    best = float((first * inner).sum()) / math.prod(norms)
-    windows = _axis_windows(8)
-    for least in LEAST_CORRELATIONS:
-        if best < least:
-            break
+def _correlate_windows(query: Floats, inner: Floats, windows_y: Floats, windows_x: Floats) -> Floats:
+    """Correlation of each of n filtered pictures, without margins, with its own window of a filtered query."""
+    moved = windows_y @ query @ windows_x.transpose(0, 2, 1)
+    norms = [np.maximum(np.linalg.norm(values, axis=(1, 2)), MIN_DETAIL) for values in (moved, inner)]
+    return np.asarray((moved * inner).sum((1, 2)) / norms[0] / norms[1], np.float32)
+
+
+def _align(query: Floats, inner: Floats, window_y: Floats) -> float:
+    """Correlation of a filtered picture, without margins, in the best window of a filtered query, from a window along y."""
+    windows, best = _axis_windows(8), -1.0
+    for _ in range(MAX_ROUNDS):
         place, _ = _align_axis((window_y @ query).T, inner.T)
         place, correlation = _align_axis(query @ windows[place].T, inner)
         window_y = windows[place]
-        is_settled = correlation <= best + 1e-4
-        best = max(best, correlation)
-        if is_settled:
+        if correlation <= best + 1e-4 or correlation < MIN_ROUND_CORRELATION:
             break
-    return best
+        best = correlation
+    return max(best, correlation)
 
 
 def _verify_candidates(
@@ -204,23 +204,21 @@ def _verify_candidates(
 ) -> Iterator[tuple[int, float]]:
     """(place, correlation) of the candidates of one query that are copies of it."""
     _, is_odd = _frequencies()
-    windows = _describe_windows(_filter_band(query[None], COARSE_BAND)[0], 2)
     signs = np.where(is_mirrored[:, None] & is_odd, np.float32(-1), np.float32(1))
-    correlations = windows @ (features * signs).T
-    best = correlations.argmax(0)
+    correlations = _describe_windows(_filter_band(query[None], COARSE_BAND)[0], 2) @ (features * signs).T
     chosen = np.flatnonzero(correlations.max(0) >= MIN_WINDOW_CORRELATION)
     if not len(chosen):
         return
+    windows = _axis_windows(2)
+    places_y, places_x = np.divmod(correlations[:, chosen].argmax(0), len(windows))
     fine_query = _filter_band(query[None], FINE_BAND)[0]
-    coarse_windows = _axis_windows(2)
-    for place in map(int, chosen):
-        fine_picture = _filter_band(pictures[place][None], FINE_BAND)[0]
-        if is_mirrored[place]:
-            fine_picture = fine_picture[:, ::-1]
-        window_y, window_x = (coarse_windows[i] for i in divmod(int(best[place]), len(coarse_windows)))
-        correlation = _correlate_detail(fine_query, fine_picture, window_y, window_x)
+    inner = _filter_band(pictures[chosen], FINE_BAND)[:, MARGIN : SIDE - MARGIN, MARGIN : SIDE - MARGIN]
+    inner = np.where(is_mirrored[chosen, None, None], inner[:, :, ::-1], inner)
+    first_correlations = _correlate_windows(fine_query, inner, windows[places_y], windows[places_x])
+    for n in np.flatnonzero(first_correlations >= MIN_FIRST_CORRELATION):
+        correlation = _align(fine_query, inner[n], windows[places_y[n]])
         if correlation >= MIN_CORRELATION:
-            yield place, correlation
+            yield int(chosen[n]), correlation
 
 
 def find_near_copies(

@@ -461,8 +461,8 @@ def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[st
     """Render the whole page.
 
     cfg: title, examples, synthetic, models {name: settings}, counted_findings {source: names}, and optionally min_open_ranked,
-    disputed_labels, resamples, precision, max_new_tokens, set_labels {further held-out set: its name for people}. inputs: path, bytes and sha256
-    of each file read, by role. Raises TableError for a table that is not what it should be.
+    disputed_labels, resamples, precision, max_new_tokens, set_labels {further held-out set: its name for people}. inputs: path,
+    bytes and sha256 of each file read, by role. Raises TableError for a table that is not what it should be.
     """
     board = Leaderboard(table_io.read_frame(files.leaderboard, "leaderboard"), cfg.get("set_labels"))
     models = board.list_models(cfg["models"])
