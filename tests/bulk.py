@@ -232,8 +232,8 @@ def draw_cohort(source: str, patients: int, seed: int = 0) -> Cohort:
         {
             "image_id": build.image_ids[p.file], "source": source, "patient_id": f"{source}/{p.patient}",
             "study_id": f"{source}/{p.study}", "day": p.day, "view": p.view, "laterality": p.laterality, "modality": p.modality,
-            "width": 1, "height": 1, "bytes": b"", "release_path": p.release_path, "origin_file": p.file,
-            "origin_sha256": build.image_ids[p.file],
+            "width": 1, "height": 1, "bytes": b"", "thumbnail": bytes(4096), "release_path": p.release_path,
+            "origin_file": p.file, "origin_sha256": build.image_ids[p.file],
         }
         for p in sorted(plan.pictures, key=lambda p: p.file)
     ]  # fmt: skip

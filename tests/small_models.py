@@ -29,7 +29,7 @@ def make_image_rows(count: int = 5) -> list[dict[str, object]]:
         rows.append(
             dict.fromkeys(["view", "laterality", "release_path"], "")
             | dict(image_id=image_id, source="embed", patient_id=f"embed/{n}", study_id=f"embed/{n}", day=None, modality="MRI")
-            | dict(width=width, height=height, bytes=png, origin_file=f"{n}.png", origin_sha256="0" * 64)
+            | dict(width=width, height=height, bytes=png, thumbnail=bytes(4096), origin_file=f"{n}.png", origin_sha256="0" * 64)
         )
     rows[-1]["release_path"] = "last.png"
     return rows

@@ -43,8 +43,14 @@ MODELS: dict[str, dict[str, Any]] = {
 ACCURACIES = {"mantis": 0.3, "med-mantis": 0.8, "llava-med": 0.25, "mim-llava-med": 0.7}
 # As a program reads it: the file that holds it has its keys sorted.
 CFG: dict[str, Any] = json.loads(
-    json.dumps({"title": "A made-up run", "examples": 3, "synthetic": True, "models": MODELS, "resamples": 1000}, sort_keys=True)
-)
+    json.dumps(
+        {
+            "title": "A made-up run", "examples": 3, "synthetic": True, "models": MODELS, "resamples": 1000,
+            "counted_findings": {"lumiere": ["rating", "label_quality"], "embed": ["week"]},
+        },
+        sort_keys=True,
+    )
+)  # fmt: skip
 
 
 def make_question(set_: str, number: int, kind: str, split: str) -> dict[str, Any]:
@@ -93,6 +99,7 @@ def make_image_rows() -> list[dict[str, Any]]:
             "width": 20,
             "height": 24,
             "bytes": png,
+            "thumbnail": bytes(4096),
             "release_path": "",
             "origin_file": f"{n}.nii.gz",
             "origin_sha256": "0" * 64,
@@ -143,6 +150,29 @@ def make_comparison(model: str, other: str, set_: str, **changed: Any) -> dict[s
     return row | {"only_model": 5, "only_other": 2, "n": 12, "n_patients": 6} | changed
 
 
+def _write_source_tables(folder: Path) -> None:
+    """What one source states, what of it is not used, and three images that training repeats."""
+    statements = [("rating", "PD")] * 3 + [("rating", "SD"), ("label_quality:edema", "disagreement"), ("week", "12")]
+    findings = [
+        dict(
+            finding_id=f"lumiere/{n}", source="lumiere", patient_id="lumiere/1", study_id="", image_id="", name=name, value=value
+        )
+        | dict(origin_file="t.csv", origin_row=n)
+        for n, (name, value) in enumerate(statements)
+    ]
+    reasons = [f"row {n}: the value 'x{n}' is no number" for n in range(2)] + ["no such file"]
+    rejected = [{"stage": "images", "item": f"{n}", "reason": reason} for n, reason in enumerate(reasons)]
+    left_out = [{"source": "lumiere", "reason": "visits without T1", "count": 1234}]
+    pairs = [("a", "x", "exact"), ("a", "y", "near"), ("b", "x", "near"), ("c", "x", "near")]
+    copies = [
+        dict(image=image, source="vqa_rad", training_image=other, training_source="pmc", relation=relation, correlation=0.99)
+        for image, other, relation in pairs
+    ]
+    for name, rows in {"findings": findings, "rejected": rejected, "left_out": left_out}.items():
+        table_io.write_table(folder / "images" / f"lumiere.{name}.parquet", name, rows)
+    table_io.write_table(folder / "qa" / "copies.parquet", "copies", copies)
+
+
 def write_run(folder: Path, *, has_open_questions: bool = True, replies: dict[str, str] | None = None) -> dict[str, Any]:
     """Write the run; returns the options of report.py. `replies`: replies of the models to their first questions."""
     kinds = ["closed"] * 12 + (["open"] * 4 if has_open_questions else [])
@@ -153,6 +183,7 @@ def write_run(folder: Path, *, has_open_questions: bool = True, replies: dict[st
     table_io.write_table(folder / "qa" / "train.parquet", "qa", train)
     table_io.write_table(folder / "qa" / "benchmark.parquet", "qa", benchmark)
     table_io.write_table(folder / "images" / "lumiere.images.parquet", "images", make_image_rows())
+    _write_source_tables(folder)
     table_io.write_table(folder / "leaderboard.parquet", "leaderboard", make_leaderboard(has_open_questions=has_open_questions))
     pairs = [("med-mantis", "mantis", {"relation": "base"}), ("llava-med", "mantis", {"p_mcnemar": 0.04, "p_mcnemar_holm": 0.08})]
     comparison_rows = [make_comparison(a, b, s, **more) for s in [*SETS, "held_in", "held_out"] for a, b, more in pairs]
@@ -165,6 +196,10 @@ def write_run(folder: Path, *, has_open_questions: bool = True, replies: dict[st
         "train": folder / "qa" / "train.parquet",
         "benchmark": folder / "qa" / "benchmark.parquet",
         "images": [folder / "images" / "lumiere.images.parquet"],
+        "findings": [folder / "images" / "lumiere.findings.parquet"],
+        "rejected": [folder / "images" / "lumiere.rejected.parquet"],
+        "left_out": [folder / "images" / "lumiere.left_out.parquet"],
+        "copies": folder / "qa" / "copies.parquet",
         "loss": [],
         "benchmark_audit": folder / "benchmark_audit.json",
         "paper": None,

@@ -68,6 +68,10 @@ HUB_SETS = [name for name in HELDOUT if RUN.heldout[name].hub]
 LOCAL_SETS = [name for name in HELDOUT if RUN.heldout[name].path]
 HELDOUT_QA = expand(f"{R}/qa/heldout/{{name}}.parquet", name=HELDOUT)
 BENCHMARK = f"{R}/qa/benchmark.heldout.parquet" if HELDOUT else f"{R}/qa/benchmark.parquet"  # what models are asked
+COPIES = f"{R}/qa/copies.heldout.parquet" if HELDOUT else f"{R}/qa/copies.parquet"  # of its images in training
+# Questions whose images are compared: all that sources make, before the splits are chosen, or the release's.
+QUESTIONS = expand(f"{R}/qa/{{source}}{'.written' if RUN.qa.writer else ''}.parquet", source=SOURCES)
+COMPARED = QUESTIONS if RUN.qa.origin == "generated" else [f"{R}/qa/train.parquet", f"{R}/qa/benchmark.parquet"]
 SHOWN = [*IMAGES, *expand(f"{R}/images/{{name}}.images.parquet", name=HELDOUT)]  # images that it shows
 PRETRAIN = [f"{R}/qa/pretrain.parquet"] if RUN.qa.pretrain else []
 

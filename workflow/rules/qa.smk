@@ -92,7 +92,8 @@ if RUN.qa.origin == "generated":
     rule merge_qa:
         """Choose and balance the questions of each set; no patient or image on both sides."""
         input:
-            expand(f"{R}/qa/{{source}}{'.written' if RUN.qa.writer else ''}.parquet", source=SOURCES),
+            qa=QUESTIONS,
+            copies=f"{R}/qa/copies.parquet",
         output:
             train=f"{R}/qa/train.parquet",
             benchmark=f"{R}/qa/benchmark.parquet",
@@ -112,7 +113,8 @@ if RUN.qa.origin == "generated":
             ),
             code=code_sha256("merge_qa.py"),
         shell:
-            program("merge_qa.py") + "--qa {input} --train {output.train} --benchmark {output.benchmark}"
+            program("merge_qa.py")
+            + "--qa {input.qa} --copies {input.copies} --train {output.train} --benchmark {output.benchmark}"
             " --pretrain {output.pretrain} --rejected {output.rejected}"
 
 else:
@@ -163,6 +165,7 @@ rule audit_benchmark:
     input:
         train=f"{R}/qa/train.parquet",
         benchmark=BENCHMARK,
+        copies=COPIES,
         release=RELEASE_INDEX if HAS_RELEASE else [],
     output:
         json=f"{R}/benchmark_audit.json",
@@ -177,5 +180,6 @@ rule audit_benchmark:
         code=code_sha256("audit_release.py"),
         release=["--release", RELEASE_INDEX] if HAS_RELEASE else [],
     shell:
-        program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release}"
+        program("audit_release.py")
+        + "--train {input.train} --benchmark {input.benchmark} --copies {input.copies} {params.release}"
         " --json {output.json} --html {output.html} --statistics {output.statistics}"

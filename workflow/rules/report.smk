@@ -11,6 +11,10 @@ rule report:
         train=f"{R}/qa/train.parquet",
         benchmark=BENCHMARK,
         images=SHOWN,
+        findings=expand(f"{R}/images/{{source}}.findings.parquet", source=SOURCES),
+        rejected=expand(f"{R}/images/{{source}}.rejected.parquet", source=SOURCES),
+        left_out=expand(f"{R}/images/{{source}}.left_out.parquet", source=SOURCES),
+        copies=COPIES,
         loss=expand(f"{R}/models/{{model}}.loss.parquet", model=[*TINY, *TUNED]),
         audit=f"{R}/benchmark_audit.json",
         paper=RUN.report.paper or [],
@@ -25,6 +29,8 @@ rule report:
             **RUN.report.model_dump(exclude={"paper"}),
             synthetic=bool(PHANTOMS),
             models={name: model.model_dump(mode="json") for name, model in MODELS.items()},
+            disputed_labels=RUN.qa.disputed_labels,
+            counted_findings={s: source_plugins.SOURCES[s].counted_findings for s in SOURCES},
             set_labels={name: external_set.label for name, external_set in EXTERNAL.items()},
             held_out=RUN.held_out_labels,
             min_open_ranked=RUN.scoring.min_open_ranked,
@@ -37,7 +43,8 @@ rule report:
     shell:
         program("report.py") + "--leaderboard {input.leaderboard} --comparisons {input.comparisons} --answers {input.answers}"
         " --predictions {input.predictions}"
-        " --train {input.train} --benchmark {input.benchmark} --images {input.images} --loss {input.loss}"
+        " --train {input.train} --benchmark {input.benchmark} --images {input.images} --findings {input.findings}"
+        " --rejected {input.rejected} --left-out {input.left_out} --copies {input.copies} --loss {input.loss}"
         " --benchmark-audit {input.audit} {params.paper} --report {output}"
 
 

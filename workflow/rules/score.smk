@@ -24,6 +24,7 @@ rule leaderboard:
     input:
         qa=BENCHMARK,
         train=f"{R}/qa/train.parquet",
+        copies=COPIES,
         answers=expand(f"{R}/scores/{{model}}.parquet", model=MODELS),
     output:
         leaderboard=f"{R}/leaderboard.parquet",
@@ -41,5 +42,5 @@ rule leaderboard:
         ),
         code=code_sha256("leaderboard.py"),
     shell:
-        program("leaderboard.py") + "--qa {input.qa} --train {input.train} --answers {input.answers}"
+        program("leaderboard.py") + "--qa {input.qa} --train {input.train} --copies {input.copies} --answers {input.answers}"
         " --leaderboard {output.leaderboard} --comparisons {output.comparisons}"

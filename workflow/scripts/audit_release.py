@@ -7,7 +7,8 @@ stands for the question files in it of the option's split. Needs no config and n
 
 The JSON maps the name of each benchmark file (of a qa table: each set in it) to its figures; medmim.benchmarks.quality.faults and
 medmim.benchmarks.quality.text_only say what each figure counts. The HTML page explains them and names the records. With
---release the authors' files are audited beside, by their own training files.
+--release the authors' files are audited beside, by their own training files. With --copies images are compared by content, not by
+name alone.
 """
 
 import argparse
@@ -55,16 +56,22 @@ def main() -> None:
     arguments.add_argument("--json", type=Path, required=True, metavar="OUT", help="figures (written)")
     arguments.add_argument("--html", type=Path, metavar="OUT", help="readable page (written)")
     arguments.add_argument("--release", type=Path, metavar="INDEX", help="files.parquet of the release, to set beside")
+    arguments.add_argument("--copies", type=Path, help="copies table of these questions' images, by find_copies.py")
     arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
-    with Job(arguments, inputs=["train", "benchmark", "release"], outputs=["json", "html", "statistics"]) as job:
+    inputs = ["train", "benchmark", "release", "copies"]
+    with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
+        from medmim.benchmarks.quality.faults import NEAR_COPY
         from medmim.benchmarks.quality.page import AuditReport, render_page
         from medmim.benchmarks.quality.statistics import compute_statistics
+        from medmim.questions.copies import CopyIndex, count_source_pairs
 
-        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark)
+        copies = CopyIndex.from_table(job.args.copies) if job.args.copies else None
+        source_pairs = count_source_pairs(job.args.copies) if job.args.copies else None
+        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark, copies)
         theirs = []
         if job.args.release:
-            released = list_indexed_files(job.args.release)
-            theirs = [AuditReport.from_files("release", *(select_split(released, split) for split in ("train", "benchmark")))]
+            train, benchmark = (select_split(list_indexed_files(job.args.release), split) for split in ("train", "benchmark"))
+            theirs = [AuditReport.from_files("release", train, benchmark)]
         if repeated_sets := [name for part in theirs for name in part.sets if name in ours.sets]:
             raise UserError(f"both among --benchmark and --release: {', '.join(repeated_sets)}")
         parts = [ours, *theirs]
@@ -87,12 +94,15 @@ def main() -> None:
             table_io.write_table(job.out["statistics"], "statistics", rows)
         job.out["json"].write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         if "html" in job.out:
-            job.out["html"].write_text(render_page(parts, rows), encoding="utf-8")
+            job.out["html"].write_text(render_page(parts, rows, source_pairs), encoding="utf-8")
         leaks = sum(a.compute_figures()["shares_patient_with_train"] for a in ours.sets.values())
         total = sum(len(a.entries) for a in ours.sets.values())
+        near_copies = sum(len(a.where.get(NEAR_COPY, ())) for a in ours.sets.values())
+        copy_note = f", {near_copies} show a near copy of their images" if copies else ""
         beside_note = f"; {len(theirs[0].sets)} released beside" if theirs else ""
         job.set_summary(
             f"{len(ours.sets)} sets, {total} questions, {leaks} share a patient with {ours.train.questions} training questions"
+            + copy_note
             + beside_note
         )
 

@@ -1,8 +1,8 @@
 """Read one source in its owner's layout and write its images, what is stated of them, and what could not be used.
 
 cfg: size (longest side in pixels; larger images are shrunk), max_rejected (share of images and rows that may be broken
-before it stops, default 0.01), limit (patients; unset takes all). The source's adapter,
-medmim.sources.<source>.adapter, says what is read and how.
+before it stops, default 0.01), limit (patients; unset takes all), patients_of (the source whose ids the patients bear, where it
+is another). The source's adapter, medmim.sources.<source>.adapter, says what is read and how.
 """
 
 from pathlib import Path
@@ -23,8 +23,9 @@ def main() -> None:
     arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
+    arguments.add_argument("--left-out", type=Path, required=True, help="table of what is left out on purpose (written)")
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
-    outputs = ["images", "findings", "rejected", "released"]
+    outputs = ["images", "findings", "rejected", "left_out", "released"]
     with Job(arguments, inputs=["raw", "missing", "named"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
         from medmim.sources.base import Adapter, TableBuilder
         from medmim.sources.contract import load_part
@@ -58,7 +59,8 @@ def main() -> None:
             contents = contents.limit_patients(limit).drop_missing(
                 table_io.read_table(args.missing, "rejected", ["item"])["item"].to_pylist()
             )
-        build = TableBuilder(args.source, args.root, contents, job.cfg["size"], args.threads, index)
+        patients_of = job.cfg.get("patients_of", "")
+        build = TableBuilder(args.source, args.root, contents, job.cfg["size"], args.threads, index, patients_of)
         is_needed = bool(contents.pictures) or not args.named  # of a source that the release does not show, nothing is
         rows = track_items(build.iter_image_rows() if is_needed else iter([]), args.source, len(contents.pictures), "images")
         with keep_rejections(get_list_path(args.log, args.rejected), build.list_rejection_rows):
@@ -69,8 +71,10 @@ def main() -> None:
         rejected = table_io.write_table(job.out["rejected"], "rejected", build.list_rejection_rows())
         if args.released:
             table_io.write_table(job.out["released"], "released_images", released.list_rows(build, limit))
-        for reason, number in sorted(build.contents.skipped.items()):
-            log.info("left out: %d × %s", number, reason)
+        left_out = [{"source": args.source, "reason": r, "count": n} for r, n in sorted(build.contents.skipped.items()) if n]
+        table_io.write_table(job.out["left_out"], "left_out", left_out)
+        for row in left_out:
+            log.info("left out: %d × %s", row["count"], row["reason"])
         job.set_summary(f"{args.source}: {count} images, {findings} findings, {rejected} rejected")
 
 

@@ -1,8 +1,9 @@
 """Merge the questions of all sources into the training set, the benchmark and the pretraining set.
 
 cfg: seed; train and benchmark, at most how many questions of each set; held_out, the sources' held-out sets and labels;
-pretrain, how many for tiny base models (0: none). No patient and no image of the benchmark is in training. What is turned away
-is listed in --rejected. Each set of questions is under the data-use policies of the sources that have questions in it.
+pretrain, how many for tiny base models (0: none). No patient and no image of the benchmark is in training, nor a copy of an image
+that --copies lists. What is turned away is listed in --rejected.
+Each set of questions is under the data-use policies of the sources that have questions in it.
 """
 
 import gc
@@ -20,12 +21,14 @@ def main() -> None:
     arguments = build_parser(__doc__)
     arguments.add_argument("--qa", type=Path, nargs="+", required=True, help="qa tables of the sources (read)")
     arguments.add_argument("--images", type=Path, nargs="*", default=[], help="images tables, to look images up in (read)")
+    arguments.add_argument("--copies", type=Path, help="copies table: images that are copies of the benchmark's (read)")
     arguments.add_argument("--train", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--benchmark", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--pretrain", type=Path, required=True, help="qa table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
     splits = ["train", "benchmark", "pretrain"]
-    with Job(arguments, inputs=["qa", "images"], outputs=[*splits, "rejected"]) as job:
+    with Job(arguments, inputs=["qa", "images", "copies"], outputs=[*splits, "rejected"]) as job:
+        from medmim.questions.copies import CopyIndex
         from medmim.questions.split import EmptySetError, merge_questions
         from medmim.tables import table_io
         from medmim.tables.data_policy import DataPolicy
@@ -44,7 +47,8 @@ def main() -> None:
         }
         options = {name: value for name, value in job.cfg.items() if name != "held_out"}
         try:
-            merged = merge_questions(rows, images=images if job.args.images else None, **options)
+            copies = CopyIndex.from_table(job.args.copies)
+            merged = merge_questions(rows, images=images if job.args.images else None, copies=copies, **options)
         except EmptySetError as error:
             raise UserError(str(error)) from None
         for name in splits:

@@ -16,6 +16,10 @@ def main() -> None:
     add("--train", type=Path, required=True, help="qa table of the training questions")
     add("--benchmark", type=Path, required=True, help="qa table of the benchmark")
     add("--images", type=Path, nargs="*", default=[], help="images tables")
+    add("--findings", type=Path, nargs="*", default=[], help="findings tables of the sources")
+    add("--rejected", type=Path, nargs="*", default=[], help="rejected tables of the sources, <source>.rejected.parquet")
+    add("--left-out", type=Path, nargs="*", default=[], help="tables of what the sources' adapters leave out")
+    add("--copies", type=Path, help="copies table")
     add("--loss", type=Path, nargs="*", default=[], help="loss histories, <model>.loss.parquet")
     add("--benchmark-audit", type=Path, help="JSON of audit_release.py")
     add("--paper", type=Path, help="the paper's figures as you filled them in: CSV with model, set, accuracy (percent)")
@@ -29,6 +33,10 @@ def main() -> None:
         "train",
         "benchmark",
         "images",
+        "findings",
+        "rejected",
+        "left_out",
+        "copies",
         "loss",
         "benchmark_audit",
         "paper",

@@ -73,6 +73,8 @@ def test_sources_stand_in_their_order_and_then_by_name(tmp_path: Path) -> None:
         ({"is_verified": "yes"}, "is_verified: is 'yes'; allowed: true or false"),
         ({"sets": {"benchmark": ["rad"]}}, "source toy: sets names rad, the held-out set of source owner"),
         ({"held_out": {"rad": HELD_OUT}}, "source toy: the held-out set rad belongs to source owner"),
+        ({"patients_of": "ownr"}, "patients_of: ownr is not another source; did you mean 'owner'?"),
+        ({"patients_of": "toy"}, "patients_of: toy is not another source"),
         ({"servers": {"osf": SERVER}}, "source toy: the server osf belongs to source owner"),
     ],
 )

@@ -45,7 +45,15 @@ class World:
             rows.append(
                 dict.fromkeys(["view", "laterality"], "")
                 | dict(image_id=image_id, source=source, patient_id=f"{source}/{n}", study_id=f"{source}/{n}", day=None)
-                | dict(modality="fundus", width=5, height=4, bytes=png, origin_file=f"{n}.png", origin_sha256="0" * 64)
+                | dict(
+                    modality="fundus",
+                    width=5,
+                    height=4,
+                    bytes=png,
+                    thumbnail=bytes(4096),
+                    origin_file=f"{n}.png",
+                    origin_sha256="0" * 64,
+                )
                 | dict(release_path="p10/x.png" if source == "ms_cxr_t" else "")
             )
         self.pngs = {str(r["image_id"]): r["bytes"] for r in rows}

@@ -82,7 +82,8 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         {
             "image_id": image_id, "source": "lumiere" if n < 3 else "embed", "patient_id": f"p{n}", "study_id": f"p{n}",
             "day": None, "view": "", "laterality": "", "modality": "MRI", "width": 1, "height": 1, "bytes": png,
-            "release_path": f"{n}.png" if n == 0 else "", "origin_file": f"{n}.png", "origin_sha256": "0" * 64,
+            "thumbnail": bytes(4096), "release_path": f"{n}.png" if n == 0 else "", "origin_file": f"{n}.png",
+            "origin_sha256": "0" * 64,
         }
         for n, (image_id, png) in enumerate(PICTURES)
     ]  # fmt: skip

@@ -146,7 +146,11 @@ def program(name: str, monkeypatch: pytest.MonkeyPatch, *argv: object) -> None:
 def write(folder: Path, source: str) -> dict[str, Path]:
     frames = make_source_tables(source, 40).to_frames()
     paths = {name: folder / f"{source}.{name}.parquet" for name in ("images", "findings")}
-    images = frames["images"].assign(source=source, width=1, height=1, bytes=b"x", origin_sha256="0").astype({"day": object})
+    images = (
+        frames["images"]
+        .assign(source=source, width=1, height=1, bytes=b"x", thumbnail=bytes(4096), origin_sha256="0")
+        .astype({"day": object})
+    )
     table_io.write_table(paths["images"], "images", images)
     table_io.write_table(
         paths["findings"], "findings", frames["findings"].assign(source=source, origin_file="t.csv", origin_row=1)

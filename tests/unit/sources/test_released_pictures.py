@@ -114,7 +114,9 @@ def name_images(folder: Path, source: str, paths: Collection[str]) -> list[Path]
 def build_released(root: Path, out: Path, source: str, paths: Collection[str], **cfg: object) -> dict[str, dict[str, str]]:
     """Rows of the released_images table by path, of images built as a released run builds them."""
     table_io.write_table(out / "index.parquet", "files", files.index_files(root))
-    outputs = [p for name in ("images", "findings", "rejected", "released") for p in (f"--{name}", out / f"{name}.parquet")]
+    outputs = [
+        p for name in ("images", "findings", "rejected", "left-out", "released") for p in (f"--{name}", out / f"{name}.parquet")
+    ]
     done = made.run_program(
         "build_images.py", "--source", source, "--root", root, "--raw", out / "index.parquet", *outputs,
         "--named", *name_images(out, source, paths), "--cfg", config_file({"size": 32, **cfg}),

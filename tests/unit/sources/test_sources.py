@@ -810,6 +810,15 @@ def make_contents(root: Path, **readers: Any) -> TableBuilder:
     return TableBuilder("x", root, SourceContents(pictures), 64)
 
 
+def test_patients_of_another_source_bear_its_ids(tmp_path: Path) -> None:
+    contents = make_contents(tmp_path, one=raster.read_pixels).contents
+    contents.add_facts(contents.pictures[0], "t.csv", 1, {"view": "PA"})
+    build = TableBuilder("x", tmp_path, contents, 64, patients_of="ms_cxr_t")
+    [row] = build.iter_image_rows()
+    assert (row["source"], row["patient_id"], row["study_id"]) == ("x", "ms_cxr_t/one", "x/one")
+    assert [r["patient_id"] for r in build.list_finding_rows()] == ["ms_cxr_t/one"]
+
+
 def end_process(data: bytes) -> np.ndarray:
     os.kill(os.getpid(), signal.SIGSEGV)
     raise AssertionError

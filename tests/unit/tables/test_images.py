@@ -11,6 +11,7 @@ import pytest
 from medmim.common.errors import TableError
 from medmim.tables import images
 from medmim.tables.images import ImageStore, decode_png, downscale_pixels, encode_png
+from medmim.tables.thumbnails import compute_thumbnail
 
 
 def pixels(seed: int, *shape: int) -> np.ndarray:
@@ -26,6 +27,7 @@ def row(seed: int, *shape: int, released: str = "") -> dict[str, object]:
         "width": shape[1],
         "height": shape[0],
         "bytes": png,
+        "thumbnail": compute_thumbnail(pixels(seed, *shape)),
         "release_path": released,
         "origin_file": f"{seed}.png",
     }
@@ -80,7 +82,7 @@ def test_store_finds_images_by_id_and_by_release_path(table: tuple[Path, list[di
     for number in np.random.default_rng(0).permutation(len(rows)):
         expected = rows[number]
         by_id = str(expected["image_id"])
-        assert store.read_row(by_id) == {k: v for k, v in expected.items() if k != "bytes"}
+        assert store.read_row(by_id) == {k: v for k, v in expected.items() if k not in ("bytes", "thumbnail")}
         assert store.read_png(by_id) == expected["bytes"]
         if expected["release_path"]:
             reference = f"release/{expected['release_path']}"

@@ -606,7 +606,7 @@ def pretraining(folder: Path) -> Path:
         pictures.append(
             dict.fromkeys(["view", "laterality", "release_path"], "")
             | dict(image_id=image_id, source="embed", patient_id=f"embed/{n}", study_id=f"embed/{n}", day=None, modality="MRI")
-            | dict(width=28, height=28, bytes=png, origin_file=f"{n}.png", origin_sha256="0" * 64)
+            | dict(width=28, height=28, bytes=png, thumbnail=bytes(4096), origin_file=f"{n}.png", origin_sha256="0" * 64)
         )
         rows.append(
             question_row(

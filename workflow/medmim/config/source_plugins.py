@@ -25,7 +25,7 @@ RESERVED_SETS = ("held_in", "held_out", "further", "all")
 """Names of the leaderboard's sums and of all questions, which no set may bear."""
 RESERVED_SERVERS = ("parallel", "retries", "pause")
 """Settings of the section download that no source may bring."""
-RESERVED_SOURCES = ("train", "benchmark", "pretrain", "rejected", "heldout")
+RESERVED_SOURCES = ("train", "benchmark", "pretrain", "rejected", "heldout", "copies")
 """Names of the tables of questions beside those of the sources, which no source may bear."""
 SetName = Annotated[str, make_text_rule(r"^[a-z][a-z0-9_]*$", "lower-case letters, digits and _, of which the first is a letter")]
 Url = Annotated[
@@ -125,6 +125,10 @@ class Source(Terms):
     """Sets that it makes questions for."""
     held_out: dict[SetName, HeldOutSet] = Field(default={})
     """Sets of its own in the benchmark, by name."""
+    counted_findings: Annotated[list[str], UNIQUE] = Field(default=[])
+    """Findings whose values the report counts, by name or by the part of it before a colon."""
+    patients_of: SetName | None = None
+    """Another source whose patients these are, by the same ids: a patient is then on one side of the split for both."""
 
     def find_faults(self) -> Iterator[Fault]:
         """Yield names that it can't give, and that it has no set."""
@@ -177,6 +181,11 @@ def _check_owners(sources: Mapping[str, Source]) -> None:
                         f"source {name}: the {kind} {item} belongs to source {owners[item]}: give it another name in "
                         f"{SOURCES_FOLDER / name / DESCRIPTOR_NAME}"
                     )
+        if source.patients_of and source.patients_of not in sources.keys() - {name}:
+            raise ConfigError(
+                f"{SOURCES_FOLDER / name / DESCRIPTOR_NAME}: patients_of: {source.patients_of} is not another source; "
+                f"{find_nearest(source.patients_of, list(sources.keys() - {name}))}"
+            )
     for name, source in sources.items():
         for set_ in (s for names in source.sets.model_dump().values() for s in names):
             if set_ in set_owners:

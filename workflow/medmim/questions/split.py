@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from medmim.config.source_plugins import list_suppliers
 from medmim.questions.balance import allocate_evenly, select_fair
+from medmim.questions.copies import EXACT, CopyIndex
 from medmim.questions.row import Row
 from medmim.questions.sets import SETS
 from medmim.questions.validation import check_row
@@ -158,9 +159,15 @@ def _rejection_row(row: Row, reason: str) -> dict[str, str]:
     return {"stage": STAGE, "item": f"{row['task']} {row['qa_id']}", "reason": reason}
 
 
-def _check_leaks(row: Row, patients: set[str], images: set[str]) -> list[str]:
+def _check_leaks(row: Row, patients: set[str], images: set[str], copies: CopyIndex) -> list[str]:
     leaks = [f"patient {p} is in the benchmark" for p in row["patient_ids"] if p in patients]
-    return leaks + [f"image {i} is in the benchmark" for i in row["image_ids"] if i in images]
+    leaks += [f"image {i} is in the benchmark" for i in row["image_ids"] if i in images]
+    return leaks + [
+        f"image {i} is {'an exact' if relation == EXACT else 'a near'} copy of {other}, which is in the benchmark"
+        for i in row["image_ids"]
+        for other, relation in sorted(copies.of_training.get(i, {}).items())
+        if other in images and other != i
+    ]
 
 
 def _explain_shortage(pool: list[Row], taken: list[Row], n: int) -> str:
@@ -169,14 +176,14 @@ def _explain_shortage(pool: list[Row], taken: list[Row], n: int) -> str:
     return f"; {missing_count} more would be answered by what is right most often" if missing_count > 0 else ""
 
 
-def _pool_rows(rows: list[Row], rejected: list[dict[str, str]]) -> defaultdict[tuple[str, str], list[Row]]:
-    """Rows by split and set, without those that share a patient or image with any benchmark question."""
+def _pool_rows(rows: list[Row], rejected: list[dict[str, str]], copies: CopyIndex) -> defaultdict[tuple[str, str], list[Row]]:
+    """Rows by split and set, without those that share a patient or image, or a copy of one, with any benchmark question."""
     benchmark_rows = [r for r in rows if r["split"] == "benchmark"]
     patients = {p for r in benchmark_rows for p in r["patient_ids"]}
     shown_images = {i for r in benchmark_rows for i in r["image_ids"]}
     pools: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        leaks = _check_leaks(row, patients, shown_images) if row["split"] != "benchmark" else []
+        leaks = _check_leaks(row, patients, shown_images, copies) if row["split"] != "benchmark" else []
         if leaks:
             rejected.append(_rejection_row(row, "; ".join(leaks)))
         else:
@@ -199,17 +206,19 @@ def merge_questions(
     benchmark: Mapping[str, int],
     pretrain: int = 0,
     images: Collection[str] | None = None,
+    copies: CopyIndex | None = None,
 ) -> MergeResult:
     """Splits of at most so many questions a set (pretrain: half about one image, half text-only).
 
     Rows that are unsound, repeated, or that share a patient or image with any benchmark question are left out of
-    training and listed. `images`: all image references there are, where they are to be checked. The result does not
+    training and listed. `images`: all image references there are, where they are to be checked. `copies`: images that are
+    copies of one of the benchmark's count as shared. The result does not
     depend on the order of the rows. Raises EmptySetError where a set is wanted and has no question.
     """
     merged = MergeResult()
     ordered = sorted(rows, key=lambda r: (r["split"] != "benchmark", r["split"], r["qa_id"], r["task"]))
     sound = _drop_faulty(ordered, images, merged.rejected)
-    pools = _pool_rows(sound, merged.rejected)
+    pools = _pool_rows(sound, merged.rejected, copies or CopyIndex())
     target_counts = {
         "train": {s: train.get(s, 0) for s in SETS["train"]},
         "benchmark": {s: benchmark.get(s, 0) for s in SETS["benchmark"]},

@@ -11,7 +11,8 @@ accuracy_minus_base is a tuned model's accuracy less its base's on the same ques
 with images less that without, resample by resample, and so for every other metric and condition. A condition may ask fewer
 questions than plain does: a difference is over those that both ask. recall_A is the share right of the questions whose gold is A.
 
-Every score stands twice: on all questions and on the clean ones, which share no patient and no image with a training question.
+Every score stands twice: on all questions and on the clean ones, which share no patient and no image with a training question,
+nor show a copy of one of its images, exact or near.
 """
 
 from collections import Counter
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from medmim.common.errors import TableError
 from medmim.config.conditions import BASELINES
 from medmim.questions import conditions
+from medmim.questions.copies import CopyIndex
 from medmim.questions.prompt import LETTERS
 from medmim.questions.sets import FURTHER, HELD_IN, HELD_OUT, SUMS
 from medmim.scoring import bootstrap, reply_parser
@@ -40,12 +42,17 @@ ColumnKey = tuple[str, str, str]  # model, condition, metric
 Columns = dict[ColumnKey, bootstrap.Array]  # a value for each question of a kind, NaN where it was not asked
 
 
-def flag_clean_questions(benchmark: pa.Table, train: pa.Table) -> NDArray[np.bool_]:
-    """For each benchmark question whether it shares no patient and no image with a training question."""
+def flag_clean_questions(benchmark: pa.Table, train: pa.Table, copies: CopyIndex | None = None) -> NDArray[np.bool_]:
+    """For each benchmark question whether it shares no patient, no image and no copy of an image with a training question."""
     flags = np.ones(len(benchmark), bool)
     for column in SHARED_COLUMNS:
         benchmark_ids = benchmark[column].combine_chunks()
-        is_known = pc.is_in(benchmark_ids.flatten(), value_set=train[column].combine_chunks().flatten())
+        training_ids = train[column].combine_chunks().flatten()
+        if copies and column == "image_ids":
+            shown = set(training_ids.to_pylist())
+            copied = [image for image, others in copies.of_benchmark.items() if not shown.isdisjoint(others)]
+            training_ids = pa.array([*training_ids.to_pylist(), *copied], pa.string())
+        is_known = pc.is_in(benchmark_ids.flatten(), value_set=training_ids)
         flags[pc.list_parent_indices(benchmark_ids).filter(is_known).to_numpy()] = False
     return flags
 
@@ -217,11 +224,13 @@ def build_leaderboard(
     seed: int,
     resamples: int,
     pairs: Mapping[str, str],
+    copies: CopyIndex | None = None,
 ) -> LeaderboardRows:
     """Rows of the leaderboard and comparisons tables; the same for any order of questions, answers and files.
 
-    train: training questions, of which SHARED is read. pairs: tuned model -> its base. resamples: at least 1. Raises TableError
-    where answers and questions do not match one to one, or a pair's model has no answers.
+    train: training questions, of which SHARED_COLUMNS are read. copies: images of the benchmark that are copies of
+    training's. pairs: tuned model -> its base. resamples: at least 1. Raises TableError where answers and questions do not
+    match one to one, or a pair's model has no answers.
     """
     items = index_questions(qa)
     if reserved_names := {item["set"] for item in items.values()} & SUMS.keys():
@@ -229,7 +238,7 @@ def build_leaderboard(
     columns = _collect_columns(qa, items, answers)
     models = sorted({model for kind_columns in columns.values() for model, _, _ in kind_columns})
     _check_models(models, pairs)
-    clean_by_id = dict(zip(qa["qa_id"].to_pylist(), flag_clean_questions(qa, train), strict=True))
+    clean_by_id = dict(zip(qa["qa_id"].to_pylist(), flag_clean_questions(qa, train, copies), strict=True))
     boards = LeaderboardRows([], [])
     for kind, of_kind in columns.items():
         kind_items = [item for item in items.values() if item["kind"] == kind]

@@ -232,6 +232,8 @@ class TableBuilder:
     threads: int = 1
     index_hashes: Mapping[str, str] | None = None
     """sha256 of each file below root, as the source's index has it; checked where given."""
+    patients_of: str = ""
+    """The source whose ids the patients bear, where it is another."""
     image_ids: dict[str, str] = field(default_factory=dict)
     """image_id of every picture accepted, by its key."""
     rejected: list[Rejection] = field(default_factory=list)
@@ -249,6 +251,10 @@ class TableBuilder:
 
     def _prefix_id(self, local_id: str) -> str:
         return f"{self.source}/{local_id}" if local_id else ""
+
+    def prefix_patient(self, patient: str) -> str:
+        """A patient's id in the tables."""
+        return f"{self.patients_of or self.source}/{patient}"
 
     def iter_image_rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the images table, sorted by file and part. Raises UserError where the source has no picture at all."""
@@ -275,7 +281,7 @@ class TableBuilder:
             yield {
                 "image_id": result.image_id,
                 "source": self.source,
-                "patient_id": self._prefix_id(picture.patient),
+                "patient_id": self.prefix_patient(picture.patient),
                 "study_id": self._prefix_id(picture.study),
                 "day": picture.day,
                 "view": picture.view,
@@ -284,6 +290,7 @@ class TableBuilder:
                 "width": result.width,
                 "height": result.height,
                 "bytes": result.png,
+                "thumbnail": result.thumbnail,
                 "release_path": picture.release_path,
                 "origin_file": picture.file,
                 "origin_sha256": result.sha256,
@@ -314,7 +321,7 @@ class TableBuilder:
                 continue
             row: dict[str, Any] = {
                 "source": self.source,
-                "patient_id": self._prefix_id(fact.patient),
+                "patient_id": self.prefix_patient(fact.patient),
                 "study_id": self._prefix_id(fact.study),
                 "image_id": self.image_ids[fact.file] if fact.file else "",
                 "name": fact.name,

@@ -57,7 +57,7 @@ class ReleasedPictures:
                     "path": path,
                     "source": build.source,
                     "image_id": image_id,
-                    "patient_id": f"{build.source}/{picture.patient}" if picture and image_id else "",
+                    "patient_id": build.prefix_patient(picture.patient) if picture and image_id else "",
                     "reason": "" if image_id else self._explain_absence(path, build, limit),
                 }
             )

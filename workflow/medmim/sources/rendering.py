@@ -16,6 +16,7 @@ from medmim.common import outside_files
 from medmim.common.errors import UserError
 from medmim.common.isolated_processes import ProcessDeath
 from medmim.tables.images import downscale_pixels, encode_png
+from medmim.tables.thumbnails import compute_thumbnail
 
 PixelReader = Callable[[Any], np.ndarray]
 """Makes uint8 pixels of a file's bytes, or of what they were decoded to."""
@@ -29,6 +30,7 @@ class RenderedImage:
 
     image_id: str
     png: bytes
+    thumbnail: bytes
     width: int
     height: int
     sha256: str
@@ -79,7 +81,7 @@ def _render_decoded(data: bytes, decoded: Any, read_pixels: PixelReader, size: i
             raise ValueError(f"the image is blank: every value is {pixels.min()}")
         pixels = downscale_pixels(pixels, size)
         image_id, png = encode_png(pixels)
-        return RenderedImage(image_id, png, pixels.shape[1], pixels.shape[0], sha256)
+        return RenderedImage(image_id, png, compute_thumbnail(pixels), pixels.shape[1], pixels.shape[0], sha256)
 
     try:
         return decode_bytes(data, render)

@@ -23,7 +23,7 @@ from medmim.common.files import write_atomically
 from medmim.tables import table_io
 
 RELEASE_PREFIX = "release/"
-METADATA_COLUMNS = [c.name for c in table_io.table_columns("images") if c.name != "bytes"]
+METADATA_COLUMNS = [c.name for c in table_io.table_columns("images") if c.name not in ("bytes", "thumbnail")]
 # A random image costs the decompression of its row group, a row group costs about 2 kB of footer: 16 keeps both small.
 ROW_GROUP_SIZE = 16
 
@@ -146,7 +146,7 @@ class ImageStore:
         return self._files[number].read_row_group(group, columns, use_threads=False)
 
     def read_row(self, reference: str) -> dict[str, Any]:
-        """Columns of the image's row except its bytes. Raises LookupError naming the reference where it is absent."""
+        """Columns of the image's row except its pixels. Raises LookupError naming the reference where it is absent."""
         number, group, row = self._locate_row(reference)
         row_values: dict[str, Any] = self._read_row_group(number, group, METADATA_COLUMNS).slice(row, 1).to_pylist()[0]
         return row_values
@@ -193,5 +193,5 @@ class ImageStore:
         return [[r for _, r in group] for _, group in groupby(locations, key=lambda place: place[0][:2])]
 
     def to_frame(self) -> pd.DataFrame:
-        """Every row of every table without the bytes, in order of the tables."""
+        """Every row of every table without its pixels, in order of the tables."""
         return pd.concat([table_io.read_frame(p, "images", METADATA_COLUMNS) for p in self.paths], ignore_index=True)

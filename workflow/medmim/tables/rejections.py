@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +32,12 @@ def summarize_rejections(rejections: Rejections) -> str:
         remaining_count = sum(len(rows) for _, rows in kinds[SHOWN_REASONS:])
         lines.append(f"\n  and {remaining_count} for {len(kinds) - SHOWN_REASONS} other reasons")
     return "".join(lines)
+
+
+def count_reasons(rejections: Rejections) -> list[tuple[str, int]]:
+    """Kinds of reasons, their details left out, and how many of each, the commonest first."""
+    counts = Counter(DETAIL.sub("…", rejection["reason"]) for rejection in rejections)
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def get_list_path(log: Path | None, rejected: Path) -> Path:

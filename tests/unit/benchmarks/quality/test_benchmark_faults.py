@@ -12,6 +12,7 @@ from medmim.benchmarks.quality.page import FAULT_MEANINGS, AuditReport, render_p
 from medmim.benchmarks.released.records import ReleaseError
 from medmim.common import files
 from medmim.provenance.code_digest import WORKFLOW
+from medmim.questions.copies import CopyIndex
 from medmim.questions.row import question_row
 from medmim.tables import table_io
 
@@ -249,7 +250,9 @@ def test_the_page_tells_each_fault_in_words_and_escapes(tmp_path):
     train = made.write_records(
         tmp_path / "train.json", [made.make_record(1), made.make_record(2, images=made.make_chest_paths(2, 1, 9))]
     )
-    html = render_page([AuditReport.from_files("ours", [train], [made.write_records(tmp_path / "set.json", faulty)])])
+    first, second = made.make_chest_paths(5, 1, 2), made.make_chest_paths(2, 9)
+    copies = CopyIndex({f"release/{first[0]}": {f"release/{second[0]}": "near"}}, {})
+    html = render_page([AuditReport.from_files("ours", [train], [made.write_records(tmp_path / "set.json", faulty)], copies)])
     for title, meaning in FAULT_MEANINGS.values():
         assert title in html.replace("&#39;", "'")
         assert meaning.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in html

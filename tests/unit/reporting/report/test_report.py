@@ -277,6 +277,23 @@ def test_large_images_are_scaled_down(tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(picture["uri"].split(",")[1]))).size == (213, 320)
 
 
+def test_what_sources_state_and_what_is_not_used_is_counted(html: str, run: dict[str, Any]) -> None:
+    text = re.sub(r"<[^>]+>", " ", html[html.index("What sources state, by value") :])
+    words = " ".join(text.split())
+    assert words.startswith("What sources state, by value; labels on which a source’s experts disagree are no answers Source")
+    assert "no answers" not in render(run, disputed_labels=True)
+    assert "lumiere label_quality:edema disagreement 1 lumiere rating PD 3, SD 1 Left out" in words  # and no week
+    assert "lumiere 1,234 visits without T1" in words
+    assert "lumiere 2 row … the value … is no number lumiere 1 no such file" in words
+
+
+def test_sources_that_share_pictures_are_told(html: str, run: dict[str, Any], tmp_path: Path) -> None:
+    assert '<th scope="row">vqa_rad</th><td class="text">pmc</td><td>1</td><td>2</td>' in html
+    empty = tmp_path / "copies.parquet"
+    table_io.write_table(empty, "copies", [])
+    assert "No image of the benchmark is repeated in training" in render(run | {"copies": empty})
+
+
 def test_patients_in_training_and_benchmark_are_told(tmp_path: Path, html: str) -> None:
     assert "No patient is in both." in Page(html).whole
     run = report_run.write_run(tmp_path)

@@ -244,6 +244,7 @@ class HeldoutImporter:
                 "width": result.width,
                 "height": result.height,
                 "bytes": result.png,
+                "thumbnail": result.thumbnail,
                 "release_path": "",
                 "origin_file": file,
                 "origin_sha256": result.sha256,

@@ -4,12 +4,13 @@ Works on release files and on our qa tables alike, and across the two.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medmim.benchmarks.released.records import Record, ReleaseError, origin_from_path, parse_question, read_records
+from medmim.questions.copies import CopyIndex
 from medmim.questions.prompt import LETTERS, count_placeholders, strip_placeholders
 from medmim.tables import table_io
 
@@ -26,6 +27,9 @@ FAULTS = (
     "gold_not_in_options",
     "placeholder_mismatch",
 )
+
+NEAR_COPY = "shares_near_copy_with_train"
+"""A leak that is looked for where the pictures were compared."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,9 @@ class SetAudit:
         records, closed, open: questions; closed are those with lettered options or a lettered answer.
         same_images_in_train: questions all of whose images, each as often and in any order, are those of one training
         question. shares_image_with_train: with at least one image of training. shares_patient_with_train: with at
-        least one patient of training. Each includes the one before.
+        least one patient of training. Each includes the one before. Where the pictures were compared, images are the same
+        by their pixels, whatever their names, and shares_near_copy_with_train counts questions with an image that is a near copy
+        of one of training, of another patient by the ids.
         duplicate_ids: questions less distinct ids. duplicate_records: questions less distinct contents (images, turns).
         duplicate_options: closed questions that list an option text twice. gold_not_in_options: closed questions whose
         answer names no option by letter and text. placeholder_mismatch: questions with another number of <image> than
@@ -93,7 +99,7 @@ class SetAudit:
             "records": len(self.entries),
             "closed": len(closed),
             "open": len(self.entries) - len(closed),
-            **{fault: len(self.where[fault]) for fault in FAULTS},
+            **{fault: len(self.where[fault]) for fault in (*FAULTS, NEAR_COPY) if fault in self.where},
             "letters": dict(sorted(letters.items())),
             "patients": len(patients),
             "largest_patient": largest
@@ -112,6 +118,8 @@ class Training:
     image_sets: dict[tuple[str, ...], Entry]
     images: dict[str, Entry]
     patients: dict[str, Entry]
+    near_copies: Mapping[str, Sequence[str]] | None = None
+    """Of images of the benchmark their near copies in training; None where the pictures were not compared."""
 
     @property
     def questions(self) -> int:
@@ -125,6 +133,8 @@ class Training:
             "shares_image_with_train": next((self.images[i] for i in entry.images if i in self.images), None),
             "shares_patient_with_train": next((self.patients[p] for p in sorted(entry.patients) if p in self.patients), None),
         }
+        copies = (copy for image in entry.images for copy in (self.near_copies or {}).get(image, ()))
+        twins[NEAR_COPY] = next((self.images[copy] for copy in copies if copy in self.images), None)
         return {leak: twin for leak, twin in twins.items() if twin is not None}
 
 
@@ -189,12 +199,34 @@ def read_sets(path: Path) -> Iterator[tuple[str, list[Entry]]]:
     yield from sorted(entries_by_set.items())
 
 
-def index_training(paths: Sequence[Path]) -> Training:
+def _map_names(copies: CopyIndex | None) -> dict[str, str]:
+    """One name for all names of the same pixels, as entries have them."""
+    pairs = copies.map_exact_names().items() if copies else ()
+    return {name.removeprefix(RELEASE_PREFIX): other.removeprefix(RELEASE_PREFIX) for name, other in pairs}
+
+
+def _list_near_copies(copies: CopyIndex, names: Mapping[str, str]) -> dict[str, list[str]]:
+    """Near copies in training by image of the benchmark, as entries name them."""
+
+    def rename(image: str) -> str:
+        bare = image.removeprefix(RELEASE_PREFIX)
+        return names.get(bare, bare)
+
+    return {rename(image): [rename(other) for other in others] for image, others in copies.list_near_copies().items()}
+
+
+def _rename_images(entries: Iterable[Entry], names: Mapping[str, str]) -> list[Entry]:
+    """Entries with one name for images of the same pixels."""
+    return [replace(e, images=tuple(names.get(i, i) for i in e.images)) if names.keys() & set(e.images) else e for e in entries]
+
+
+def index_training(paths: Sequence[Path], copies: CopyIndex | None = None) -> Training:
     """What the training questions of all files show. Raises ReleaseError, tables.TableError."""
-    index = Training({}, {}, {}, {})
+    names = _map_names(copies)
+    index = Training({}, {}, {}, {}, _list_near_copies(copies, names) if copies else None)
     for path in paths:
         for name, entries in read_sets(path):
-            index.sets.setdefault(name, []).extend(entries)
+            index.sets.setdefault(name, []).extend(_rename_images(entries, names))
     for entry in (e for entries in index.sets.values() for e in entries):
         if entry.images:
             index.image_sets.setdefault(tuple(sorted(entry.images)), entry)
@@ -207,7 +239,8 @@ def index_training(paths: Sequence[Path]) -> Training:
 
 def audit_set(entries: list[Entry], train: Training, *, by_source: bool = True) -> SetAudit:
     """Audit of the questions of one set against the training questions."""
-    where: dict[str, list[tuple[Entry, Entry | None]]] = {fault: [] for fault in (*FAULTS, "skipped_letters")}
+    leaks = FAULTS[:3] if train.near_copies is None else (*FAULTS[:3], NEAR_COPY)
+    where: dict[str, list[tuple[Entry, Entry | None]]] = {fault: [] for fault in (*leaks, *FAULTS[3:], "skipped_letters")}
     ids: dict[str, Entry] = {}
     contents: dict[tuple[Any, ...], Entry] = {}
     groups: dict[str, list[Entry]] = defaultdict(list)
@@ -231,17 +264,20 @@ def audit_set(entries: list[Entry], train: Training, *, by_source: bool = True) 
     return SetAudit(entries, where, {s: audit_set(g, train, by_source=False) for s, g in sorted(groups.items())})
 
 
-def audit_files(train: Sequence[Path], benchmark: Sequence[Path]) -> tuple[Training, dict[str, SetAudit]]:
+def audit_files(
+    train: Sequence[Path], benchmark: Sequence[Path], copies: CopyIndex | None = None
+) -> tuple[Training, dict[str, SetAudit]]:
     """Audit every set of the benchmark files against all training files: release JSON or qa tables, mixed as you like.
 
+    `copies`: images of the benchmark that are copies of training's, where the pictures were compared.
     Returns what training shows, and the audits by name: of a release file its file name, of a qa table its sets.
     Raises ReleaseError for a file that can't be read or a name that comes twice, tables.TableError.
     """
-    training_index = index_training(train)
+    training_index, names = index_training(train, copies), _map_names(copies)
     audits: dict[str, SetAudit] = {}
     for path in benchmark:
         for name, entries in read_sets(path):
             if name in audits:
                 raise ReleaseError(f"{path}: there is a benchmark set named {name} already: audit them one at a time")
-            audits[name] = audit_set(entries, training_index)
+            audits[name] = audit_set(_rename_images(entries, names), training_index)
     return training_index, audits

@@ -8,9 +8,10 @@ from typing import Any
 
 from jinja2 import Environment
 
-from medmim.benchmarks.quality.faults import FAULTS, SetAudit, Training, audit_files
+from medmim.benchmarks.quality.faults import FAULTS, NEAR_COPY, SetAudit, Training, audit_files
 from medmim.benchmarks.quality.text_only import TextOnlyScores, score_text_only
 from medmim.common.formatting import format_percent
+from medmim.questions.copies import CopyIndex, SourcePair
 
 MAX_EXAMPLES = 3
 # What each fault is called, and why it matters, in words for a reader who doesn't know the code.
@@ -26,6 +27,11 @@ FAULT_MEANINGS = {
     "shares_patient_with_train": (
         "A patient in training",
         "Other images of the same patient were shown in training. The set is not held out by patient.",
+    ),
+    NEAR_COPY: (
+        "A near copy in training",
+        "An image of training is the same picture mirrored, re-encoded, rescaled, slightly cropped or of another brightness, "
+        "under another patient's id.",
     ),
     "duplicate_ids": ("Id given before", "Another question of this set has the same id: ids can't be used as keys."),
     "duplicate_records": ("Question given before", "The same images, question and answer again: it counts twice in every score."),
@@ -43,7 +49,7 @@ FAULT_MEANINGS = {
     ),
     "skipped_letters": ("A letter is skipped", "Options are lettered A, B, D: the letters don't count the options."),
 }
-LEAKS = FAULTS[:3]
+LEAKS = (*FAULTS[:3], NEAR_COPY)
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -106,11 +112,15 @@ benchmark {{ "set" if part.sets | length == 1 else "sets" }} against
 {% endfor %}
 <p class="soft">Training here means these files only: what a set shares with other training files is not seen.</p>
 <div class="wide"><table>
-<tr><th>Set</th>{{ heads(["Questions", "Closed", "Same images in training", "An image in training", "A patient in training",
-"Other faults", "Patients", "Largest patient", "Chance", "Majority letter", "Constant", "Text only", "Text only, within"]) }}</tr>
+<tr><th>Set</th>{{ heads(["Questions", "Closed"]) }}
+{% for leak in leaks %}<th class="n">{{ meanings[leak][0] }}</th>{% endfor %}
+{{ heads(["Other faults", "Patients", "Largest patient", "Chance", "Majority letter", "Constant", "Text only",
+"Text only, within"]) }}</tr>
 {% for name, a, f in audits %}
 <tr><td class="set"><a href="#s{{ loop.index }}">{{ name }}</a></td>{{ cells([f.records, f.closed]) }}
-{% for leak in leaks %}{{ tinted("leak", f[leak], f.records) }}{% endfor %}
+{% for leak in leaks %}
+{% if leak in f %}{{ tinted("leak", f[leak], f.records) }}{% else %}{{ cells(["–"]) }}{% endif %}
+{% endfor %}
 {{ tinted("fault", a.faulty, f.records) }}
 {{ cells([f.patients, percent(f.largest_patient.share) if f.largest_patient, percent(f.chance), percent(f.majority),
 percent(f.constant), percent(f.text_only), percent(f.text_only_within)]) }}</tr>
@@ -120,6 +130,21 @@ percent(f.constant), percent(f.text_only), percent(f.text_only_within)]) }}</tr>
 set. Constant: the better of one letter and one text, always. Text only: a classifier that sees the words and no image, taught
 by the training questions; within, by four fifths of the set itself. What it has beyond the constant answer, by more than chance,
 is told by the words. A model must beat them all. Other faults: questions with at least one fault that is not a leak.</p>
+{% if source_pairs is not none %}
+<h2>Copies between sources</h2>
+{% if source_pairs %}
+<div class="wide"><table>
+<tr><th>Source of the benchmark</th><th>Source of training</th>{{ heads(["Exact copies", "Near copies"]) }}</tr>
+{% for pair in source_pairs %}
+<tr><td>{{ pair.source }}</td><td>{{ pair.training_source }}</td>{{ cells([pair.exact, pair.near]) }}</tr>
+{% endfor %}
+</table></div>
+{% endif %}
+<p class="soft">{{ "Images of the benchmark" if source_pairs else "No image of the benchmark" }} that an image of training
+repeats: exact, the same pixels; near, the same picture mirrored, re-encoded, rescaled, slightly cropped or of another
+brightness, under another patient's id. Counted over all questions that were compared, before any was left out of training
+for it.</p>
+{% endif %}
 {% if beside %}
 <h2>Ours beside the release</h2>
 <div class="wide"><table>
@@ -164,11 +189,11 @@ is told by the words. A model must beat them all. Other faults: questions with a
 {% if a.sources | length > 1 %}
 <h3>By source</h3>
 <div class="wide"><table>
-<tr><th>Source</th>{{ heads(["Questions", "Closed", "Patients", "Same images in training", "An image in training",
-"A patient in training"]) }}</tr>
+<tr><th>Source</th>{{ heads(["Questions", "Closed", "Patients"]) }}
+{% for leak in leaks if leak in f %}<th class="n">{{ meanings[leak][0] }}</th>{% endfor %}</tr>
 {% for source, s in a.sources %}
 <tr><td>{{ source }}</td>{{ cells([s.records, s.closed, s.patients]) }}
-{% for leak in leaks %}{{ cells([s[leak]]) }}{% endfor %}</tr>
+{% for leak in leaks if leak in s %}{{ cells([s[leak]]) }}{% endfor %}</tr>
 {% endfor %}
 </table></div>
 {% endif %}
@@ -191,9 +216,11 @@ class AuditReport:
     text_scores: dict[str, TextOnlyScores]
 
     @classmethod
-    def from_files(cls, origin: str, training: Sequence[Path], benchmark: Sequence[Path]) -> "AuditReport":
-        """Of files. Raises as `audit` does."""
-        train, sets = audit_files(training, benchmark)
+    def from_files(
+        cls, origin: str, training: Sequence[Path], benchmark: Sequence[Path], copies: CopyIndex | None = None
+    ) -> "AuditReport":
+        """Of files. Raises as `audit_files` does."""
+        train, sets = audit_files(training, benchmark, copies)
         training_entries = [entry for entries in train.sets.values() for entry in entries]
         text_scores = score_text_only(training_entries, {name: found.entries for name, found in sets.items()})
         return cls(origin, [path.name for path in training], train, sets, text_scores)
@@ -249,8 +276,13 @@ def _statistics_cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def render_page(parts: Sequence[AuditReport], rows: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The HTML page of audits; `rows` of the statistics table are shown where there are two origins to compare."""
+def render_page(
+    parts: Sequence[AuditReport], rows: Sequence[Mapping[str, Any]] = (), source_pairs: Sequence[SourcePair] | None = None
+) -> str:
+    """The HTML page of audits; `rows` of the statistics table are shown where there are two origins to compare.
+
+    `source_pairs`: sources that share pictures; None where these were not compared.
+    """
     set_contexts = [
         (name, _set_context(a, f), f | part.text_scores[name].compute_figures())
         for part in parts
@@ -263,6 +295,6 @@ def render_page(parts: Sequence[AuditReport], rows: Sequence[Mapping[str, Any]] 
     ]
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE)
     return template.render(
-        parts=parts, audits=set_contexts, beside=beside, leaks=LEAKS, examples=MAX_EXAMPLES, percent=format_percent,
-        several=sum(len(part.names) for part in parts) > 1,
+        parts=parts, audits=set_contexts, beside=beside, leaks=LEAKS, meanings=FAULT_MEANINGS, examples=MAX_EXAMPLES,
+        percent=format_percent, source_pairs=source_pairs, several=sum(len(part.names) for part in parts) > 1,
     )  # fmt: skip

@@ -232,6 +232,7 @@ class SourceCount:
     source: str
     images: int
     patients: int
+    studies: int
     modalities: tuple[str, ...]
     views: tuple[str, ...]
 
@@ -243,11 +244,32 @@ def count_sources(images: pd.DataFrame) -> list[SourceCount]:
             source=str(name),
             images=len(part),
             patients=int(part["patient_id"].nunique()),
+            studies=int(part["study_id"].nunique()),
             modalities=_sort_distinct(part["modality"]),
             views=_sort_distinct(part["view"]),
         )
         for name, part in images.groupby("source", sort=True)
     ]
+
+
+@dataclass(frozen=True)
+class FindingCount:
+    """How often a source states each value of a finding."""
+
+    source: str
+    name: str
+    values: tuple[tuple[str, int], ...]
+
+
+def count_findings(findings: pd.DataFrame, counted: Mapping[str, Sequence[str]]) -> list[FindingCount]:
+    """Counts of the findings that are to be counted, by source: those of these names, or of names with these before a colon."""
+    is_counted = [
+        bool({name, name.partition(":")[0]} & {*counted.get(source, ())})
+        for source, name in zip(findings["source"], findings["name"], strict=True)
+    ]
+    groups = findings[is_counted].groupby(["source", "name"], sort=True)["value"]
+    counts = [(str(source), str(name), values.value_counts().sort_index()) for (source, name), values in groups]
+    return [FindingCount(source, name, tuple((str(v), int(n)) for v, n in values.items())) for source, name, values in counts]
 
 
 def _sort_distinct(values: Iterable[Any]) -> tuple[str, ...]:

@@ -15,19 +15,21 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
-from medmim.benchmarks.quality.faults import FAULTS
+from medmim.benchmarks.quality.faults import FAULTS, NEAR_COPY
 from medmim.common.formatting import MINUS, format_bytes, format_percent
 from medmim.models.families import registry as families
+from medmim.questions.copies import count_source_pairs
 from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS, prompt_text
 from medmim.questions.sets import SUMS
 from medmim.reporting import palette
 from medmim.reporting.report import plots
 from medmim.reporting.report.board import Cell, Leaderboard, ScoredModel, read_paper_scores, sort_sets
-from medmim.reporting.report.contents import build_examples, count_composition, count_sources
+from medmim.reporting.report.contents import build_examples, count_composition, count_findings, count_sources
 from medmim.reporting.report.headlines import format_difference, format_point_interval
 from medmim.scoring.items import METRIC_LABELS
 from medmim.tables import table_io
 from medmim.tables.images import ImageStore
+from medmim.tables.rejections import count_reasons
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MAX_IMAGE_SIDE_PIXELS = 320
@@ -52,6 +54,7 @@ AUDIT_LABELS = {
     "same_images_in_train": "same image tuple in train",
     "shares_image_with_train": "share an image with train",
     "shares_patient_with_train": "share a patient with train",
+    NEAR_COPY: "share a near copy with train",
     "duplicate_ids": "duplicate ids",
     "duplicate_records": "duplicate records",
     "duplicate_options": "duplicate option texts",
@@ -78,6 +81,10 @@ class ReportFiles:
     train: Path
     benchmark: Path
     images: Sequence[Path]
+    findings: Sequence[Path]
+    rejected: Sequence[Path]
+    left_out: Sequence[Path]
+    copies: Path | None
     loss: Sequence[Path]
     benchmark_audit: Path | None
     paper: Path | None
@@ -431,12 +438,31 @@ def _example_context(benchmark: pd.DataFrame, models: Sequence[ScoredModel], fil
     }
 
 
+def _source_context(files: ReportFiles, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows of the sources beside their images: what they state, what of it is not used, what they share."""
+    columns = ["source", "name", "value"]
+    findings = [count_findings(table_io.read_frame(p, "findings", columns), cfg["counted_findings"]) for p in files.findings]
+    left_out = [row for path in files.left_out for row in table_io.read_table(path, "left_out").to_pylist()]
+    rejected = [
+        {"source": path.name.removesuffix(".rejected.parquet"), "reason": reason, "count": count}
+        for path in files.rejected
+        for reason, count in count_reasons(table_io.read_table(path, "rejected").to_pylist())
+    ]
+    return {
+        "findings": [count for counts in findings for count in counts],
+        "left_out": left_out,
+        "rejected": rejected,
+        "source_pairs": count_source_pairs(files.copies) if files.copies else None,
+        "disputed_labels": cfg.get("disputed_labels", False),
+    }
+
+
 def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Render the whole page.
 
-    cfg: title, examples, synthetic, models {name: settings}, and optionally min_open_ranked, resamples, precision,
-    max_new_tokens, set_labels {further held-out set: its name for people}. inputs: path, bytes and sha256 of each file read, by
-    role. Raises TableError for a table that is not what it should be.
+    cfg: title, examples, synthetic, models {name: settings}, counted_findings {source: names}, and optionally min_open_ranked,
+    disputed_labels, resamples, precision, max_new_tokens, set_labels {further held-out set: its name for people}. inputs: path,
+    bytes and sha256 of each file read, by role. Raises TableError for a table that is not what it should be.
     """
     board = Leaderboard(table_io.read_frame(files.leaderboard, "leaderboard"), cfg.get("set_labels"))
     models = board.list_models(cfg["models"])
@@ -448,13 +474,14 @@ def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[st
         dark=palette.DARK,
         **_score_context(board, models, files, cfg),
         **_composition_context(board, splits),
+        **_source_context(files, cfg),
         **_example_context(splits["benchmark"], models, files, int(cfg["examples"])),
         metrics=METRIC_LABELS,
         loss=_build_loss_figures(files.loss),
         letters=LETTERS,
         audit=read_benchmark_audit(files.benchmark_audit) if files.benchmark_audit else None,
         audit_labels=AUDIT_LABELS,
-        audit_faults=FAULTS,
+        audit_faults=(*FAULTS, NEAR_COPY),
         audit_shares=AUDIT_SHARES,
         recipes=_build_recipes(cfg["models"]),
         precision=cfg.get("precision"),
