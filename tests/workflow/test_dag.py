@@ -25,7 +25,8 @@ def test_the_papers_config_plans_everything(snakemake, tmp_path: Path, profile: 
     assert "No revision is set for llava-med, mantis: the newest commit on the hub is taken" in done.stdout + done.stderr
     assert planned == {
         "all": 1, "fetch_source": 6, "build_images": 6, "generate_qa": 6, "find_copies": 1, "merge_qa": 1,
-        "audit_benchmark": 1, "fetch_model": 6, "build_shards": 2, "tune": 2, "predict": 8, "score": 8, "leaderboard": 1, "report": 1, "print_leaderboard": 1,
+        "audit_benchmark": 1, "fetch_model": 6, "build_shards": 2, "tune": 2,
+        "predict": 8, "score": 8, "leaderboard": 1, "report": 1, "print_leaderboard": 1,
     }  # fmt: skip
     assert list(tmp_path.rglob("*.parquet")) == []
 
