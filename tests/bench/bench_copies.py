@@ -1,8 +1,8 @@
 """What the search for near copies misses, calls a copy by mistake, and costs. Run: python tests/bench/bench_copies.py [PAIRS].
 
 Misses: 12 changes of the real pictures that the tests use, each looked for from both sides. False alarms: the same pictures
-warped by 8 %, and the phantoms of different patients. Time: 50,000 pictures of training and 10,000 of the benchmark, drawn by chance.
-PAIRS, 500 million by default, scales the last.
+warped by 8 %, and the phantoms of different patients. Time: 50,000 pictures of training and 10,000 of the
+benchmark, drawn by chance. PAIRS, 500 million by default, scales the last.
 """
 
 import itertools

@@ -58,6 +58,7 @@ def test_every_stage_said_what_it_made(demo: Path) -> None:
         "make_phantoms",
         "build_images",
         "generate_qa",
+        "find_copies",
         "merge_qa",
         "build_shards",
         "make_base",

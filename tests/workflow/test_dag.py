@@ -25,8 +25,9 @@ def test_the_papers_config_plans_everything(snakemake, tmp_path: Path, profile: 
     planned = jobs(done.stdout)
     assert "No revision is set for llava-med, mantis: the newest commit on the hub is taken" in done.stdout + done.stderr
     assert planned == {
-        "all": 1, "fetch_source": 6, "build_images": 6, "generate_qa": 6, "merge_qa": 1, "audit_benchmark": 1, "fetch_model": 6,
-        "build_shards": 2, "tune": 2, "predict": 8, "score": 8, "leaderboard": 1, "report": 1, "print_leaderboard": 1,
+        "all": 1, "fetch_source": 6, "build_images": 6, "generate_qa": 6, "find_copies": 1, "merge_qa": 1,
+        "audit_benchmark": 1, "fetch_model": 6, "build_shards": 2, "tune": 2,
+        "predict": 8, "score": 8, "leaderboard": 1, "report": 1, "print_leaderboard": 1,
     }  # fmt: skip
     assert list(tmp_path.rglob("*.parquet")) == []
 
@@ -153,8 +154,8 @@ def released(tmp_path: Path, **release: str) -> Path:
 def test_the_release_takes_the_place_of_generation(snakemake, tmp_path: Path, release: dict[str, str]) -> None:
     release_made.write_records(tmp_path / "release/Benchmark_Dataset" / release_made.BENCHMARK, [release_made.make_record()])
     planned = jobs(snakemake(tmp_path, "-n", "--configfile", released(tmp_path, **release)).stdout)
-    once = ("fetch_release", "import_release", "select_released")
-    assert [planned[rule] for rule in once] == [1, 1, 1] and planned["build_images"] == 6
+    once = ("fetch_release", "import_release", "select_released", "find_copies")
+    assert [planned[rule] for rule in once] == [1, 1, 1, 1] and planned["build_images"] == 6
     assert not {"generate_qa", "merge_qa"} & planned.keys()
 
 

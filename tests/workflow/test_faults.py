@@ -25,6 +25,7 @@ KINDS = [
     "make_phantoms",
     "build_images",
     "generate_qa",
+    "find_copies",
     "merge_qa",
     "audit_release",
     "make_tokenizer",

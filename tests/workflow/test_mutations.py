@@ -29,7 +29,8 @@ RUN = Path("results/mini")
 BOARD = {"leaderboard *", "report *", "print_leaderboard *"}
 SCORED = {"score *", *BOARD}
 ASKED = {"predict *", *SCORED}
-HELD_OUT_ANEW = {"build_images */odir.*", "generate_qa qa/odir.*", "merge_qa *", "audit_release *", "build_shards *", *ASKED}
+QUESTIONS_ANEW = {"find_copies *", "merge_qa *", "audit_release *"}
+HELD_OUT_ANEW = {"build_images */odir.*", "generate_qa qa/odir.*", *QUESTIONS_ANEW, "build_shards *", *ASKED}
 """What follows when a source of which no question is in training becomes another."""
 
 
@@ -334,7 +335,7 @@ MUTATIONS = [
     Mutation(
         "a wording of one task",
         edit("workflow/medmim/sources/vqa_rad/questions.py", "the answer {answer}", "the reply {answer}"),
-        {"generate_qa qa/vqa_rad.*", "merge_qa *", "audit_release *", *ASKED},
+        {"generate_qa qa/vqa_rad.*", *QUESTIONS_ANEW, *ASKED},
     ),
     Mutation(
         "the report's template",
@@ -407,8 +408,7 @@ MUTATIONS = [
             "make_phantoms raw/pmc/*",
             "build_images */pmc.*",
             "generate_qa qa/pmc.*",
-            "merge_qa *",
-            "audit_release *",
+            *QUESTIONS_ANEW,
             "make_tokenizer *",
             "build_shards *",
             "make_base *",
@@ -440,8 +440,8 @@ MUTATIONS = [
             config(("scoring", {"draws": 200}), ("report/examples", 3)),
             edit(
                 "workflow/rules/score.smk",
-                "--train {input.train} --answers {input.answers}",
-                "--answers {input.answers} --train {input.train}",
+                "--train {input.train} --copies {input.copies}",
+                "--copies {input.copies} --train {input.train}",
             ),
         ),
     ),
@@ -453,8 +453,7 @@ MUTATIONS = [
             "index_source *",
             "build_images */odir.*",
             "generate_qa qa/odir.*",
-            "merge_qa *",
-            "audit_release *",
+            *QUESTIONS_ANEW,
             "build_shards *",
             *ASKED,
         },
@@ -463,7 +462,15 @@ MUTATIONS = [
     Mutation(
         "one byte of one of the user's images",
         one_byte,
-        {"index_source *", "build_images */odir.*", "generate_qa qa/odir.*", "build_shards *", "predict *", "report *"},
+        {
+            "index_source *",
+            "build_images */odir.*",
+            "generate_qa qa/odir.*",
+            "find_copies *",
+            "build_shards *",
+            "predict *",
+            "report *",
+        },
         back={"index_source *"},
     ),
     # policies: a training bears those of what it was trained on

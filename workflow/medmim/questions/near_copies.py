@@ -29,11 +29,11 @@ from medmim.tables.thumbnails import SIDE
 MIN_CORRELATION = 0.93
 """Correlation of fine detail from which a picture is a copy."""
 MIN_ENERGY = 0.75
-"""Share of a picture's energy that step 1 asks for: nine tenths of what a copy has."""
-MIN_WINDOW_CORRELATION = 0.85
-"""Correlation of low frequencies that step 2 asks for."""
-MIN_FIRST_CORRELATION, MIN_ROUND_CORRELATION = 0.75, 0.85
-"""Of fine detail in the window of step 2, and after a round of step 3: below, more rounds won't do. A copy has 0.88 and 0.93."""
+"""Share of a picture's energy that step 1 asks for; most copies have 0.85 and more."""
+MIN_WINDOW_CORRELATION = 0.93
+"""Correlation of low frequencies that step 2 asks for; most copies have 0.98 and more."""
+MIN_FIRST_CORRELATION, MIN_ROUND_CORRELATION = 0.65, 0.85
+"""Of fine detail in the window of step 2, and after a round of step 3: below, more rounds won't do."""
 MAX_ROUNDS = 3
 MAX_CROP = 0.05
 COARSE_BAND, FINE_BAND = (1.5, 4.0, 6.0), (0.5, 2.0, 4.0)
