@@ -1,6 +1,6 @@
 # make demo   the whole pipeline on synthetic data          make test   all tests
 # make quick  lint and the tests of a minute                make lint   formatting, types, Snakemake's own linter
-# make real   tests on real parts of models: vocabularies
+# make real   tests on real parts: a small language model, vocabularies, pictures
 # make test-pythons  tests without torch on every Python    make clean  delete the demo's results and the environment
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
