@@ -78,7 +78,7 @@ def _check_format(folder: Path) -> None:
     """Refuse a folder that the original LLaVA code wrote: the library would read its config as that of another model."""
     config = _read_config(folder)
     original_names = [name for name in config.get("architectures") or [] if name in ORIGINAL_LLAVA_CLASSES]
-    if original_names or "mm_vision_tower" in config:
+    if original_names or ("mm_vision_tower" in config and "vision_config" not in config):
         raise UserError(
             f"{folder} is in the format of the original LLaVA code ({', '.join(original_names) or 'mm_vision_tower is set'}), "
             "which transformers does not load: take a folder that was converted for transformers, such as "
