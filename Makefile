@@ -1,5 +1,6 @@
 # make demo   the whole pipeline on synthetic data          make test   all tests
 # make quick  lint and the tests of a minute                make lint   formatting, types, Snakemake's own linter
+# make real   tests on real parts: a small language model, vocabularies, pictures
 # make test-pythons  tests without torch on every Python    make clean  delete the demo's results and the environment
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -14,7 +15,7 @@ fits = $(shell "$(strip $1)" -c 'import sys; print((3, 11) <= sys.version_info <
 PYTHON ?= $(firstword $(foreach name,$(PYTHONS),$(if $(call fits,$(name)),$(name))))
 unfit = Python 3.11, 3.12 or 3.13 is needed, and $(if $(PYTHON),$(PYTHON) is none of them,none of $(PYTHONS) is here): make PYTHON=/path/to/python3.12
 
-.PHONY: demo test test-pythons quick lint lint-quick docs lock clean
+.PHONY: demo test test-pythons real quick lint lint-quick docs lock clean
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(if $(call fits,$(PYTHON)),,$(error $(unfit)))
@@ -35,6 +36,15 @@ test: $(VENV)/installed
 QUICK := --quick
 test-pythons: $(VENV)/installed
 	PYTHONDONTWRITEBYTECODE= PYTHONPATH=tests/slurm python tests/each_python.py $(QUICK)
+
+# In a folder of their own, as they bring much that the pipeline must not find; what they depend on is there already, or not used.
+REAL := $(VENV)/real-parts
+$(REAL)/installed: $(VENV)/installed requirements-real.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(REAL) -r requirements-real.lock
+	touch $@
+
+real: $(REAL)/installed
+	PYTHONPATH="$(CURDIR)/$(REAL)$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTEST) tests/real
 
 quick: lint-quick
 	$(PYTEST) -n 2 tests/unit --quick

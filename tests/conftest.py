@@ -2,12 +2,13 @@
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from medmim.provenance import cache
+from medmim.provenance.job import Job
 from needs import NO_SKIPS_VARIABLE, RELEASE_VARIABLE, is_hidden_gap, is_slow_module, skip_what_lacks, skip_without_torch
 from runs import MINI, ROOT, Snakemake, call_snakemake, prepare_finished_run
 
@@ -73,6 +74,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if skipped_tests and os.environ.get(NO_SKIPS_VARIABLE):
         terminalreporter.write_line(f"{NO_SKIPS_VARIABLE} is set, and {len(skipped_tests)} tests or files were skipped", red=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process() -> Iterator[None]:
+    """Programs run in the tests' own process find modules there that other tests imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Job, "_check_modules", lambda job: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ if TUNED:
         conda:
             "../../envs/gpu.yaml"
         params:
-            cfg=lambda w: cfg(family=MODELS[w.model].family),
+            cfg=lambda w: cfg(family=MODELS[w.model].family, system=MODELS[base_of(w.model)].system),
             code=lambda w: code_sha256("merge_model.py", family_module(MODELS[w.model].family)),
         shell:
             program("merge_model.py") + "--base {input.base} --tuned {input.tuned} --card {input.card} --merged {output}"

@@ -15,11 +15,12 @@ if FETCHED:
             "../../envs/gpu.yaml"
         params:
             cfg=lambda w: cfg(
+                family=MODELS[w.model].family,
                 hub=MODELS[w.model].hub,
                 revision=MODELS[w.model].revision,
                 path=MODELS[w.model].path,
             ),
-            code=code_sha256("fetch_model.py"),
+            code=lambda w: code_sha256("fetch_model.py", family_module(MODELS[w.model].family)),
         shell:
             program("fetch_model.py") + "--model {output}"
 
@@ -82,6 +83,7 @@ if TUNED:
             fits=lambda w: must_fit(w.model),
             cfg=lambda w: cfg(
                 family=MODELS[w.model].family,
+                hub=MODELS[base_of(w.model)].hub,
                 seed=RUN.seed,
                 tuning=MODELS[w.model].tuning.model_dump(exclude={"gpu_memory_gb"}),
             ),

@@ -2,7 +2,8 @@
 
     AutoProcessor.from_pretrained(FOLDER), LlavaForConditionalGeneration.from_pretrained(FOLDER)
 
-A model that was tuned in full is taken as it is. Needs the memory of the model in float32, no GPU. cfg: {"family": ...}.
+A model that was tuned in full is taken as it is. Needs the memory of the model in float32, no GPU. cfg: family, system (the
+message that it was tuned with, may be empty).
 """
 
 from pathlib import Path
@@ -22,7 +23,8 @@ def main() -> None:
 
         from medmim.models.merge import merge_adapter
 
-        merged_info = merge_adapter(job.args.base.parent, job.args.tuned.parent, job.cfg["family"], job.out["merged"])
+        family, system = job.cfg["family"], job.cfg["system"]
+        merged_info = merge_adapter(job.args.base.parent, job.args.tuned.parent, family, job.out["merged"], system)
         if job.args.card:
             shutil.copyfile(job.args.card, job.out["merged"] / "README.md")
         job.set_summary(f"{merged_info['parameters']:,} parameters in {merged_info['dtype']}")

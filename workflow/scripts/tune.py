@@ -1,8 +1,9 @@
 """Fine-tune a base model on multi-image questions: its language model by LoRA or in full, its projector in full, vision frozen.
 
-cfg: {"family": ..., "seed": ..., "tuning": the section Tuning}. On several GPUs, start it by torchrun, or in a SLURM job by srun,
-a process a GPU. On SIGTERM it ends its step, writes a checkpoint, has SLURM queue the job again and exits with status 75; it goes
-on from its newest whole checkpoint, wherever it is started again. Checkpoints are deleted once the result is there.
+cfg: family, hub (the repository of the base, if it has one), seed, tuning (the section Tuning). On several GPUs, start it by
+torchrun, or in a SLURM job by srun, a process a GPU. On SIGTERM it ends its step, writes a checkpoint, has SLURM queue the job
+again and exits with status 75; it goes on from its newest whole checkpoint, wherever it is started again. Checkpoints are deleted
+once the result is there.
 """
 
 from pathlib import Path
@@ -10,8 +11,16 @@ from pathlib import Path
 from medmim.config.training import Tuning
 from medmim.models.families.registry import FAMILY_MODULE
 from medmim.provenance.job import Job, build_parser
+from medmim.provenance.job_record import read_record, sidecar_path
 from medmim.training.runtime.preemption import stop_on_sigterm
 from medmim.training.runtime.process_group import ProcessGroup
+
+
+def find_commit(index: Path) -> str | None:
+    """Commit of the hub's repository that a model's folder was fetched from, by the record of that; None for any other folder."""
+    sidecar = sidecar_path(index)
+    commit: str | None = read_record(sidecar).get("revision") if sidecar.exists() else None
+    return commit
 
 
 def main() -> None:
@@ -52,7 +61,8 @@ def main() -> None:
         shards = ShardDataset(job.args.samples, job.args.pixels)
         trainer, rows, measurements = tune_model(
             load_base=lambda: weights.load_model(base, family=family, precision=tuning.precision),
-            name=base.name,
+            name=job.cfg["hub"] or base.name,
+            revision=find_commit(job.args.model),
             layout=layout,
             dataset=shards,
             lengths=shards.lengths,

@@ -203,6 +203,21 @@ def test_an_endpoint_whose_key_is_safe_is_valid(settings: dict[str, Any]) -> Non
     assert found is not None and found.url.endswith(":8000/v1")
 
 
+def test_a_published_mantis_is_asked_with_the_message_that_it_was_trained_with() -> None:
+    """Set nothing, and base and tuned have it; a tiny base, which was trained without, and other families have none."""
+    models = run_config.load_config(ROOT / "config/config.yaml").models
+    assert models["mantis"].system == "You are a pirate chatbot who always responds in pirate speak!"
+    assert {name: m.system for name, m in models.items() if name != "mantis"} == dict.fromkeys(models.keys() - {"mantis"}, "")
+    assert (
+        run_config.parse_config(changed("models.mantis.system", "Be brief."), "demo.yaml").models["mantis"].system == "Be brief."
+    )
+    assert run_config.parse_config(DEMO, "demo.yaml").models["mantis"].system == ""
+    mine = {"family": "mantis", "path": "mine"}
+    for told in ({}, {"system": ""}):
+        model = run_config.parse_config(changed("models.mine", mine | told), "demo.yaml").models["mine"]
+        assert bool(model.system) is not bool(told)
+
+
 def test_which_sources_are_credentialed() -> None:
     def credentialed(**sources: dict[str, Any]) -> list[str]:
         values = changed("sources", sources) | {"qa": {}, "heldout": {"medframeqa": {"path": "x"}}, "models": UNTRAINED}

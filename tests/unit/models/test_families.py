@@ -1,5 +1,6 @@
 """The two layouts against references written out by hand."""
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from medmim.common.errors import UserError
 from medmim.models import tiny
 from medmim.models.collate import Sample, collate_samples, normalise_pixels
 from medmim.models.families import registry
@@ -260,6 +262,22 @@ def test_layout_refuses_what_does_not_fit(layouts):
         Layout.from_tokenizer(llava_med.family, mantis.tokenizer, config)
     with pytest.raises(ValueError, match="type llava"):
         Layout.from_tokenizer(mantis.family, mantis.tokenizer, config.text_config)
+
+
+def test_the_pad_token_of_the_config_where_the_tokenizer_names_none(tmp_path):
+    """As checkpoints of Mantis's own training code are: <|pad|> is a token of it, which nothing calls so."""
+    write_model(tmp_path, "mantis", weights=False)
+    told = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del told["pad_token"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+    layout = Layout.from_folder(get_family("mantis"), tmp_path)
+    assert layout.tokenizer.convert_ids_to_tokens(layout.pad_id) == "<|pad|>" == layout.tokenizer.pad_token
+    config = json.loads((tmp_path / "config.json").read_text())
+    for pad_id in (None, len(layout.tokenizer)):
+        changed = config | {"pad_token_id": pad_id, "text_config": config["text_config"] | {"pad_token_id": pad_id}}
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=f"has no pad token, and pad_token_id of config.json is {pad_id}, no token of it"):
+            Layout.from_folder(get_family("mantis"), tmp_path)
 
 
 def test_families_by_name():

@@ -1,6 +1,9 @@
 """A merged model: the same replies as adapter and base, loaded by stock transformers, asked as it was trained."""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from medmim.models.collate import Sample, collate_samples
 from medmim.models.families import registry
 from medmim.models.families.base import Layout
 from medmim.models.families.registry import get_family
+from medmim.models.merge import merge_adapter
 from medmim.tables import table_io
 from medmim.training.adapters import make_trainable
 from small_models import run_program, write_model
@@ -46,9 +50,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def merge(patch: pytest.MonkeyPatch, folder: Path, name: str, tuned: str = "adapter") -> None:
+def merge(patch: pytest.MonkeyPatch, folder: Path, name: str, tuned: str = "adapter", system: str = "") -> None:
     family = "mantis" if "mantis" in folder.name else "llava-med"
-    run_program(patch, "merge_model.py", cfg={"family": family}, base=folder / "base" / INDEX_NAME,
+    run_program(patch, "merge_model.py", cfg={"family": family, "system": system}, base=folder / "base" / INDEX_NAME,
     tuned=folder / tuned / INDEX_NAME,
         card=folder / "card.md", merged=folder / name / INDEX_NAME)  # fmt: skip
 
@@ -112,15 +116,90 @@ def test_the_same_bytes_twice_and_no_path_in_them(made: dict[str, Path], family:
         assert str(folder).encode() not in (folder / "merged" / name).read_bytes()
 
 
-def test_weights_keep_the_type_of_their_base(made: dict[str, Path], tmp_path: Path) -> None:
-    from medmim.models.merge import merge_adapter as merged
+STOCK_USE = """
+import json, sys
+sys.modules["medmim"] = None  # whoever takes the folder has no such library
+import numpy as np, torch
+from PIL import Image
+from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration, LogitsProcessor
 
+class EndTurn(LogitsProcessor):
+    def __call__(self, ids, scores):
+        scores[:, END] = torch.inf if ids.shape[1] >= LENGTH + 3 else -torch.inf
+        return scores
+
+folder, END = sys.argv[1], int(sys.argv[2])
+processor, tokenizer = AutoProcessor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
+shown = [Image.fromarray(np.random.default_rng(n).integers(0, 256, (40, 50, 3), np.uint8)) for n in range(3)]
+def ask(count, text):
+    content = [{"type": "image", "image": image} for image in shown[:count]] + [{"type": "text", "text": text}]
+    return [{"role": "user", "content": content}]
+asked = [ask(3, "Which image shows the larger lesion?"), ask(1, "Is there a lesion?"), ask(0, "What is a lesion?")]
+options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+def reply(messages):
+    inputs = processor.apply_chat_template(messages, processor_kwargs={"padding": True}, **options)
+    ids = model.generate(**inputs, max_new_tokens=6, do_sample=False)[:, inputs["input_ids"].shape[1]:]
+    return processor.batch_decode(ids, skip_special_tokens=True)
+one_step = processor.apply_chat_template(asked[0], **options)["input_ids"][0].tolist()
+text = processor.apply_chat_template(asked[0], add_generation_prompt=True)
+two_step = processor(text=text, images=shown, return_tensors="pt")["input_ids"][0].tolist()
+alone = tokenizer(processor.apply_chat_template(asked[2], add_generation_prompt=True), return_tensors="pt")
+LENGTH = alone["input_ids"].shape[1]
+ended = model.generate(**alone, max_new_tokens=20, do_sample=False, logits_processor=[EndTurn()])[0].tolist()[LENGTH:]
+print(json.dumps({
+    "bos": [ids.count(tokenizer.bos_token_id) for ids in (one_step, two_step)], "same": one_step == two_step, "ids": two_step,
+    "batch": reply(asked), "alone": [reply([one])[0] for one in asked], "ended": ended,
+}))
+"""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("system", ["", "Say \"yes\" or 'no', {{ not }} 5 µm.\nBe brief."])
+def test_stock_tools_use_it_without_a_catch(
+    made: dict[str, Path], family: str, system: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a process of its own: one BOS, a batch answered as one by one, and an end where a turn ends."""
+    folder = made[family] / "merged"
+    if system:
+        merge(monkeypatch, made[family], "told", system=system)
+        folder = made[family] / "told"
+    layout = Layout.from_folder(get_family(family), made[family] / "base")
+    end = layout.tokenizer.convert_tokens_to_ids(layout.family.end_tokens[0])
+    words = [sys.executable, "-c", STOCK_USE, str(folder), str(end)]
+    completed = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    used = json.loads(completed.stdout)
+    assert used["bos"] == [1, 1] and used["same"]
+    ids, _ = layout.encode_sample("<image>" * 3 + "Which image shows the larger lesion?", system=system)
+    assert used["ids"] == layout.expand_images(ids, ids)[0].tolist(), "it is asked as it was tuned, system message and all"
+    assert used["batch"] == used["alone"] and any(used["batch"])
+    assert used["ended"][-1] == end and len(used["ended"]) == 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_scored_is_what_is_published(made: dict[str, Path], tmp_path: Path, precision: str) -> None:
+    """The base is in bfloat16, as published ones are."""
+    base = tmp_path / "base"
+    shutil.copytree(made["mantis"] / "base", base)
+    LlavaForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(base)
+    merge_adapter(base, made["mantis"] / "adapter", "mantis", tmp_path / "merged")
+    scored = weights.load_model(base, family="mantis", precision=precision, adapter=made["mantis"] / "adapter")
+    published = LlavaForConditionalGeneration.from_pretrained(tmp_path / "merged", dtype=weights.DTYPES[precision])
+    of_scored, of_published = (dict([*m.named_parameters(), *m.named_buffers()]) for m in (scored, published))
+    assert of_scored.keys() == of_published.keys()
+    assert all(
+        torch.equal(of_scored[name], value) and of_scored[name].dtype == value.dtype for name, value in of_published.items()
+    )
+
+
+def test_weights_keep_the_type_of_their_base(made: dict[str, Path], tmp_path: Path) -> None:
     base = made["mantis"] / "base"
     LlavaForConditionalGeneration.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
     for path in base.iterdir():
         if "tokenizer" in path.name:
             (tmp_path / "base" / path.name).write_bytes(path.read_bytes())
-    told = merged(tmp_path / "base", made["mantis"] / "adapter", "mantis", tmp_path / "out")
+    told = merge_adapter(tmp_path / "base", made["mantis"] / "adapter", "mantis", tmp_path / "out")
     assert told["dtype"] == "bfloat16" == json.loads((tmp_path / "out/config.json").read_text())["dtype"]
     rounded = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
     exact = LlavaForConditionalGeneration.from_pretrained(made["mantis"] / "merged", dtype=torch.float32).state_dict()

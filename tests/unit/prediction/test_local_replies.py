@@ -403,18 +403,26 @@ def test_loading_what_is_no_model_or_adapter(world, tmp_path):
     adapter_weights = load_file(world / "mantis-adapter/adapter_model.safetensors")
     for name, changed in {
         "other layers": {k.replace("layers.0.", "layers.7."): v for k, v in adapter_weights.items()},
+        "no LoRA": {k: v for k, v in adapter_weights.items() if "lora_" not in k},
+        "no projector": {k: v for k, v in adapter_weights.items() if "multi_modal_projector" not in k},
         "other sizes": {k: v.repeat(2, 2) for k, v in adapter_weights.items()},
     }.items():
         shutil.copytree(world / "mantis-adapter", tmp_path / name)
         save_file(changed, tmp_path / name / "adapter_model.safetensors", {"format": "pt"})
-    for adapter in (world, tmp_path / "other layers", tmp_path / "other sizes"):
-        with pytest.raises(UserError, match=r"with adapter .*: is it one of this base"):
+    for adapter, reason in {
+        world: "",
+        tmp_path / "other layers": r" It lacks 4 weights, .*layers\.0.* and 1 more; it has unknown 4 weights, .*layers\.7",
+        tmp_path / "no LoRA": r" It lacks 8 weights, .*lora_A",
+        tmp_path / "no projector": r" It lacks 4 weights, .*multi_modal_projector",
+        tmp_path / "other sizes": "",
+    }.items():
+        with pytest.raises(UserError, match=rf"with adapter .*: is it one of this base\?{reason}"):
             load_model(world / "mantis", family="mantis", adapter=adapter)
     shutil.copytree(world / "mantis", tmp_path / "mantis")
     weights = load_file(tmp_path / "mantis/model.safetensors")
     left_out = next(name for name in weights if "layers.0" in name)
     save_file({k: v for k, v in weights.items() if k != left_out}, tmp_path / "mantis/model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"mantis: its files of weights lack 1 that it needs, such as .*layers\.0"):
+    with pytest.raises(UserError, match=r"mantis: its files of weights lack 1 weight, .*layers\.0"):
         load_model(tmp_path / "mantis", family="mantis")
     (tmp_path / "mantis/model.safetensors").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"no model could be loaded from .*mantis: SafetensorError: "):

@@ -69,7 +69,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(prepared: Path, out: Path, family: str, *, board: bool = False, **tuning: object) -> list[str]:
     return [
         str(WORKFLOW / "scripts/tune.py"),
-        "--cfg", config_file({"family": family, "seed": 3, "tuning": TUNING | tuning}),
+        "--cfg", config_file({"family": family, "hub": "owner/base", "seed": 3, "tuning": TUNING | tuning}),
         "--model", str(prepared / family / "files.parquet"), "--samples", str(prepared / f"{family}.samples.parquet"),
         "--pixels", str(prepared / f"{family}.pixels.parquet"), "--tuned", str(out / "adapter/files.parquet"),
         "--loss", str(out / "loss.parquet"), "--checkpoints", str(out / "checkpoints"),
@@ -135,6 +135,13 @@ def test_only_lora_in_the_language_model_and_the_projector_are_trained(prepared:
     whole = dict(model.named_parameters())
     assert sum(whole[n].numel() for n in rest) == sum(p.numel() for p in weights.load_model(prepared / family, family=family)
                                                       .model.multi_modal_projector.parameters())  # fmt: skip
+
+
+def test_an_adapter_names_its_base_by_repository_and_commit(prepared: Path, tmp_path: Path) -> None:
+    base = weights.load_model(prepared / "mantis", family="mantis")
+    make_trainable(base, Tuning(**TUNING), "owner/base", "0123abc").save_pretrained(str(tmp_path))
+    told = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (told["base_model_name_or_path"], told["revision"]) == ("owner/base", "0123abc")
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, Field, create_model, model_validator
 
 from medmim.config import source_plugins
 from medmim.config.base import (
@@ -26,7 +26,7 @@ from medmim.config.base import (
 from medmim.config.conditions import BASELINES, CONDITIONS, Condition
 from medmim.config.download import Download
 from medmim.config.endpoint import Endpoint
-from medmim.config.part_names import EXTERNAL_SETS, MODEL_FAMILIES, find_nearest
+from medmim.config.part_names import EXTERNAL_SETS, MODEL_FAMILIES, SYSTEM_MESSAGES, find_nearest
 from medmim.config.question_sets import HELD_IN, PRETRAIN_SETS, QUESTION_SETS, TRAIN_ONLY
 from medmim.config.question_writer import Writer
 from medmim.config.source_plugins import HELD_OUT_SETS, RESERVED_SETS, SOURCES
@@ -254,9 +254,18 @@ class ModelConfig(Section):
     endpoint: Endpoint | None = None
     """Ask a service, instead of hub or path."""
     system: str = ""
-    """System message; empty for none."""
+    """System message; empty for none. Unset: what the family's published model was trained with, which mantis has; none for a
+    tiny base. A tuned model has that of its base."""
     tuning: Tuning | None = None
     """The recipe, for a model with a base."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_system(cls, values: Any) -> Any:
+        """Set the system message of a published model where none is set."""
+        if isinstance(values, dict) and "system" not in values and (values.get("hub") or values.get("path")):
+            return {**values, "system": SYSTEM_MESSAGES.get(str(values.get("family")), "")}
+        return values
 
     def find_faults(self) -> Iterator[Fault]:
         """Yield a model of no origin, or of two, and what its origin would not read."""

@@ -15,15 +15,17 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_p
 PROJECTOR = "multi_modal_projector"
 
 
-def make_trainable(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.Module:
-    """Freeze all weights but the LoRA adapters and the projector; `name` of the base is written into an adapter.
+def make_trainable(base: LlavaForConditionalGeneration, tuning: Tuning, name: str, revision: str | None = None) -> nn.Module:
+    """Freeze all weights but the LoRA adapters and the projector.
+
+    `name` and `revision` of the base, its repository on the hub and the commit, are written into an adapter.
 
     Raises AssertionError where anything else would be trained.
     """
     # peft and checkpointing want gradients of the embeddings, for the older way of checkpointing, and take the vision tower's for
     # such too: the whole tower would keep its activations and be gone back through for weights that are frozen.
     base.enable_input_require_grads = lambda: None
-    model: Any = _freeze_vision_tower(base) if tuning.method == "full" else _add_lora(base, tuning, name)
+    model: Any = _freeze_vision_tower(base) if tuning.method == "full" else _add_lora(base, tuning, name, revision)
     if not tuning.zero_stage:  # DeepSpeed keeps copies of its own in float32
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -39,7 +41,7 @@ def _freeze_vision_tower(base: LlavaForConditionalGeneration) -> nn.Module:
     return base
 
 
-def _add_lora(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) -> nn.Module:
+def _add_lora(base: LlavaForConditionalGeneration, tuning: Tuning, name: str, revision: str | None) -> nn.Module:
     config = LoraConfig(
         r=tuning.lora_rank,
         lora_alpha=tuning.lora_alpha,
@@ -47,6 +49,7 @@ def _add_lora(base: LlavaForConditionalGeneration, tuning: Tuning, name: str) ->
         target_modules=LORA_TARGETS,
         modules_to_save=[PROJECTOR],
         task_type="CAUSAL_LM",
+        revision=revision,
     )
     model = get_peft_model(base, config, autocast_adapter_dtype=not tuning.zero_stage)
     model.peft_config["default"].base_model_name_or_path = name  # peft took the path it was loaded from: no path in an artifact

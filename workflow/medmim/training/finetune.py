@@ -273,6 +273,7 @@ def tune_model(
     *,
     load_base: Callable[[], LlavaForConditionalGeneration],
     name: str,
+    revision: str | None = None,
     layout: Layout,
     dataset: Any,
     lengths: np.ndarray,
@@ -284,7 +285,8 @@ def tune_model(
     is_superseded: Callable[[], bool],
     board: TensorBoardLog,
 ) -> TuningResult:
-    """Train. `load_base` gives the base called `name`; `dataset[i]` is a Sample, `lengths` their tokens after expansion.
+    """Train. `load_base` gives the base called `name`, of the hub at `revision`; `dataset[i]` is a Sample, `lengths` their tokens
+    after expansion.
 
     Checkpoints go to a folder of this run below `folder`, which must hold those of this very work only: the newest whole one
     there is gone on from. Raises RunInterruptedError where `stop` was asked for, UserError where there is nothing to learn from,
@@ -317,7 +319,7 @@ def tune_model(
     trainer = _MeteredTrainer(
         projector_learning_rate=tuning.projector_learning_rate,
         meter=meter,
-        model=make_trainable(base, tuning, name),
+        model=make_trainable(base, tuning, name, revision),
         args=training_arguments,
         train_dataset=_BatchDataset(dataset, batches),
         data_collator=_BatchCollator(layout, tuning.packing),

@@ -121,6 +121,15 @@ def _encode_text(tokenizer: Any, text: str) -> list[int]:
     return ids if tokenizer.bos_token_id is None else [tokenizer.bos_token_id, *ids]
 
 
+def _find_pad_token(tokenizer: Any, config: Any) -> str:
+    """The pad token that a config names where the tokenizer names none, as in checkpoints of Mantis's own training code."""
+    pad_id = config.pad_token_id if config.pad_token_id is not None else config.get_text_config().pad_token_id
+    token = None if pad_id is None or pad_id < 0 else tokenizer.convert_ids_to_tokens(pad_id)
+    if token is None:
+        raise ValueError(f"the tokenizer has no pad token, and pad_token_id of config.json is {pad_id}, no token of it")
+    return str(token)
+
+
 def count_image_tokens(config: Any) -> int:
     """How many features the model of a LlavaConfig puts in place of one image.
 
@@ -178,9 +187,9 @@ class Layout:
             raise ValueError(
                 f"the tokenizer's {IMAGE_PLACEHOLDER} is {image_id}, the config's image_token_index {config.image_token_index}"
             )
-        if tokenizer.pad_token_id is None:
-            raise ValueError("the tokenizer has no pad token")
         vocabulary = tokenizer.get_vocab()
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = _find_pad_token(tokenizer, config)
         stop_ids = dict.fromkeys([*(vocabulary[t] for t in family.end_tokens if t in vocabulary), tokenizer.eos_token_id])
         if family.end_tokens[0] not in vocabulary:
             raise ValueError(f"the tokenizer has no {family.end_tokens[0]!r}: is it that of {family.name}?")

@@ -8,9 +8,13 @@ from itertools import count
 from medmim.models.families.base import Family, TinyRecipe
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
+SYSTEM_MESSAGE = "You are a pirate chatbot who always responds in pirate speak!"
+"""What the published model was trained with: conv_llama_3 of github.com/TIGER-AI-Lab/Mantis, mantis/models/conversation.py. Asked
+without it, it is asked in a form that it has never seen."""
+
 
 class Mantis(Family):
-    """Mantis's `llama_3` conversation; its shipped system message is left to the config."""
+    """Mantis's `llama_3` conversation."""
 
     name = "mantis"
     end_tokens = ("<|eot_id|>", "<|end_of_text|>")
