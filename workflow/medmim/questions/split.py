@@ -8,7 +8,8 @@ from heapq import heappop, heappush, heapreplace
 from typing import TypeVar
 
 from medmim.config.source_plugins import list_suppliers
-from medmim.questions.balance import allocate_evenly, select_fair
+from medmim.questions.balance import ClosedText, allocate_evenly, select_even
+from medmim.questions.prompt import strip_placeholders
 from medmim.questions.row import Row
 from medmim.questions.sets import SETS
 from medmim.questions.validation import check_row
@@ -100,16 +101,13 @@ def _order_balanced(rows: list[Row], seed: int) -> list[Row]:
     return ordered
 
 
-def _drop_uneven(rows: list[Row]) -> list[Row]:
-    """Closed questions less those by which one option of a set is right more often than chance alone would make it."""
-    rows_by_options: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        rows_by_options[tuple(sorted(row["options"]))].append(row)
-    kept_ids: set[str] = set()
-    for options, group in rows_by_options.items():
-        keep = select_fair([r["answer"] for r in group], len(options))
-        kept_ids |= {r["qa_id"] for r, k in zip(group, keep, strict=True) if k}
-    return [r for r in rows if r["qa_id"] in kept_ids]
+def _drop_uneven(rows: list[Row], most: int) -> list[Row]:
+    """At most so many closed questions, less those by which something in the texts is right more often than guessing."""
+    texts = [
+        ClosedText(strip_placeholders(r["question"]), tuple(r["options"]), int(r["answer_index"]), len(r["image_ids"]))
+        for r in rows
+    ]
+    return [rows[place] for place in select_even(texts, most)]
 
 
 def select_rows(rows: list[Row], n: int, seed: int, *, even: bool = False) -> list[Row]:
@@ -130,7 +128,7 @@ def select_rows(rows: list[Row], n: int, seed: int, *, even: bool = False) -> li
             forms = _group_rows(task_rows, lambda r: len(r["options"]) or len(r["image_ids"]), seed)
             if kind == "closed":
                 forms = {form: _order_balanced(pool, seed) for form, pool in forms.items()}
-                queues[task] = {form: _drop_uneven(pool) for form, pool in forms.items()} if even else forms
+                queues[task] = {form: _drop_uneven(pool, number) for form, pool in forms.items()} if even else forms
             else:
                 queues[task] = {form: _order_by_novelty(pool, seed) for form, pool in forms.items()}
         available = {task: {form: len(queue) for form, queue in forms.items()} for task, forms in queues.items()}
@@ -166,7 +164,7 @@ def _check_leaks(row: Row, patients: set[str], images: set[str]) -> list[str]:
 def _explain_shortage(pool: list[Row], taken: list[Row], n: int) -> str:
     """Why there are fewer than wanted, where it is not for want of questions."""
     missing_count = min(n, len(pool)) - len(taken)
-    return f"; {missing_count} more would be answered by what is right most often" if missing_count > 0 else ""
+    return f"; {missing_count} more would let the texts alone tell the answer" if missing_count > 0 else ""
 
 
 def _pool_rows(rows: list[Row], rejected: list[dict[str, str]]) -> defaultdict[tuple[str, str], list[Row]]:
