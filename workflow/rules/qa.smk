@@ -130,6 +130,7 @@ if RUN.qa.origin == "generated":
             train=f"{R}/qa/train.parquet",
             benchmark=BENCHMARK,
             release=RELEASE_INDEX if RUN.qa.release.path else [],
+            images=SHOWN,
         output:
             json=f"{R}/benchmark_audit.json",
             html=f"{R}/benchmark_audit.html",
@@ -143,7 +144,7 @@ if RUN.qa.origin == "generated":
             code=code_sha256("audit_release.py"),
             release=lambda w: [v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
         shell:
-            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} {params.release}"
+            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} --images {input.images} {params.release}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"
 
 else:

@@ -26,14 +26,17 @@ def main() -> None:
     arguments.add_argument(
         "--release-benchmark", type=Path, nargs="*", default=[], metavar="FILE", help="released, to set beside"
     )
+    arguments.add_argument(
+        "--images", type=Path, nargs="*", default=[], metavar="FILE", help="images tables, to try what size and brightness tell"
+    )
     arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
-    inputs = ["train", "benchmark", "release_train", "release_benchmark"]
+    inputs = ["train", "benchmark", "release_train", "release_benchmark", "images"]
     with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
         from medmim.benchmarks.quality.page import AuditReport, render_page
         from medmim.benchmarks.quality.statistics import compute_statistics
         from medmim.tables import table_io
 
-        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark)
+        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark, job.args.images)
         theirs = (
             [AuditReport.from_files("release", job.args.release_train, job.args.release_benchmark)]
             if job.args.release_benchmark

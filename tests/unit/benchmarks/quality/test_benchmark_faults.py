@@ -35,7 +35,9 @@ def test_the_released_files(release_files, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "audit.json").read_text())
     assert list(found) == ["Med_MIM_benchmark_Held_in_Comparison.json", "Med_MIM_benchmark_Held_out_ODIR.json"]
-    assert all(set(figures) == KEYS | {"constant", "text_only", "text_only_within"} for figures in found.values())
+    assert all(
+        set(figures) == KEYS | {"constant", "text_only", "text_only_within", "metadata_only_within"} for figures in found.values()
+    )
     comparison, odir = found.values()
     none = {"duplicate_records": 0, "gold_not_in_options": 0, "placeholder_mismatch": 0}
     assert comparison | none == comparison

@@ -60,6 +60,9 @@ def _set_statistics(entries: Sequence[Entry], text_scores: TextOnlyScores | None
     if text_scores:
         figures = text_scores.compute_figures()
         yield from (("guess", name, value, text_scores.n) for name, value in figures.items() if value is not None)
+        for task, scores in text_scores.tasks.items():
+            figures = scores.compute_figures()
+            yield from (("guess_task", f"{name} {task}", value, scores.n) for name, value in figures.items() if value is not None)
 
 
 def compute_statistics(

@@ -63,8 +63,9 @@ AUDIT_LABELS = {
     "constant": "best answer that never changes",
     "text_only": "classifier of the text alone, taught by train",
     "text_only_within": "the same, taught by the rest of the set",
+    "metadata_only_within": "classifier of number, size and brightness of the images, taught by the rest of the set",
 }
-AUDIT_SHARES = ("chance", "majority", "constant", "text_only", "text_only_within")
+AUDIT_SHARES = ("chance", "majority", "constant", "text_only", "text_only_within", "metadata_only_within")
 
 
 @dataclass(frozen=True)
