@@ -5,6 +5,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
+from types import MappingProxyType
 from typing import TypeVar
 
 from medmim.config.source_plugins import list_suppliers
@@ -110,17 +111,21 @@ def _drop_uneven(rows: list[Row], most: int) -> list[Row]:
     return [rows[place] for place in select_even(texts, most)]
 
 
-def select_rows(rows: list[Row], n: int, seed: int, *, even: bool = False) -> list[Row]:
-    """At most n rows of one set: open ones in the share they have, tasks evenly, then golds, letters and patients.
+def select_rows(rows: list[Row], n: int, seed: int, *, even: bool = False, open_fraction: float | None = None) -> list[Row]:
+    """At most n rows of one set: open and closed, then tasks evenly, then golds, letters and patients.
 
+    `open_fraction`: share of open ones; without it the share they have.
     `even`: fewer, where the same options would else be right too often: their text alone would tell.
     What is taken depends on content and seed alone, not on the order of the rows.
     """
     n = min(n, len(rows))
-    if not n or (n == len(rows) and not even):
+    if not n or (n == len(rows) and not even and open_fraction is None):
         return rows[:n]
     kinds = _group_rows(rows, lambda r: r["kind"], seed)
-    n_open = round(n * len(kinds.get("open", [])) / len(rows))
+    available_open = len(kinds.get("open", []))
+    n_open = round(n * (available_open / len(rows) if open_fraction is None else open_fraction))
+    if open_fraction is not None:  # of what there is too little, the other kind makes up for
+        n_open = max(min(n_open, available_open), n - (len(rows) - available_open))
     chosen: list[Row] = []
     for kind, number in (("closed", n - n_open), ("open", n_open)):
         queues: dict[str, dict[int, list[Row]]] = {}
@@ -196,13 +201,15 @@ def merge_questions(
     train: Mapping[str, int],
     benchmark: Mapping[str, int],
     pretrain: int = 0,
+    open_fractions: Mapping[str, float] = MappingProxyType({}),
     images: Collection[str] | None = None,
 ) -> MergeResult:
     """Splits of at most so many questions a set (pretrain: half about one image, half text-only).
 
     Rows that are unsound, repeated, or that share a patient or image with any benchmark question are left out of
-    training and listed. `images`: all image references there are, where they are to be checked. The result does not
-    depend on the order of the rows. Raises EmptySetError where a set is wanted and has no question.
+    training and listed. `open_fractions`: share of open questions by set; else as many as the set has.
+    `images`: all image references there are, where they are to be checked. The result does not depend on the order of the
+    rows. Raises EmptySetError where a set is wanted and has no question.
     """
     merged = MergeResult()
     ordered = sorted(rows, key=lambda r: (r["split"] != "benchmark", r["split"], r["qa_id"], r["task"]))
@@ -222,7 +229,7 @@ def merge_questions(
             if n and not pool:
                 sources = " or ".join(list_suppliers(name))
                 empty_sets.append(f"{split}.{name}: {n} questions wanted, none found; source {sources} would supply them")
-            taken = select_rows(pool, n, seed, even=split == "benchmark")
+            taken = select_rows(pool, n, seed, even=split == "benchmark", open_fraction=open_fractions.get(name))
             if pool and len(taken) < n:
                 merged.short.append(f"{split}.{name}: {len(taken)} of {n} questions" + _explain_shortage(pool, taken, n))
             chosen += taken
