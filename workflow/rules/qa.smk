@@ -146,7 +146,8 @@ if RUN.qa.origin == "generated":
             code=code_sha256("audit_release.py"),
             release=lambda w: [v for k, path in RELEASED.items() for v in (f"--release-{k}", path)] if RUN.qa.release.path else [],
         shell:
-            program("audit_release.py") + "--train {input.train} --benchmark {input.benchmark} --images {input.images} {params.release}"
+            program("audit_release.py")
+            + "--train {input.train} --benchmark {input.benchmark} --images {input.images} {params.release}"
             " --json {output.json} --html {output.html} --statistics {output.statistics}"
 
 else:

@@ -13,6 +13,7 @@ rule report:
         images=SHOWN,
         loss=expand(f"{R}/models/{{model}}.loss.parquet", model=[*TINY, *TUNED]),
         audit=f"{R}/benchmark_audit.json",
+        statistics=f"{R}/statistics.parquet" if RUN.qa.origin == "generated" else [],
         paper=RUN.report.paper or [],
     output:
         f"{R}/report.html",
@@ -34,11 +35,12 @@ rule report:
         ),
         code=code_sha256("report.py", *(family_module(family) for family in FAMILIES)),
         paper=lambda w: ["--paper", RUN.report.paper] if RUN.report.paper else [],
+        statistics=lambda w, input: ["--statistics", input.statistics] if input.statistics else [],
     shell:
         program("report.py") + "--leaderboard {input.leaderboard} --comparisons {input.comparisons} --answers {input.answers}"
         " --predictions {input.predictions}"
         " --train {input.train} --benchmark {input.benchmark} --images {input.images} --loss {input.loss}"
-        " --benchmark-audit {input.audit} {params.paper} --report {output}"
+        " --benchmark-audit {input.audit} {params.statistics} {params.paper} --report {output}"
 
 
 rule print_leaderboard:

@@ -32,6 +32,7 @@ def main() -> None:
     arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
     inputs = ["train", "benchmark", "release_train", "release_benchmark", "images"]
     with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
+        from medmim.benchmarks.quality.faults import FAULTS
         from medmim.benchmarks.quality.page import AuditReport, render_page
         from medmim.benchmarks.quality.statistics import compute_statistics
         from medmim.tables import table_io
@@ -51,7 +52,11 @@ def main() -> None:
             for row in [
                 *compute_statistics(part.origin, "train", part.train.sets),
                 *compute_statistics(
-                    part.origin, "benchmark", {name: a.entries for name, a in part.sets.items()}, part.text_scores
+                    part.origin,
+                    "benchmark",
+                    {name: a.entries for name, a in part.sets.items()},
+                    part.text_scores,
+                    {name: {fault: len(a.where[fault]) for fault in FAULTS} for name, a in part.sets.items()},
                 ),
             ]
         ]

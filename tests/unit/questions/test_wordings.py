@@ -14,7 +14,8 @@ from medmim.sources.odir.keywords import OVERLAPPING, WIDER, parse_diagnoses
 DIAGNOSES = sorted({" and ".join(parse_diagnoses(e.name)) for e in (*WIDER, *OVERLAPPING)} - {""})
 DIAGNOSES += ["normal fundus", "epiretinal membrane", "drusen", "laser spot", "optic nerve atrophy and drusen"]
 BARE_NOUN = re.compile(
-    r"\bfor \{diagnosis\}|\b(?:see|sees|seen|show|shows|find|found|has|have|with|there(?: is)?)(?: a| an)? \{(?:diagnosis|left|right|gold)\}"
+    r"\bfor \{diagnosis\}|\b(?:see|sees|seen|show|shows|find|found|has|have|with|there(?: is)?)(?: a| an)? "
+    r"\{(?:diagnosis|left|right|gold)\}"
 )
 """Needs a noun with its article, which a diagnosis as the source has it is not."""
 FAULTS = {

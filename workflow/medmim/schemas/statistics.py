@@ -13,7 +13,7 @@ COLUMNS = (
         "questions (value: how many); images, options, letters (share of questions with the key's images; of closed ones with"
         " its options, its gold letter); answer_words (words of an answer); wordings (distinct texts of questions, options"
         " not counted); ngrams (distinct n-grams of words in them); guess (share of closed questions answered right without"
-        " looking), guess_task (the same of one task)",
+        " looking), guess_task (the same of one task); fault (questions that have it)",
     ),
     Column(
         "key",
@@ -21,6 +21,7 @@ COLUMNS = (
         "questions: closed or open; images, options: a number; letters: a letter; answer_words: mean, median or longest, after"
         " closed or open; ngrams: n; guess: constant, text_only, text_only_within or"
         " metadata_only_within (medmim.benchmarks.quality.text_only); guess_task: one of these, a blank and the task;"
+        " fault: its name in medmim.benchmarks.quality.faults;"
         " else empty",
     ),
     Column("value", REAL, "the figure"),

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import release_made as made
 
-from medmim.benchmarks.quality.faults import FAULTS, audit_files
+from medmim.benchmarks.quality.faults import FAULTS, audit_files, read_sets
 from medmim.benchmarks.quality.page import FAULT_MEANINGS, AuditReport, render_page
 from medmim.benchmarks.released.records import ReleaseError
 from medmim.common import files
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.questions.row import question_row
+from medmim.reporting.report.audits import RELEASE_COUNTS
 from medmim.tables import table_io
 
 KEYS = {"records", "closed", "open", *FAULTS, "letters", "patients", "largest_patient", "chance", "majority"}
@@ -241,6 +242,13 @@ def test_a_file_that_cannot_be_read_leaves_nothing(tmp_path):
     table = tmp_path / "files.parquet"
     table_io.write_table(table, "files", [{"path": "a", "bytes": 1, "sha256": "0"}])
     assert "not a qa table" in made.run_program("audit_release.py", "--train", table, "--benchmark", train, "--json", out).stderr
+
+
+def test_published_counts_are_those_of_the_files(release_files):
+    for name, stem in (("comparison", "Held_in_Comparison"), ("odir", "Held_out_ODIR")):
+        [(_, entries)] = read_sets(release_files / f"Med_MIM_benchmark_{stem}.json")
+        closed = sum(e.closed for e in entries)
+        assert (closed, len(entries) - closed) == RELEASE_COUNTS[name]
 
 
 def test_the_page_tells_each_fault_in_words_and_escapes(tmp_path):

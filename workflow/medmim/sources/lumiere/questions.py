@@ -33,7 +33,7 @@ SURGERY_CONTEXTS = (
     "A neurosurgeon operated on this patient after the first image.",
     "You see contrast-enhanced MRI from before and after an operation.",
     "Image 1 was acquired before the tumor surgery and image 2 after it.",
-    "Please compare the two contrast-enhanced scans of this brain.",
+    "Compare the two contrast-enhanced scans of this brain.",
     "The patient has a glioblastoma.",
     "Two MRI scans frame an operation.",
     "The images are the last scan before surgery and the first one after it.",

@@ -26,7 +26,7 @@ CONTEXTS = (
     "An earlier and a later chest X-ray of a patient are given.",
     "The second of these chest X-rays was taken after the first.",
     "Here are a prior and a current chest radiograph.",
-    "Please compare the two chest X-rays of this patient.",
+    "Compare the two chest X-rays of this patient.",
     "A patient's chest was imaged twice.",
     "Image 1 is the prior and image 2 the current chest X-ray.",
     "The chest X-rays shown were taken one after the other.",
