@@ -199,7 +199,7 @@ class QAConfig(Section):
     open_fraction: Fraction = 0.1
     """Share of open questions in a set, where the task has an open form."""
     open_fractions: OpenFractions = OpenFractions()
-    """The same by set, where it is to be another."""
+    """The same by set, where it is to be another; a set has that share then, whatever open questions a writer adds."""
     option_order: Literal["shuffled", "natural"] = "shuffled"
     """Order of a closed question's options. natural, e.g. from mild to severe, is for tiny models, which have no time to learn
     to look a letter up."""
