@@ -260,8 +260,8 @@ def _iter_both_facts(pairs: list[tuple[Image, Image]]) -> Iterator[Fact]:
             for asked_pair in (pair, alike[alike_diagnoses[0]].pop()):
                 gold = _format_pair(*map(_read_diagnoses, asked_pair))
                 choices = tuple(_format_pair(a, b) for a in both for b in both)
-                left, right = map(_format_diagnoses, map(_read_diagnoses, asked_pair))
-                fields = {"left": left, "right": right, "comparison": COMPARISONS[left == right]}
+                named = [_format_diagnoses(_read_diagnoses(i)) for i in asked_pair]
+                fields = {"left": named[0], "right": named[1], "comparison": COMPARISONS[named[0] == named[1]]}
                 yield Fact(BOTH_TEMPLATE, asked_pair, gold, choices, _finding_ids(asked_pair), fields)
 
 
