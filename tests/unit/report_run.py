@@ -202,6 +202,7 @@ def write_run(folder: Path, *, has_open_questions: bool = True, replies: dict[st
         "copies": folder / "qa" / "copies.parquet",
         "loss": [],
         "benchmark_audit": folder / "benchmark_audit.json",
+        "statistics": folder / "statistics.parquet",
         "paper": None,
     }
     for model in MODELS:
@@ -261,8 +262,24 @@ def write_run(folder: Path, *, has_open_questions: bool = True, replies: dict[st
         "chance": 1 / 3,
     }
     faults |= {"letters": {"A": 4, "B": 4, "C": 4}, "largest_patient": {"patient": "lumiere/1", "records": 4, "share": 0.25}}
+    table_io.write_table(options["statistics"], "statistics", make_statistics())
     options["benchmark_audit"].write_text(json.dumps({s: faults | {"majority": None} for s in SETS}))
     return options
+
+
+def make_statistics() -> list[dict[str, Any]]:
+    """Figures of ours and of a release that has the sets temporal and odir."""
+    figures = {
+        "ours": [("questions", "closed", 12), ("questions", "open", 4), ("wordings", "", 9), ("answer_words", "open mean", 7.25)],
+        "release": [("questions", "closed", 5), ("questions", "open", 5), ("wordings", "", 3), ("fault", "duplicate_options", 2)],
+    }
+    figures["ours"] += [("fault", "duplicate_options", 0), ("guess", "constant", 0.5), ("guess", "metadata_only_within", 0.25)]
+    return [
+        {"origin": origin, "split": "benchmark", "set": s, "statistic": statistic, "key": key, "value": float(value), "n": 10}
+        for origin, sets in (("ours", SETS), ("release", ("temporal", "odir")))
+        for s in sets
+        for statistic, key, value in figures[origin]
+    ]
 
 
 def describe_inputs(options: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -49,6 +49,7 @@ if RUN.qa.origin == "generated":
                 seed=RUN.seed,
                 benchmark_fraction=RUN.qa.benchmark_fraction,
                 open_fraction=RUN.qa.open_fraction,
+                open_fractions=RUN.qa.open_fractions.select_set(),
                 option_order=RUN.qa.option_order,
                 wordings=RUN.qa.wordings,
                 disputed_labels=RUN.qa.disputed_labels,
@@ -109,6 +110,7 @@ if RUN.qa.origin == "generated":
                 train=RUN.qa.train.select_wanted(),
                 benchmark=RUN.qa.benchmark.select_wanted(),
                 pretrain=RUN.qa.pretrain,
+                open_fractions=RUN.qa.open_fractions.select_set(),
                 held_out=RUN.held_out_labels,
             ),
             code=code_sha256("merge_qa.py"),
@@ -165,6 +167,7 @@ rule audit_benchmark:
     input:
         train=f"{R}/qa/train.parquet",
         benchmark=BENCHMARK,
+        images=SHOWN,
         copies=COPIES,
         release=RELEASE_INDEX if HAS_RELEASE else [],
     output:
@@ -181,5 +184,5 @@ rule audit_benchmark:
         release=["--release", RELEASE_INDEX] if HAS_RELEASE else [],
     shell:
         program("audit_release.py")
-        + "--train {input.train} --benchmark {input.benchmark} --copies {input.copies} {params.release}"
+        + "--train {input.train} --benchmark {input.benchmark} --images {input.images} --copies {input.copies} {params.release}"
         " --json {output.json} --html {output.html} --statistics {output.statistics}"

@@ -17,6 +17,7 @@ rule report:
         copies=COPIES,
         loss=expand(f"{R}/models/{{model}}.loss.parquet", model=[*TINY, *TUNED]),
         audit=f"{R}/benchmark_audit.json",
+        statistics=f"{R}/statistics.parquet",
         paper=RUN.report.paper or [],
     output:
         f"{R}/report.html",
@@ -45,7 +46,7 @@ rule report:
         " --predictions {input.predictions}"
         " --train {input.train} --benchmark {input.benchmark} --images {input.images} --findings {input.findings}"
         " --rejected {input.rejected} --left-out {input.left_out} --copies {input.copies} --loss {input.loss}"
-        " --benchmark-audit {input.audit} {params.paper} --report {output}"
+        " --benchmark-audit {input.audit} --statistics {input.statistics} {params.paper} --report {output}"
 
 
 rule print_leaderboard:

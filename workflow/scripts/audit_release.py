@@ -56,18 +56,21 @@ def main() -> None:
     arguments.add_argument("--json", type=Path, required=True, metavar="OUT", help="figures (written)")
     arguments.add_argument("--html", type=Path, metavar="OUT", help="readable page (written)")
     arguments.add_argument("--release", type=Path, metavar="INDEX", help="files.parquet of the release, to set beside")
+    arguments.add_argument(
+        "--images", type=Path, nargs="*", default=[], metavar="FILE", help="images tables, to try what size and brightness tell"
+    )
     arguments.add_argument("--copies", type=Path, help="copies table of these questions' images, by find_copies.py")
     arguments.add_argument("--statistics", type=Path, metavar="OUT", help="statistics table (written)")
-    inputs = ["train", "benchmark", "release", "copies"]
+    inputs = ["train", "benchmark", "release", "images", "copies"]
     with Job(arguments, inputs=inputs, outputs=["json", "html", "statistics"]) as job:
-        from medmim.benchmarks.quality.faults import NEAR_COPY
+        from medmim.benchmarks.quality.faults import FAULTS, NEAR_COPY
         from medmim.benchmarks.quality.page import AuditReport, render_page
         from medmim.benchmarks.quality.statistics import compute_statistics
         from medmim.questions.copies import CopyIndex, count_source_pairs
 
         copies = CopyIndex.from_table(job.args.copies) if job.args.copies else None
         source_pairs = count_source_pairs(job.args.copies) if job.args.copies else None
-        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark, copies)
+        ours = AuditReport.from_files("ours", job.args.train, job.args.benchmark, copies, job.args.images)
         theirs = []
         if job.args.release:
             train, benchmark = (select_split(list_indexed_files(job.args.release), split) for split in ("train", "benchmark"))
@@ -81,7 +84,11 @@ def main() -> None:
             for row in [
                 *compute_statistics(part.origin, "train", part.train.sets),
                 *compute_statistics(
-                    part.origin, "benchmark", {name: a.entries for name, a in part.sets.items()}, part.text_scores
+                    part.origin,
+                    "benchmark",
+                    {name: a.entries for name, a in part.sets.items()},
+                    part.text_scores,
+                    {name: {fault: len(a.where[fault]) for fault in FAULTS} for name, a in part.sets.items()},
                 ),
             ]
         ]

@@ -1,10 +1,10 @@
 """Make the questions of one source from its images and findings, by templates.
 
 cfg: seed; sets, those that the source supplies by split; benchmark_fraction, the share of patients held back; open_fraction;
-option_order, shuffled (default) or natural; wordings, the most of a task's form (null, the default, for all); composed_images,
-the most images of a composed question (of sources that supply the set composed); disputed_labels, whether a label that a
-source's experts disagree on may be a gold; pretrain, whether questions for tiny base models are made too. For those a phantom's
-own truth is read from the folder of --raw, where given.
+open_fractions, the same by set; option_order, shuffled (default) or natural; wordings, the most of a task's form (null, the
+default, for all); composed_images, the most images of a composed question (of sources that supply the set composed);
+disputed_labels, whether a label that a source's experts disagree on may be a gold; pretrain, whether questions for tiny base
+models are made too. For those a phantom's own truth is read from the folder of --raw, where given.
 """
 
 import gc

@@ -1,9 +1,9 @@
 """Merge the questions of all sources into the training set, the benchmark and the pretraining set.
 
 cfg: seed; train and benchmark, at most how many questions of each set; held_out, the sources' held-out sets and labels;
-pretrain, how many for tiny base models (0: none). No patient and no image of the benchmark is in training, nor a copy of an image
-that --copies lists. What is turned away is listed in --rejected.
-Each set of questions is under the data-use policies of the sources that have questions in it.
+pretrain, how many for tiny base models (0: none); open_fractions, the share of open questions of sets. No patient and no image
+of the benchmark is in training, nor a copy of an image that --copies lists. What is turned away is listed in --rejected. Each set
+of questions is under the data-use policies of the sources that have questions in it.
 """
 
 import gc

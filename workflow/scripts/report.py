@@ -22,6 +22,7 @@ def main() -> None:
     add("--copies", type=Path, help="copies table")
     add("--loss", type=Path, nargs="*", default=[], help="loss histories, <model>.loss.parquet")
     add("--benchmark-audit", type=Path, help="JSON of audit_release.py")
+    add("--statistics", type=Path, help="statistics table of audit_release.py")
     add("--paper", type=Path, help="the paper's figures as you filled them in: CSV with model, set, accuracy (percent)")
     add("--report", type=Path, required=True, help="HTML (written)")
     add("--picture", type=Path, help="PNG of the main figure (written)")
@@ -39,6 +40,7 @@ def main() -> None:
         "copies",
         "loss",
         "benchmark_audit",
+        "statistics",
         "paper",
     ]
     with Job(

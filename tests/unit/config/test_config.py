@@ -113,7 +113,7 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("qa.train.temporal", -16, "qa.train.temporal: is -16; allowed: whole number from 0 to 10,000,000"),
         ("qa.train.temporal", "16", "qa.train.temporal: is '16' (leave the quotes out); allowed"),
         ("qa.pretrain", -1, "qa.pretrain: is -1; allowed"),
-        ("qa.train", {"odir": 10}, "qa.train.odir: unknown key; there is qa.benchmark.odir"),
+        ("qa.train", {"odir": 10}, "qa.train.odir: unknown key; there is qa.open_fractions.odir, qa.benchmark.odir"),
         ("qa.benchmark", {"composed": 1}, "qa.benchmark.composed: unknown key; there is qa.train.composed"),
         ("qa.train", {}, "qa.train: asks for no questions, and med-mantis, mim-llava-med would be tuned on them"),
         ("qa.benchmark", {}, "qa.benchmark: asks for no questions"),

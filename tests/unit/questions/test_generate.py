@@ -155,16 +155,16 @@ def test_twenty_wordings_or_more_and_all_distinct() -> None:
 def test_all_wordings_are_used(asked: dict[str, list[Row]]) -> None:
     for template, source in ((embed.TYPE_D, "embed"), (lumiere.TYPE_C, "lumiere"), (embed.TYPE_B, "embed")):
         rows = of(asked[source], task=template.task, split="train")
-        assert {strip_placeholders(r["question"]) for r in rows} == {
-            *template.select_wordings("closed", None),
-            *template.select_wordings("open", None),
-        }
+        wordings = {*template.select_wordings("closed", None), *template.select_wordings("open", None)}
+        fronted = [f"{context} {wording}" for context in template.contexts for wording in wordings]
+        texts = {strip_placeholders(r["question"]) for r in rows}
+        assert texts <= {*wordings, *fronted}
+        assert {w for w in wordings if any(t.endswith(w) for t in texts)} == wordings
+        assert {c for c in template.contexts if any(t.startswith(c) for t in texts)} == {*template.contexts}
     task = ms_cxr_t.PAIR_TEMPLATES["edema"]
-    used = {
-        strip_placeholders(r["question"])
-        for r in of(make_source_tables("ms_cxr_t", 300).generate_questions(), task=task.task, split="train")
-    }
-    assert used == {w.format(finding="edema") for w in task.select_wordings("closed", None)}
+    rows = make_source_tables("ms_cxr_t", 300).generate_questions(wordings=100)
+    used = {strip_placeholders(r["question"]) for r in of(rows, task=task.task, split="train")}
+    assert used == {w.format(finding="edema") for w in task.select_wordings("closed", None)}, "and no contexts, being limited"
 
 
 def test_gold_is_what_the_findings_say() -> None:

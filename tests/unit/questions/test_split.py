@@ -1,16 +1,18 @@
 """The merge: as many as asked for, balanced, without leaks, whatever the order of its inputs."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from qa_made import HELD_IN, SOURCES, make_source_tables
 
 from config_files import config_file
 from medmim.config import source_plugins
-from medmim.questions.row import Row
+from medmim.questions.row import Row, question_row
 from medmim.questions.split import EmptySetError, allocate_evenly, merge_questions, select_rows
 from medmim.questions.validation import check_row
 from medmim.sources import terms
@@ -98,9 +100,10 @@ def test_empty_set_names_the_source_that_would_supply_it(pool: list[Row]) -> Non
 
 def test_shortage_is_reported_not_padded(pool: list[Row]) -> None:
     merged = merge_questions(pool, seed=3, train={}, benchmark={"rad": 10_000})
-    n = sum(r["set"] == "rad" for r in pool)
-    assert merged.short == [f"benchmark.rad: {n} of 10000 questions"]
-    assert len(merged.splits["benchmark"]) == n
+    n, taken = sum(r["set"] == "rad" for r in pool), len(merged.splits["benchmark"])
+    uneven = f"; {n - taken} more would let the texts alone tell the answer" if taken < n else ""
+    assert merged.short == [f"benchmark.rad: {taken} of 10000 questions{uneven}"]
+    assert n - taken < 0.1 * n
     assert merged.splits["pretrain"] == []
 
 
@@ -115,6 +118,60 @@ def test_selection_changes_little_as_data_are_added() -> None:
         for n in (80, 84)
     )
     assert len(few & many) > 30
+
+
+def _make_pairs(count: int) -> list[Row]:
+    """Questions about two eyes, each option two diagnoses: the gold is two unlike ones in five of six, and seldom first."""
+    rng = np.random.default_rng(0)
+    names = [f"disease {n}" for n in range(40)]
+    rows = []
+    for n in range(count):
+        a, b = rng.choice(names, 2, replace=False)
+        options = [f"left {x}, right {y}" for x in (a, b) for y in (a, b)]
+        alike, unlike = (options[0], options[3]), (options[1], options[2])
+        gold = str(rng.choice(unlike if rng.random() < 5 / 6 else alike))
+        rng.shuffle(options)
+        images = (f"{n}-l", f"{n}-r")
+        rows.append(
+            question_row(
+                split="benchmark", ability="comparison", set="odir", task="odir", text="What do the eyes show?", options=options,
+                answer=gold, image_ids=images, patient_ids=[f"p{n}"], source="odir", generator="test",
+            )
+        )  # fmt: skip
+    return rows
+
+
+def test_options_made_of_parts_are_even_part_by_part() -> None:
+    rows = _make_pairs(1500)
+
+    def share_unlike(chosen: list[Row]) -> float:
+        return sum(len(set(re.findall(r"disease \d+", r["answer"]))) == 2 for r in chosen) / len(chosen)
+
+    assert share_unlike(select_rows(rows, 300, 3)) > 0.8
+    even = select_rows(rows, 300, 3, even=True)
+    assert len(even) == 300
+    assert abs(share_unlike(even) - 0.5) < 0.04
+    for n in (50, 150):  # the first of them as well as all
+        assert abs(share_unlike(select_rows(rows, n, 3, even=True)) - 0.5) < 0.12
+    assert select_rows(rows[::-1], 300, 3, even=True) == even
+
+
+def test_a_number_of_images_does_not_tell_the_gold() -> None:
+    rows = [
+        question_row(
+            split="benchmark", ability="temporal", set="temporal", task="t", text="Stable or worse?",
+            options=["stable", "worse"], answer="worse" if (n % 5 == 0) ^ (n % 2) else "stable",
+            image_ids=[f"{n}-{k}" for k in range(2 + n % 2)], patient_ids=[f"p{n}"], source="embed", generator="test",
+        )
+        for n in range(1000)
+    ]  # fmt: skip
+    even = select_rows(rows, 300, 3, even=True)
+    assert len(even) == 300
+    for count in (2, 3):
+        golds = Counter(r["answer"] for r in even if len(r["image_ids"]) == count)
+        assert max(golds.values()) < 0.56 * golds.total(), golds
+    uneven = Counter(r["answer"] for r in select_rows(rows, 300, 3) if len(r["image_ids"]) == 3)
+    assert max(uneven.values()) > 0.7 * uneven.total()
 
 
 def test_shares() -> None:

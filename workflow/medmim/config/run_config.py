@@ -146,10 +146,10 @@ SETS_BY_SPLIT = {"train": (*HELD_IN, *TRAIN_ONLY), "benchmark": (*HELD_IN, *HELD
 """Sets that may be asked for."""
 
 
-def _count_fields(split: str) -> dict[str, Any]:
+def _count_fields(split: str, default: int | None = 0) -> dict[str, Any]:
     """Fields for the sets of a split."""
     meanings = {s.name: s.meaning for s in QUESTION_SETS} | {name: s.meaning for name, s in HELD_OUT_SETS.items()}
-    return {name: (QuestionCount, Field(0, description=meanings[name])) for name in SETS_BY_SPLIT[split]}
+    return {name: (QuestionCount, Field(default, description=meanings[name])) for name in SETS_BY_SPLIT[split]}
 
 
 def _check_set_names() -> None:
@@ -173,6 +173,24 @@ else:
     BenchmarkCounts = create_model("BenchmarkCounts", __base__=_SomeCounts, __doc__=_COUNTS_MEANING, **_count_fields("benchmark"))
 
 
+class _SomeFractions(Section):
+    def select_set(self) -> dict[str, float]:
+        """Return the fractions that are set, by set."""
+        return {name: fraction for name, fraction in self.model_dump().items() if fraction is not None}
+
+
+_FRACTIONS_MEANING = "Share of open questions by set; of sets that are left out, open_fraction."
+if TYPE_CHECKING:
+    OpenFractions = _SomeFractions
+else:
+    OpenFractions = create_model(
+        "OpenFractions",
+        __base__=_SomeFractions,
+        __doc__=_FRACTIONS_MEANING,
+        **{name: (Fraction | None, field) for name, (_, field) in _count_fields("benchmark", None).items()},
+    )
+
+
 class QAConfig(Section):
     """Questions."""
 
@@ -184,6 +202,8 @@ class QAConfig(Section):
     """Share of the held-in sources' patients, by a hash of their id, whose questions make the benchmark."""
     open_fraction: Fraction = 0.1
     """Share of open questions in a set, where the task has an open form."""
+    open_fractions: OpenFractions = OpenFractions()
+    """The same by set, where it is to be another; a set has that share then, whatever open questions a writer adds."""
     option_order: Literal["shuffled", "natural"] = "shuffled"
     """Order of a closed question's options. natural, e.g. from mild to severe, is for tiny models, which have no time to learn
     to look a letter up."""

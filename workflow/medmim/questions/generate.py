@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Literal, Protocol, cast
 
 import pandas as pd
@@ -84,6 +85,7 @@ def generate_questions(
     seed: int,
     benchmark_fraction: float,
     open_fraction: float,
+    open_fractions: Mapping[str, float] = MappingProxyType({}),
     option_order: Literal["shuffled", "natural"] = "shuffled",
     pretrain: bool = False,
     wordings: int | None = None,
@@ -96,6 +98,7 @@ def generate_questions(
     `images` and `findings` need cohort.IMAGE_COLUMNS and FINDING_COLUMNS (`images` also origin_file where there is a
     phantom's `truth`: columns path, name, value). `module` is the source's questions.py, `sets` the sets by split that its
     source.yaml declares: where those of training and of the benchmark are both among them, each gets its own patients.
+    `open_fraction`: share of open questions, of the sets that `open_fractions` names that of the set.
     `option_order`: shuffled, or natural, e.g. from mild to severe: a tiny model has no time to learn which letter stands
     before which text. `wordings`: at most so many of a task's form. `composed_images`: most images of a composed question,
     where the source makes those. `disputed_labels`: ask also about those that the source's experts disagree on. Pretraining
@@ -119,7 +122,7 @@ def generate_questions(
         if not disputed_labels:
             split_facts = _drop_disputed_facts(split_facts, split)
         facts = list(_drop_uncited_ids(_limit_facts(split_facts, VARIANTS_PER_FACT if split == "train" else 1)))
-        rows += rows_of(facts, split=split, open_fraction=open_fraction)
+        rows += rows_of(facts, split=split, open_fraction=open_fraction, open_fractions=open_fractions)
         if split == "train" and pretrain and "text" in sets.get("pretrain", ()):
             rows += rows_of(facts, split="pretrain", text_only=True)
         if split == "train" and pretrain and "single" in sets.get("pretrain", ()):

@@ -5,11 +5,13 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
+from types import MappingProxyType
 from typing import TypeVar
 
 from medmim.config.source_plugins import list_suppliers
-from medmim.questions.balance import allocate_evenly, select_fair
+from medmim.questions.balance import ClosedText, allocate_evenly, select_even
 from medmim.questions.copies import EXACT, CopyIndex
+from medmim.questions.prompt import strip_placeholders
 from medmim.questions.row import Row
 from medmim.questions.sets import SETS
 from medmim.questions.validation import check_row
@@ -101,29 +103,30 @@ def _order_balanced(rows: list[Row], seed: int) -> list[Row]:
     return ordered
 
 
-def _drop_uneven(rows: list[Row]) -> list[Row]:
-    """Closed questions less those by which one option of a set is right more often than chance alone would make it."""
-    rows_by_options: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        rows_by_options[tuple(sorted(row["options"]))].append(row)
-    kept_ids: set[str] = set()
-    for options, group in rows_by_options.items():
-        keep = select_fair([r["answer"] for r in group], len(options))
-        kept_ids |= {r["qa_id"] for r, k in zip(group, keep, strict=True) if k}
-    return [r for r in rows if r["qa_id"] in kept_ids]
+def _drop_uneven(rows: list[Row], most: int) -> list[Row]:
+    """At most so many closed questions, less those by which something in the texts is right more often than guessing."""
+    texts = [
+        ClosedText(strip_placeholders(r["question"]), tuple(r["options"]), int(r["answer_index"]), len(r["image_ids"]))
+        for r in rows
+    ]
+    return [rows[place] for place in select_even(texts, most)]
 
 
-def select_rows(rows: list[Row], n: int, seed: int, *, even: bool = False) -> list[Row]:
-    """At most n rows of one set: open ones in the share they have, tasks evenly, then golds, letters and patients.
+def select_rows(rows: list[Row], n: int, seed: int, *, even: bool = False, open_fraction: float | None = None) -> list[Row]:
+    """At most n rows of one set: open and closed, then tasks evenly, then golds, letters and patients.
 
+    `open_fraction`: share of open ones; without it the share they have.
     `even`: fewer, where the same options would else be right too often: their text alone would tell.
     What is taken depends on content and seed alone, not on the order of the rows.
     """
     n = min(n, len(rows))
-    if not n or (n == len(rows) and not even):
+    if not n or (n == len(rows) and not even and open_fraction is None):
         return rows[:n]
     kinds = _group_rows(rows, lambda r: r["kind"], seed)
-    n_open = round(n * len(kinds.get("open", [])) / len(rows))
+    available_open = len(kinds.get("open", []))
+    n_open = round(n * (available_open / len(rows) if open_fraction is None else open_fraction))
+    if open_fraction is not None:  # of what there is too little, the other kind makes up for
+        n_open = max(min(n_open, available_open), n - (len(rows) - available_open))
     chosen: list[Row] = []
     for kind, number in (("closed", n - n_open), ("open", n_open)):
         queues: dict[str, dict[int, list[Row]]] = {}
@@ -131,7 +134,7 @@ def select_rows(rows: list[Row], n: int, seed: int, *, even: bool = False) -> li
             forms = _group_rows(task_rows, lambda r: len(r["options"]) or len(r["image_ids"]), seed)
             if kind == "closed":
                 forms = {form: _order_balanced(pool, seed) for form, pool in forms.items()}
-                queues[task] = {form: _drop_uneven(pool) for form, pool in forms.items()} if even else forms
+                queues[task] = {form: _drop_uneven(pool, number) for form, pool in forms.items()} if even else forms
             else:
                 queues[task] = {form: _order_by_novelty(pool, seed) for form, pool in forms.items()}
         available = {task: {form: len(queue) for form, queue in forms.items()} for task, forms in queues.items()}
@@ -173,7 +176,7 @@ def _check_leaks(row: Row, patients: set[str], images: set[str], copies: CopyInd
 def _explain_shortage(pool: list[Row], taken: list[Row], n: int) -> str:
     """Why there are fewer than wanted, where it is not for want of questions."""
     missing_count = min(n, len(pool)) - len(taken)
-    return f"; {missing_count} more would be answered by what is right most often" if missing_count > 0 else ""
+    return f"; {missing_count} more would let the texts alone tell the answer" if missing_count > 0 else ""
 
 
 def _pool_rows(rows: list[Row], rejected: list[dict[str, str]], copies: CopyIndex) -> defaultdict[tuple[str, str], list[Row]]:
@@ -205,15 +208,17 @@ def merge_questions(
     train: Mapping[str, int],
     benchmark: Mapping[str, int],
     pretrain: int = 0,
+    open_fractions: Mapping[str, float] = MappingProxyType({}),
     images: Collection[str] | None = None,
     copies: CopyIndex | None = None,
 ) -> MergeResult:
     """Splits of at most so many questions a set (pretrain: half about one image, half text-only).
 
     Rows that are unsound, repeated, or that share a patient or image with any benchmark question are left out of
-    training and listed. `images`: all image references there are, where they are to be checked. `copies`: images that are
-    copies of one of the benchmark's count as shared. The result does not
-    depend on the order of the rows. Raises EmptySetError where a set is wanted and has no question.
+    training and listed. `open_fractions`: share of open questions by set; else as many as the set has.
+    `images`: all image references there are, where they are to be checked. `copies`: images that are copies of one of the
+    benchmark's count as shared. The result does not depend on the order of the rows. Raises EmptySetError where a set is wanted
+    and has no question.
     """
     merged = MergeResult()
     ordered = sorted(rows, key=lambda r: (r["split"] != "benchmark", r["split"], r["qa_id"], r["task"]))
@@ -233,7 +238,7 @@ def merge_questions(
             if n and not pool:
                 sources = " or ".join(list_suppliers(name))
                 empty_sets.append(f"{split}.{name}: {n} questions wanted, none found; source {sources} would supply them")
-            taken = select_rows(pool, n, seed, even=split == "benchmark")
+            taken = select_rows(pool, n, seed, even=split == "benchmark", open_fraction=open_fractions.get(name))
             if pool and len(taken) < n:
                 merged.short.append(f"{split}.{name}: {len(taken)} of {n} questions" + _explain_shortage(pool, taken, n))
             chosen += taken

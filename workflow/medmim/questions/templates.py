@@ -7,9 +7,11 @@ wording, distractors and order as data are added; balancing then changes as few 
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from medmim.questions.balance import assign_places, find_cap
 from medmim.questions.cohort import Image
 from medmim.questions.row import Row, question_row
 
-GENERATOR = "templates/1"
+GENERATOR = "templates/2"
 SLACK = 0.1
 """How far the commonest gold of a task may exceed its fair share; what is beyond is left out, or text alone would win.
 Chance in small numbers, 0.5 / sqrt(facts), is allowed on top."""
@@ -32,13 +34,35 @@ IMAGE_OPTION_STYLES: tuple[Mapping[str, str], ...] = (
 """Option wordings of questions that ask for an image."""
 
 
+INNER_END_PATTERN = re.compile(r"[.?!:] ")
+"""Ends a sentence within a wording: what is shown is said there already."""
+
+
+class Phrase(str):
+    """A noun or name as a format field: `{view:a}` has the indefinite article in front, by how it is said: an MLO view."""
+
+    __slots__ = ()
+
+    def __format__(self, way: str) -> str:
+        if way == "a":
+            return f"{'an' if VOWEL_SOUND_PATTERN.match(self) else 'a'} {self}"
+        return super().__format__(way)
+
+
+VOWEL_SOUND_PATTERN = re.compile(r"[AEFHILMNORSX](?=[A-Z0-9]{0,2}\b)|[AaEeIiOo](?=[a-z])|[Uu](?!ni|se)(?=[a-z])")
+"""Begins with a vowel as it is said: letters that are spelled out (MLO; FLAIR is said as a word), or a word."""
+
+
 @dataclass(frozen=True)
 class Template:
     """How one task is worded. Texts are format strings over the fact's `asked` fields.
 
     `styles` map a class to its option text (a class without one is its own text); one style is used per question.
-    An open answer is one of `open_answers`, where {gold} is the gold's option text. Without `open_wordings` there is
-    no open form; `open_task` names the open form's task where the release names it apart. `further` wordings follow the
+    An open answer is one of `open_answers`, where {gold} is the gold's option text, or, where a sentence needs another form
+    of it, its text in `open_style`; {meaning} is the gold's sentence in `meanings`. One sentence of each of `open_details`
+    follows. A wording of one sentence may follow one of `contexts`, which say what is shown. Contexts and details are left
+    out where the number of wordings is limited. Without `open_wordings` there is no open form; `open_task` names the open
+    form's task where the release names it apart. `further` wordings follow the
     first FEW. `form` tells templates of one task apart: each is balanced by itself. `is_open_counterpart`: facts with an
     answer of their
     own are the open counterpart of closed ones, and only the open share of them is kept. `max_facts`: facts beyond which no
@@ -53,6 +77,10 @@ class Template:
     open_wordings: tuple[str, ...] = ()
     open_further: tuple[str, ...] = ()
     open_answers: tuple[str, ...] = ("{gold}",)
+    open_style: Mapping[str, str] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    open_details: tuple[tuple[str, ...], ...] = ()
+    contexts: tuple[str, ...] = ()
     open_task: str = ""
     max_options: int = 4
     set: str = ""
@@ -64,6 +92,24 @@ class Template:
         """Wordings of the closed or the open form, at most so many."""
         first, further = (self.wordings, self.further) if kind == "closed" else (self.open_wordings, self.open_further)
         return first + further if most is None else first[:most] + further[: max(0, most - FEW_WORDINGS)]
+
+    def draw_wording(self, kind: str, most: int | None, lot: int) -> str:
+        """The wording for a number drawn for the question, after a context where it takes one."""
+        wordings = self.select_wordings(kind, most)
+        lot, place = divmod(lot, len(wordings))
+        wording = wordings[place]
+        if most is not None or not self.contexts or INNER_END_PATTERN.search(wording):
+            return wording
+        context = ("", *self.contexts)[lot % (1 + len(self.contexts))]
+        return f"{context} {wording}" if context else wording
+
+    def draw_open_answer(self, most: int | None, lot: int) -> str:
+        """The open answer's sentences for a number drawn for the question."""
+        sentences = []
+        for alternatives in (self.open_answers, *(self.open_details if most is None else ())):
+            lot, place = divmod(lot, len(alternatives))
+            sentences.append(alternatives[place])
+        return " ".join(filter(None, sentences))
 
 
 @dataclass(frozen=True)
@@ -188,7 +234,10 @@ def _order_images(draft: _Draft) -> tuple[list[Image], list[str]]:
     return [images[i] for i in order], [states[i] for i in order] if states else []
 
 
-def _word_options(draft: _Draft) -> tuple[list[str], str]:
+SENTENCE_START_PATTERN = re.compile(r"^[a-z]|(?<=[.?!] )[a-z]")
+
+
+def _word_options(draft: _Draft, most_wordings: int | None) -> tuple[list[str], str]:
     """Options of a closed question, none of an open one, and the answer."""
     fact, template = draft.fact, draft.fact.template
     style = template.styles[int(draft.uniforms[3] * len(template.styles))]
@@ -203,17 +252,17 @@ def _word_options(draft: _Draft) -> tuple[list[str], str]:
         return options, fact.answer or gold
     if fact.answer:
         return [], fact.answer
-    answers = template.open_answers
-    answer = answers[(draft.shift + fact.variant) % len(answers)].format(gold=gold, **fact.text_fields)
-    return [], answer[:1].upper() + answer[1:]
+    open_gold = template.open_style.get(draft.gold, gold)
+    fields = {"gold": open_gold, "meaning": template.meanings.get(draft.gold, "")} | dict(fact.text_fields)
+    sentences = template.draw_open_answer(most_wordings, draft.shift + fact.variant).format(**fields)
+    return [], SENTENCE_START_PATTERN.sub(lambda start: start[0].upper(), sentences)
 
 
 def _row_from_draft(draft: _Draft, split: str, source: str, text_only: bool, most_wordings: int | None) -> Row:
     fact, template = draft.fact, draft.fact.template
     images, states = _order_images(draft)
-    wordings = template.select_wordings(draft.kind, most_wordings)
-    text = wordings[(draft.shift + fact.variant) % len(wordings)].format(**fact.text_fields)
-    options, answer = _word_options(draft)
+    text = template.draw_wording(draft.kind, most_wordings, draft.shift + fact.variant).format(**fact.text_fields)
+    options, answer = _word_options(draft, most_wordings)
     if text_only:
         text = " ".join([*(f"Image {n}: {s}." for n, s in enumerate(states, 1)), text])
     task = (template.open_task or template.task) if draft.kind == "open" else template.task
@@ -241,6 +290,7 @@ def rows_from_facts(
     source: str,
     seed: int,
     open_fraction: float = 0.0,
+    open_fractions: Mapping[str, float] = MappingProxyType({}),
     natural: bool = False,
     text_only: bool = False,
     wordings: int | None = None,
@@ -249,7 +299,8 @@ def rows_from_facts(
 
     Letters, and the places of images asked for, are equally frequent per task, number of options and variant; golds
     that are more than SLACK above their fair share are thinned out. `natural` leaves the options in the order of the
-    fact's choices (then letters are as even as golds); else they are shuffled. `text_only` states in words what the
+    fact's choices (then letters are as even as golds); else they are shuffled. `open_fractions`: by set, in place of
+    `open_fraction`. `text_only` states in words what the
     images show and shows none; facts without states, or whose answer is the source's own text, have no such form.
     """
     groups: defaultdict[tuple[object, ...], list[_Draft]] = defaultdict(list)
@@ -259,8 +310,9 @@ def rows_from_facts(
             continue
         if len({i.image_id for i in fact.images}) < len(fact.images):
             continue  # an image is compared with itself
-        draft = _draft_from_fact(fact, seed_words, 0.0 if text_only else open_fraction)
-        if not fact.template.is_open_counterpart or draft.uniforms[0] < open_fraction:
+        fraction = open_fractions.get(fact.template.set or fact.template.ability, open_fraction)
+        draft = _draft_from_fact(fact, seed_words, 0.0 if text_only else fraction)
+        if not fact.template.is_open_counterpart or draft.uniforms[0] < fraction:
             groups[fact.template.task, fact.template.form, len(fact.images), fact.variant].append(draft)
     rows: dict[str, Row] = {}
     for key in sorted(groups, key=repr):

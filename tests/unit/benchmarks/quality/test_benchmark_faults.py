@@ -4,17 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import release_made as made
 
-from medmim.benchmarks.quality.faults import FAULTS, audit_files
+from medmim.benchmarks.quality.faults import FAULTS, audit_files, read_sets
 from medmim.benchmarks.quality.page import FAULT_MEANINGS, AuditReport, render_page
 from medmim.benchmarks.released.records import ReleaseError
 from medmim.common import files
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.questions.copies import CopyIndex
 from medmim.questions.row import question_row
+from medmim.reporting.report.audits import RELEASE_COUNTS
 from medmim.tables import table_io
+from medmim.tables.images import encode_png, write_images
 
 KEYS = {"records", "closed", "open", *FAULTS, "letters", "patients", "largest_patient", "chance", "majority"}
 
@@ -34,7 +37,9 @@ def test_the_released_files(release_files, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "audit.json").read_text())
     assert list(found) == ["Med_MIM_benchmark_Held_in_Comparison.json", "Med_MIM_benchmark_Held_out_ODIR.json"]
-    assert all(set(figures) == KEYS | {"constant", "text_only", "text_only_within"} for figures in found.values())
+    assert all(
+        set(figures) == KEYS | {"constant", "text_only", "text_only_within", "metadata_only_within"} for figures in found.values()
+    )
     comparison, odir = found.values()
     none = {"duplicate_records": 0, "gold_not_in_options": 0, "placeholder_mismatch": 0}
     assert comparison | none == comparison
@@ -237,6 +242,49 @@ def test_a_file_that_cannot_be_read_leaves_nothing(tmp_path):
     table = tmp_path / "other.parquet"
     table_io.write_table(table, "files", [{"path": "a", "bytes": 1, "sha256": "0"}])
     assert "not a qa table" in made.run_program("audit_release.py", "--train", table, "--benchmark", train, "--json", out).stderr
+
+
+def test_pictures_that_tell_the_answer_are_told_by_the_audit(tmp_path):
+    """Dark is stable and bright is worse, in 60 questions; the train split needs no images."""
+    images, rows = [], []
+    for n in range(60):
+        image_id, png = encode_png(np.full((4, 4 + n), 40 if n % 2 else 200, np.uint8))
+        columns = dict.fromkeys(
+            ("study_id", "view", "laterality", "modality", "release_path", "origin_file", "origin_sha256"), "x"
+        )
+        size = {"image_id": image_id, "source": "embed", "patient_id": f"embed/{n}", "day": None, "width": 4 + n, "height": 4}
+        images.append(columns | size | {"bytes": png})
+        rows.append(
+            question_row(
+                split="benchmark", ability="temporal", set="temporal", task="t", text="Stable or worse?",
+                options=["stable", "worse"][:: 1 if n % 4 < 2 else -1], answer="stable" if n % 2 else "worse",
+                image_ids=[image_id], patient_ids=[f"embed/{n}"], source="embed", generator="test",
+            )
+        )  # fmt: skip
+    write_images(tmp_path / "images.parquet", images)
+    table_io.write_table(tmp_path / "benchmark.parquet", "qa", rows)
+    train = made.write_records(tmp_path / "train.json", [made.make_record()])
+    done = made.run_program(
+        "audit_release.py", "--train", train, "--benchmark", tmp_path / "benchmark.parquet", "--json", tmp_path / "audit.json",
+        "--images", tmp_path / "images.parquet", "--html", tmp_path / "audit.html",
+        "--statistics", tmp_path / "statistics.parquet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "audit.json").read_text())["temporal"]
+    assert figures["metadata_only_within"] == 1
+    assert figures["text_only_within"] < 0.8
+    assert "Metadata only" in (tmp_path / "audit.html").read_text()
+    table = table_io.read_table(tmp_path / "statistics.parquet", "statistics").to_pylist()
+    statistics = {(r["statistic"], r["key"]): r["value"] for r in table if r["split"] == "benchmark"}
+    assert statistics["guess", "metadata_only_within"] == 1
+    assert statistics["fault", "duplicate_options"] == 0
+
+
+def test_published_counts_are_those_of_the_files(release_files):
+    for name, stem in (("comparison", "Held_in_Comparison"), ("odir", "Held_out_ODIR")):
+        [(_, entries)] = read_sets(release_files / f"Med_MIM_benchmark_{stem}.json")
+        closed = sum(e.closed for e in entries)
+        assert (closed, len(entries) - closed) == RELEASE_COUNTS[name]
 
 
 def test_the_page_tells_each_fault_in_words_and_escapes(tmp_path):

@@ -335,7 +335,7 @@ def test_what_would_exceed_the_budget_is_not_sent(
     world: World, server: ChatServer, of: str, reviewer: dict[str, Any] | None
 ) -> None:
     server.answer = dear
-    limit = {"budget_tokens": 9000} if of == "tokens" else {"budget_usd": 0.03 if reviewer is None else 0.06}
+    limit = {"budget_tokens": 12_000} if of == "tokens" else {"budget_usd": 0.03 if reviewer is None else 0.06}
     made = world.write(server, reviewer=reviewer, **limit)
     spent = made.budget
     assert spent.spent_tokens <= limit.get("budget_tokens", 10**8) and spent.spent_usd <= limit.get("budget_usd", 1000)

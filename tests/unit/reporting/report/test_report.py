@@ -17,6 +17,7 @@ from PIL import Image
 
 from medmim.common import files
 from medmim.reporting.report import page
+from medmim.reporting.report.audits import read_compared_audits
 from medmim.tables import images, table_io
 
 REPORT = Path(page.__file__).parents[3] / "scripts" / "report.py"
@@ -321,6 +322,28 @@ def test_the_papers_figures_come_from_the_users_file_alone(run: dict[str, Any], 
     assert ["paper", "61.3", *["not available"] * 7] in values
     assert ["paper", *["not available"] * 7, "40.0"] in values
     assert sum(row.count("not available") for row in values) == 5 * 8 - 2
+
+
+def test_the_release_stands_beside_each_set(run: dict[str, Any]) -> None:
+    compared = {c.set: c for c in read_compared_audits(run["statistics"])}
+    assert next(iter(compared)) == "temporal"
+    assert set(compared) == set(report_run.SETS)
+    assert compared["temporal"].origins == ("ours", "release")
+    lines = {line.label: line.cells for line in compared["temporal"].lines}
+    assert lines["questions"] == (16, 10)
+    assert lines["share of open questions"] == (0.25, 0.5)
+    assert lines["distinct texts of questions"] == (9, 3)
+    assert lines["duplicate options"] == (0, 2)
+    assert lines["metadata only, taught by the rest of the set"] == (0.25, None)
+    assert "gold not in options" not in lines
+    published = compared["reasoning"]
+    assert published.origins == ("ours", "release, as published")
+    assert {line.label: line.cells for line in published.lines}["questions"] == (16, 484)
+    assert {line.label: line.cells for line in published.lines}["open"] == (4, 30)
+    text = Page(render(run)).text["audit"]
+    assert "ours beside release" in text
+    assert "7.2" in text
+    assert "ours beside" not in Page(render(run | {"statistics": None})).text["audit"]
 
 
 def test_a_broken_audit_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,19 @@ from medmim.questions.prompt import LETTERS, count_placeholders, strip_placehold
 from medmim.tables import table_io
 
 RELEASE_PREFIX = "release/"
-QA_COLUMNS = ["qa_id", "set", "kind", "question", "options", "answer", "answer_index", "image_ids", "patient_ids", "source"]
+QA_COLUMNS = [
+    "qa_id",
+    "set",
+    "task",
+    "kind",
+    "question",
+    "options",
+    "answer",
+    "answer_index",
+    "image_ids",
+    "patient_ids",
+    "source",
+]
 # Faults of single records, in the order in which they are told.
 FAULTS = (
     "same_images_in_train",
@@ -35,7 +47,7 @@ NEAR_COPY = "shares_near_copy_with_train"
 @dataclass(frozen=True)
 class Entry:
     """One question as the audit sees it, released or ours. `letters` are those of its options as written; `question_text`
-    is its text without placeholders and options."""
+    is its text without placeholders and options; `task` says how it was made, of a released one in the release's words."""
 
     file: str
     place: str
@@ -52,6 +64,7 @@ class Entry:
     question_text: str
     answer: str
     content: tuple[Any, ...]
+    task: str
 
 
 @dataclass
@@ -158,6 +171,7 @@ def _entry_from_record(record: Record) -> Entry:
         question_text=parsed.text,
         answer=parsed.answer,
         content=(record.images, record.turns),
+        task=record.source,
     )
 
 
@@ -182,6 +196,7 @@ def _entry_from_row(file: str, number: int, row: dict[str, Any]) -> Entry:
         question_text=strip_placeholders(row["question"]),
         answer=row["answer"],
         content=(row["question"], options, row["answer"], images),
+        task=row["task"],
     )
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from jinja2 import Environment
 
 from medmim.benchmarks.quality.faults import FAULTS, NEAR_COPY, SetAudit, Training, audit_files
+from medmim.benchmarks.quality.pictures import measure_pictures
 from medmim.benchmarks.quality.text_only import TextOnlyScores, score_text_only
 from medmim.common.formatting import format_percent
 from medmim.questions.copies import CopyIndex, SourcePair
+from medmim.tables.images import ImageStore
 
 MAX_EXAMPLES = 3
 # What each fault is called, and why it matters, in words for a reader who doesn't know the code.
@@ -115,7 +117,7 @@ benchmark {{ "set" if part.sets | length == 1 else "sets" }} against
 <tr><th>Set</th>{{ heads(["Questions", "Closed"]) }}
 {% for leak in leaks %}<th class="n">{{ meanings[leak][0] }}</th>{% endfor %}
 {{ heads(["Other faults", "Patients", "Largest patient", "Chance", "Majority letter", "Constant", "Text only",
-"Text only, within"]) }}</tr>
+"Text only, within", "Metadata only, within"]) }}</tr>
 {% for name, a, f in audits %}
 <tr><td class="set"><a href="#s{{ loop.index }}">{{ name }}</a></td>{{ cells([f.records, f.closed]) }}
 {% for leak in leaks %}
@@ -123,13 +125,15 @@ benchmark {{ "set" if part.sets | length == 1 else "sets" }} against
 {% endfor %}
 {{ tinted("fault", a.faulty, f.records) }}
 {{ cells([f.patients, percent(f.largest_patient.share) if f.largest_patient, percent(f.chance), percent(f.majority),
-percent(f.constant), percent(f.text_only), percent(f.text_only_within)]) }}</tr>
+percent(f.constant), percent(f.text_only), percent(f.text_only_within), percent(f.metadata_only_within)]) }}</tr>
 {% endfor %}
 </table></div>
 <p class="soft">Chance: guessing among the options listed. Majority letter: always answering the most frequent letter of the
 set. Constant: the better of one letter and one text, always. Text only: a classifier that sees the words and no image, taught
-by the training questions; within, by four fifths of the set itself. What it has beyond the constant answer, by more than chance,
-is told by the words. A model must beat them all. Other faults: questions with at least one fault that is not a leak.</p>
+by the training questions; within, by four fifths of the set itself. Metadata only: one that sees the number of images, their
+size and their brightness, and not what they show. What either has beyond the constant answer, by more than
+chance, is told by the words, or by the metadata. A model must beat them all. Other faults: questions with at least one fault
+that is not a leak.</p>
 {% if source_pairs is not none %}
 <h2>Copies between sources</h2>
 {% if source_pairs %}
@@ -186,6 +190,15 @@ for it.</p>
 <span>{{ count }} ({{ percent(count / f.closed) }})</span>
 {% endfor %}</div>
 {% endif %}
+{% if a.tasks %}
+<h3>Guessing, by task</h3>
+<div class="wide"><table>
+<tr><th>Task</th>{{ heads(["Closed", "Constant", "Text only, within", "Metadata only, within"]) }}</tr>
+{% for task, t in a.tasks %}
+<tr><td>{{ task }}</td>{{ cells([t.n, percent(t.constant), percent(t.within), percent(t.metadata)]) }}</tr>
+{% endfor %}
+</table></div>
+{% endif %}
 {% if a.sources | length > 1 %}
 <h3>By source</h3>
 <div class="wide"><table>
@@ -217,12 +230,19 @@ class AuditReport:
 
     @classmethod
     def from_files(
-        cls, origin: str, training: Sequence[Path], benchmark: Sequence[Path], copies: CopyIndex | None = None
+        cls,
+        origin: str,
+        training: Sequence[Path],
+        benchmark: Sequence[Path],
+        copies: CopyIndex | None = None,
+        images: Sequence[Path] = (),
     ) -> "AuditReport":
-        """Of files. Raises as `audit_files` does."""
+        """Of files; `images`: tables that have the benchmark's pictures. Raises as `audit_files` does."""
         train, sets = audit_files(training, benchmark, copies)
         training_entries = [entry for entries in train.sets.values() for entry in entries]
-        text_scores = score_text_only(training_entries, {name: found.entries for name, found in sets.items()})
+        shown = {image for found in sets.values() for entry in found.closed_entries for image in entry.images}
+        pictures = measure_pictures(ImageStore(images), sorted(shown)) if images else {}
+        text_scores = score_text_only(training_entries, {name: found.entries for name, found in sets.items()}, pictures)
         return cls(origin, [path.name for path in training], train, sets, text_scores)
 
 
@@ -284,7 +304,11 @@ def render_page(
     `source_pairs`: sources that share pictures; None where these were not compared.
     """
     set_contexts = [
-        (name, _set_context(a, f), f | part.text_scores[name].compute_figures())
+        (
+            name,
+            _set_context(a, f) | {"tasks": [*part.text_scores[name].tasks.items()]},
+            f | part.text_scores[name].compute_figures(),
+        )
         for part in parts
         for name, a in part.sets.items()
         for f in [a.compute_figures()]

@@ -47,7 +47,7 @@ def _count_distinct_ngrams(entries: Sequence[Entry]) -> Iterator[Figure]:
         yield "ngrams", str(n), len(distinct), sum(max(0, len(text) + 1 - n) * count for text, count in split_texts)
 
 
-def _set_statistics(entries: Sequence[Entry], text_scores: TextOnlyScores | None) -> Iterator[Figure]:
+def _set_statistics(entries: Sequence[Entry], text_scores: TextOnlyScores | None, faults: Mapping[str, int]) -> Iterator[Figure]:
     """(statistic, key, value, n) of one set."""
     kinds = {"closed": [e for e in entries if e.closed], "open": [e for e in entries if not e.closed]}
     yield from (("questions", kind, len(of), len(entries)) for kind, of in kinds.items())
@@ -57,15 +57,26 @@ def _set_statistics(entries: Sequence[Entry], text_scores: TextOnlyScores | None
     yield from _answer_lengths(kinds)
     yield "wordings", "", len({e.question_text for e in entries}), len(entries)
     yield from _count_distinct_ngrams(entries)
+    yield from (("fault", fault, count, len(entries)) for fault, count in faults.items())
     if text_scores:
         figures = text_scores.compute_figures()
         yield from (("guess", name, value, text_scores.n) for name, value in figures.items() if value is not None)
+        for task, scores in text_scores.tasks.items():
+            figures = scores.compute_figures()
+            yield from (("guess_task", f"{name} {task}", value, scores.n) for name, value in figures.items() if value is not None)
 
 
 def compute_statistics(
-    origin: str, split: str, sets: Mapping[str, Sequence[Entry]], text_scores: Mapping[str, TextOnlyScores] | None = None
+    origin: str,
+    split: str,
+    sets: Mapping[str, Sequence[Entry]],
+    text_scores: Mapping[str, TextOnlyScores] | None = None,
+    faults: Mapping[str, Mapping[str, int]] | None = None,
 ) -> list[Row]:
-    """Rows of the statistics table of one origin's sets; `text_scores`: what their texts tell, by the same names."""
+    """Rows of the statistics table of one origin's sets.
+
+    `text_scores`: what can be guessed of each, `faults`: how many questions have each fault, by the same names.
+    """
     return [
         {
             "origin": origin,
@@ -77,5 +88,5 @@ def compute_statistics(
             "n": n,
         }
         for name, entries in sets.items()
-        for what, key, value, n in _set_statistics(entries, (text_scores or {}).get(name))
+        for what, key, value, n in _set_statistics(entries, (text_scores or {}).get(name), (faults or {}).get(name, {}))
     ]

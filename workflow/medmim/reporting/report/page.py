@@ -23,6 +23,7 @@ from medmim.questions.prompt import IMAGE_PLACEHOLDER, LETTERS, prompt_text
 from medmim.questions.sets import SUMS
 from medmim.reporting import palette
 from medmim.reporting.report import plots
+from medmim.reporting.report.audits import read_compared_audits
 from medmim.reporting.report.board import Cell, Leaderboard, ScoredModel, read_paper_scores, sort_sets
 from medmim.reporting.report.contents import build_examples, count_composition, count_findings, count_sources
 from medmim.reporting.report.headlines import format_difference, format_point_interval
@@ -66,8 +67,9 @@ AUDIT_LABELS = {
     "constant": "best answer that never changes",
     "text_only": "classifier of the text alone, taught by train",
     "text_only_within": "the same, taught by the rest of the set",
+    "metadata_only_within": "classifier of number, size and brightness of the images, taught by the rest of the set",
 }
-AUDIT_SHARES = ("chance", "majority", "constant", "text_only", "text_only_within")
+AUDIT_SHARES = ("chance", "majority", "constant", "text_only", "text_only_within", "metadata_only_within")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class ReportFiles:
     loss: Sequence[Path]
     benchmark_audit: Path | None
     paper: Path | None
+    statistics: Path | None = None
 
 
 format_share = partial(format_percent, unit="")
@@ -480,6 +483,7 @@ def render_report(files: ReportFiles, cfg: Mapping[str, Any], inputs: Mapping[st
         loss=_build_loss_figures(files.loss),
         letters=LETTERS,
         audit=read_benchmark_audit(files.benchmark_audit) if files.benchmark_audit else None,
+        compared_audits=read_compared_audits(files.statistics) if files.statistics else [],
         audit_labels=AUDIT_LABELS,
         audit_faults=(*FAULTS, NEAR_COPY),
         audit_shares=AUDIT_SHARES,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from medmim.questions.cohort import HashRing, Image, Patient, hash_position
-from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
+from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Phrase, Template
 
 ASSESSMENT_TEXTS = {
     "A": "additional imaging needed",
@@ -27,6 +27,40 @@ SUSPICIOUS, CLEAR = ("S", "M", "K"), ("N", "B")
 SUSPICION_TEXTS = {"yes": "suspicious finding", "no": "clear breast"}
 YEAR_DAYS = (240, 500)
 """Days between two studies that count as a year."""
+
+SCREENING_CONTEXTS = (
+    "These mammograms are of different women.",
+    "Each image shows a breast of another patient.",
+    "Several women had a mammogram.",
+    "The mammograms shown come from different patients.",
+    "All but one of these mammograms are free of suspicious findings.",
+    "Look at each mammogram carefully.",
+)
+YEARLY_CONTEXTS = (
+    "The mammograms show one breast at yearly visits.",
+    "A woman comes for a mammogram every year.",
+    "One breast was imaged once a year.",
+    "The earliest mammogram comes first and the latest last.",
+    "These images come from yearly mammography of one breast.",
+    "Each image was taken about a year after the one before.",
+)
+VIEW_CONTEXTS = (
+    "These mammograms are of one patient.",
+    "One woman had a mammogram in several views.",
+    "The images were taken in two different views.",
+    "All images come from one mammography examination.",
+    "A mammogram consists of several projections.",
+    "Look at how each breast was positioned.",
+)
+PAIR_CONTEXTS = (
+    "The CC and the MLO view of one breast are given.",
+    "A breast was imaged in two projections.",
+    "Both images show the same breast.",
+    "Here are two mammograms of one breast.",
+    "A radiologist reads the CC view together with the MLO view.",
+    "These views come from one mammography examination.",
+)
+"""Sentences in front of a wording that does not say itself what is shown."""
 
 TYPE_A = Template(
     task="embed_typeA",
@@ -49,11 +83,11 @@ TYPE_A = Template(
         "Of these mammograms, which one is not free of suspicious findings?",
         "Which of the images shown needs a work-up for a suspicious finding?",
         "Mammograms of different patients: which image is suspicious?",
-        "Look for a suspicious finding in each mammogram. Where is it?",
-        "Which of these breasts shows a suspicious finding?",
+        "Look for a suspicious finding in each mammogram. Which one has it?",
+        "In which of these images does the breast show a suspicious finding?",
         "Name the mammogram in which you see a suspicious finding.",
-        "Where in this series of mammograms is a suspicious finding visible?",
-        "Set the mammogram with a suspicious finding apart. Which image is it?",
+        "In which image of this series of mammograms is a suspicious finding visible?",
+        "Pick out the mammogram with a suspicious finding. Which image is it?",
         "One of the patients has a suspicious finding. Which image is hers?",
         "Read each mammogram for itself. Which one would be reported as suspicious?",
     ),
@@ -70,13 +104,13 @@ TYPE_A = Template(
         "Identify the mammogram with a suspicious finding.",
         "State which image contains a suspicious finding.",
         "Among these women, whose mammogram is suspicious? Give the image.",
-        "Where would you recommend further work-up for a suspicious finding?",
+        "Which mammogram would you recommend for further work-up of a suspicious finding?",
         "Report which of the mammograms is suspicious.",
         "Go through the mammograms and say where you find anything suspicious.",
         "One of these images is suspicious. Say which.",
         "Indicate the image in which a suspicious finding is present.",
         "Give the position of the suspicious mammogram in this series.",
-        "Tell which of the mammograms is suspicious and which is not.",
+        "Say which one of the mammograms is suspicious.",
         "Determine where among these images a suspicious finding lies.",
         "Locate the suspicious finding: in which mammogram is it?",
         "After reading these mammograms, where do you see a suspicious finding?",
@@ -84,6 +118,7 @@ TYPE_A = Template(
         "Which patient has a suspicious finding? Answer with her image.",
     ),
     open_answers=("{gold} shows a suspicious finding.", "A suspicious finding is seen in {gold}."),
+    contexts=SCREENING_CONTEXTS,
 )
 TYPE_B = Template(
     task="embed_typeB",
@@ -91,28 +126,28 @@ TYPE_B = Template(
     wordings=(
         "These mammograms of one breast were taken a year apart. Will it be stable or worse next year?",
         "The images show yearly visits of one patient. How will this breast be next year, compared with the last image?",
-        "Given these yearly mammograms, what is the most likely course over the coming year?",
+        "Given these yearly mammograms, how will this breast most likely be in a year?",
         "Follow this breast over the years. How will it be at the next visit?",
-        "From the visits shown, forecast the course until the next yearly visit.",
+        "From the visits shown, forecast how this breast will be at the next yearly visit.",
         "The patient returns in a year. How will this breast be then, compared with now?",
         "Will the findings in this breast be stable or worse at next year's visit?",
     ),
     further=(
-        "Past yearly mammograms of a breast are shown in order. What is its course over the next year?",
-        "Judging by the images so far, how will the next annual mammogram compare with the last one?",
-        "These are consecutive annual mammograms. Predict how the one that follows compares with them.",
-        "What do the yearly images let you expect for the coming year?",
+        "Past yearly mammograms of a breast are shown in order. How will it be a year after the last one?",
+        "Judging by the images so far, how will this breast be in the next annual mammogram?",
+        "These are consecutive annual mammograms. Predict how the breast will be in the one that follows.",
+        "How do the yearly images let you expect this breast to be in a year?",
         "Consider how this breast changes from year to year. How will it be a year from now?",
-        "Which course is to be expected in the year after the last image?",
+        "Which state of this breast is to be expected a year after the last image?",
         "The images run from the earliest to the latest visit. How will this breast be a year later?",
-        "Estimate how next year's screening compares with the last of these mammograms.",
-        "With these earlier visits in mind, what is the likely course in the next twelve months?",
-        "One more mammogram was taken a year after these. How did it compare with the last one shown?",
-        "Which course until the next annual visit fits the series?",
+        "Estimate how this breast will be at next year's screening.",
+        "With these earlier visits in mind, how will this breast probably be in twelve months?",
+        "One more mammogram was taken a year after these. How was the breast in it?",
+        "Which state of the breast at the next annual visit fits the series?",
         "What is the most probable state of this breast at its next yearly examination, compared with the last?",
-        "Extend this series of annual mammograms by one year. Which course would you predict?",
-        "From this history, which course does the following year bring?",
-        "Taking the annual images together, what is the forecast for the next visit?",
+        "Extend this series of annual mammograms by one year. Which state of the breast would you predict?",
+        "From this history, how will this breast be in the following year?",
+        "Taking the annual images together, what is the forecast for this breast at the next visit?",
     ),
     styles=(COURSE_TEXTS, {"stable": "no worse than in the last image", "worse": "worse than in the last image"}),
     open_wordings=(
@@ -141,32 +176,38 @@ TYPE_B = Template(
         "Judge from these images whether the breast will be worse at the next visit.",
     ),
     open_answers=("The breast is likely to be {gold}.", "One year later, the breast should be {gold}."),
+    meanings={
+        "stable": "Its assessment at the next yearly visit should be no more serious than at the last one shown.",
+        "worse": "Its assessment at the next yearly visit should be more serious than at the last one shown.",
+    },
+    open_details=(("{meaning}",),),
+    contexts=YEARLY_CONTEXTS,
 )
 TYPE_C = Template(
     task="embed_typeC",
     ability="coreference",
     wordings=(
         "Which image is the {view} view?",
-        "Which of these mammograms was taken in {view}?",
-        "In which image is the breast seen in {view}?",
-        "Find the mammogram that shows the view {view}.",
-        "Only one of the images is {view}. Which one?",
-        "Look at the projections. Which image is {view}?",
-        "Which mammogram has the projection {view}?",
+        "Which of these mammograms was taken in the {view} view?",
+        "In which image is the breast seen in the {view} view?",
+        "Find the mammogram that shows the {view} view.",
+        "Only one of the images is {view:a} view. Which one?",
+        "Look at the projections. Which image is the {view} view?",
+        "Which mammogram has the {view} projection?",
     ),
     further=(
-        "Which of the images shown is a {view} projection?",
-        "The mammograms are in different views. Which one is {view}?",
+        "Which of the images shown is {view:a} projection?",
+        "The mammograms are in different views. Which one is the {view} view?",
         "Identify the {view} view among these mammograms.",
-        "Where is the {view} view?",
+        "Which image shows the {view} view?",
         "Which image was acquired in the {view} projection?",
-        "Judge by the position of the breast: which image is {view}?",
-        "One of these mammograms is a {view} view. Which image is it?",
+        "Judge by the position of the breast: which image is {view:a} view?",
+        "One of these mammograms is {view:a} view. Which image is it?",
         "Tell the views apart. Which mammogram is the {view} one?",
         "Pick the image that shows the breast in the {view} projection.",
-        "A technologist labelled one image {view}. Which one should it be?",
+        "A technologist labelled one image {view}. Which one must it be?",
         "In these mammograms of one patient, which image is the {view} view?",
-        "By the projection, which mammogram is {view}?",
+        "By the projection, which mammogram is {view:a} view?",
         "Which image here corresponds to the {view} view?",
         "Find the {view} projection in this set of mammograms.",
         "Which mammogram did the technologist take in the {view} view?",
@@ -178,19 +219,19 @@ TYPE_C = Template(
         "Say which mammogram is the {view} view.",
         "Tell me which image was taken in the {view} view.",
         "Point out the {view} view.",
-        "Identify the mammogram that is a {view} view.",
+        "Identify the mammogram that is {view:a} view.",
     ),
     open_further=(
         "Determine which of the mammograms is the {view} view.",
         "State which image shows the {view} projection.",
         "Find the {view} view and name its image.",
-        "Which mammogram shows the breast in {view}? Answer in a sentence.",
+        "Which mammogram shows the breast in the {view} view? Answer in a sentence.",
         "Report the position of the {view} view in this series.",
-        "Give the image that was taken as a {view} view.",
+        "Give the image that was taken as {view:a} view.",
         "Recognize the {view} projection among these images.",
-        "By its projection, which image is {view}?",
-        "Tell the views apart: which image is {view}?",
-        "Sort the images by view: which is {view}?",
+        "By its projection, which image is {view:a} view?",
+        "Tell the views apart: which image is the {view} view?",
+        "Sort the images by view: which is the {view} view?",
         "Where in this set is the breast seen in the {view} projection?",
         "Indicate the mammogram in the {view} view.",
         "Match the label {view} to one of the mammograms.",
@@ -198,6 +239,7 @@ TYPE_C = Template(
         "In this set, single out the {view} view.",
     ),
     open_answers=("{gold} is the {view} view.", "The {view} view is {gold}."),
+    contexts=VIEW_CONTEXTS,
 )
 TYPE_D = Template(
     task="embed_typeD",
@@ -209,7 +251,7 @@ TYPE_D = Template(
         "Considering the CC and the MLO view, how should this breast be assessed?",
         "Two views of the same breast are shown. Give the assessment.",
         "Which assessment follows from the CC and MLO views?",
-        "What do the two views of this breast add up to?",
+        "Which assessment do the two views of this breast add up to?",
         "Choose the assessment for the breast shown in both views.",
     ),
     further=(
@@ -224,7 +266,7 @@ TYPE_D = Template(
         "How would a breast radiologist assess this pair of views?",
         "Decide on the assessment of the breast in these two mammograms.",
         "Which of the assessments matches these CC and MLO images?",
-        "Reading the two mammograms of this breast as one examination, what do you conclude?",
+        "Reading the two mammograms of this breast as one examination, which assessment do you give?",
         "The examination consists of a CC and an MLO view. What is its assessment?",
         "Which assessment category belongs to this breast?",
         "From both projections of the breast, derive its assessment.",
@@ -256,6 +298,10 @@ TYPE_D = Template(
         "Write the impression for this breast.",
     ),
     open_answers=("Both views together are assessed as {gold}.", "The assessment of this breast is {gold}."),
+    open_style={"A": "incomplete, with additional imaging needed", "K": "a known malignancy"},
+    meanings={letter: f"This is BI-RADS category {category}." for category, letter in enumerate("ANBPSMK")},
+    open_details=(("{meaning}",),),
+    contexts=PAIR_CONTEXTS,
 )
 VIEW_TEMPLATE = Template(
     task="pretrain_embed_view",
@@ -356,7 +402,7 @@ def _iter_view_facts(patients: list[Patient]) -> Iterator[Fact]:
                             TYPE_C,
                             shown_images,
                             findings=_finding_ids(*shown_images, name="view"),
-                            text_fields={"view": image.view},
+                            text_fields={"view": Phrase(image.view)},
                             states=states,
                             asks_for_image=True,
                         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from medmim.questions.cohort import Image, Patient, Study, hash_position
 from medmim.questions.templates import IMAGE_OPTION_STYLES, Fact, Template
 
-SEQUENCE_TEXTS = {"T1": "native T1", "CT1": "contrast T1", "T2": "T2", "FLAIR": "FLAIR"}
+SEQUENCE_TEXTS = {"T1": "native T1", "CT1": "contrast-enhanced T1", "T2": "T2", "FLAIR": "FLAIR"}
 RANO_TEXTS = {"PD": "progressive disease", "SD": "stable disease", "PR": "partial response", "CR": "complete response"}
 RESECTION = ("complete resection", "partial resection")
 PROGRESSION_RATIO, RESPONSE_RATIO = 1.25, 0.5
@@ -15,6 +15,42 @@ PROGRESSION_RATIO, RESPONSE_RATIO = 1.25, 0.5
 SPECK_MM2 = 25.0
 """Area below which a mask's enhancing tumour counts as none."""
 SIZE_TEXTS = {"none": "no tumor", "small": "small tumor", "medium": "medium tumor", "large": "large tumor"}
+
+SEQUENCE_CONTEXTS = (
+    "These are MRI slices of one brain.",
+    "The images show the same slice of a brain.",
+    "A patient with glioblastoma was scanned with several sequences.",
+    "Here are brain images from one MRI examination.",
+    "The images differ in their MRI sequence.",
+    "Look at the contrast between gray matter, white matter and fluid.",
+)
+SURGERY_CONTEXTS = (
+    "These are MRI scans of one patient before and after surgery.",
+    "A glioblastoma was operated on between the two scans.",
+    "The first scan is preoperative and the second postoperative.",
+    "Here is a brain before and after a tumor operation.",
+    "Both images show the same slice of one brain.",
+    "A neurosurgeon operated on this patient after the first image.",
+    "You see contrast-enhanced MRI from before and after an operation.",
+    "Image 1 was acquired before the tumor surgery and image 2 after it.",
+    "Compare the two contrast-enhanced scans of this brain.",
+    "The patient has a glioblastoma.",
+    "Two MRI scans frame an operation.",
+    "The images are the last scan before surgery and the first one after it.",
+    "This pair of scans documents a resection.",
+    "The two slices lie at the same level of the brain.",
+    "An operation took place between the images.",
+    "One brain tumor is shown before and after treatment by surgery.",
+)
+RESPONSE_CONTEXTS = (
+    "These are two MRI scans of one patient with glioblastoma.",
+    "The first image is the reference scan of the rating.",
+    "Both contrast-enhanced images show the same slice of one brain.",
+    "A patient with a brain tumor was scanned twice.",
+    "The second image is the follow-up of the first.",
+    "Compare the enhancing tumor in the two images.",
+)
+"""Sentences in front of a wording that does not say itself what is shown."""
 
 TYPE_A = Template(
     task="lumiere_typeA",
@@ -33,12 +69,12 @@ TYPE_A = Template(
         "Which of the images shown was acquired as {sequence}?",
         "Identify the {sequence} image.",
         "Tell the sequences apart. Which image is {sequence}?",
-        "Where is the {sequence} image in this set?",
+        "Which image of this set is the {sequence} image?",
         "These slices come from one MRI examination. Which of them is {sequence}?",
         "Judge by the signal of fluid, fat and tissue: which image is {sequence}?",
         "Which image has the typical look of {sequence}?",
         "One of the sequences shown is {sequence}. Which image shows it?",
-        "In this MRI study, which image was taken with the {sequence} sequence?",
+        "In this MRI study, which image was acquired with the {sequence} sequence?",
         "Match the label {sequence} to an image.",
         "Which slice would you label {sequence}?",
         "Compare how tissue and fluid appear. Which image is {sequence}?",
@@ -60,7 +96,7 @@ TYPE_A = Template(
         "Which of these slices is {sequence}? Answer in a sentence.",
         "Find the {sequence} image and name it.",
         "Recognize the {sequence} sequence among these slices.",
-        "Report which image was taken with the {sequence} sequence.",
+        "Report which image was acquired with the {sequence} sequence.",
         "Indicate the slice acquired as {sequence}.",
         "Give the position of the {sequence} image in this series.",
         "By its contrast, which image is {sequence}?",
@@ -71,44 +107,48 @@ TYPE_A = Template(
         "In this examination, where do you find {sequence}?",
         "Label the images: which is {sequence}?",
     ),
-    open_answers=("{gold} is the {sequence} sequence.", "The {sequence} sequence is {gold}."),
+    open_answers=("{gold} shows the {sequence} sequence.", "The {sequence} sequence is seen in {gold}."),
+    contexts=SEQUENCE_CONTEXTS,
 )
 TYPE_B = Template(
     task="lumiere_typeB",
     ability="comparison",
     wordings=(
-        "The first MRI was taken before surgery, the second after it. How much of the enhancing tumor was removed?",
+        "The first MRI was taken before surgery, the second after it. What was the extent of resection?",
         "Brain MRI before and after surgery. What was the extent of resection?",
-        "Compare the MRI before surgery with the one after it. Which resection was achieved?",
+        "Compare the MRI before surgery with the one after it. What was achieved?",
         "Image 1 is before, image 2 after the operation. Judge the resection of the enhancing tumor.",
         "What did the operation between these two MRI scans achieve?",
-        "From the scans before and after surgery, was the resection complete?",
+        "From the scans before and after surgery, what was the result of the operation?",
         "Which extent of resection do the two scans show?",
     ),
     further=(
         "Which description of the surgical result fits the two scans?",
-        "Judge the enhancing tumor on the MRI after surgery against the one before. What is the result?",
+        "Judge the enhancing tumor on the MRI after surgery against the one before. What is the result of surgery?",
         "The patient was operated on between the two scans. Which result do they show?",
         "How is the result of the operation best described?",
         "Look at the contrast enhancement before and after surgery. What was achieved?",
-        "Scan 1 is preoperative, scan 2 postoperative. What does the comparison show?",
-        "Which statement about the enhancing tumor holds after the operation?",
-        "Compare preoperative and postoperative contrast MRI. How far did the resection go?",
-        "What is the status of the enhancing tumor after surgery?",
+        "Scan 1 is preoperative, scan 2 postoperative. Which result does the comparison show?",
+        "Which term describes the surgery of the enhancing tumor?",
+        "Compare preoperative and postoperative contrast MRI. What was the extent of surgery?",
+        "What was the outcome of surgery for the enhancing tumor?",
         "Assess the extent of resection from the pair of scans.",
         "Between these scans a neurosurgeon removed tumor. With which result?",
-        "Look for residual enhancement in the second scan. How do you grade the resection?",
-        "Decide from the two images how extensive the resection was.",
+        "Look for residual enhancement in the second scan. Which extent of resection was reached?",
+        "Decide from the two images what the extent of resection was.",
         "Which extent of resection would you report for this patient?",
-        "The second MRI checks the result of surgery. What does it show?",
+        "The second MRI checks the result of surgery. Which result does it show?",
     ),
     styles=(
         {"complete resection": "complete resection", "partial resection": "partial resection"},
-        {"complete resection": "completely removed", "partial resection": "partially removed"},
+        {
+            "complete resection": "complete removal of the enhancing tumor",
+            "partial resection": "partial removal of the enhancing tumor",
+        },
     ),
     open_wordings=(
         "Describe the result of the surgery between these two MRI scans.",
-        "What happened to the enhancing tumor after surgery?",
+        "How did surgery change the enhancing tumor?",
         "Report the extent of resection from these scans.",
         "Is any enhancing tumor left after the operation?",
         "Tell me how the surgery went.",
@@ -131,7 +171,30 @@ TYPE_B = Template(
         "Summarize the surgical outcome from the two MRI scans.",
         "Write the conclusion of the postoperative MRI report.",
     ),
-    open_answers=("Result of the surgery: {gold}.", "The scans show this result: {gold}."),
+    open_answers=(
+        "The two scans show {gold} of the enhancing tumor.",
+        "The result of the surgery is {gold} of the enhancing tumor.",
+    ),
+    open_style={"complete resection": "a complete resection", "partial resection": "a partial resection"},
+    meanings={
+        "complete resection": "No enhancing tumor is left in the scan that was made after the operation.",
+        "partial resection": "Some enhancing tumor is left in the scan that was made after the operation.",
+    },
+    open_details=(
+        ("{meaning}",),
+        (
+            "The first image was acquired before the operation and the second after it, both with contrast agent, so that the"
+            " enhancing tumor can be compared between them slice by slice.",
+            "The preoperative MRI comes first and the postoperative MRI second, and contrast agent was given for both, which is"
+            " why the enhancing part of the tumor can be followed from one to the other.",
+        ),
+        (
+            "",
+            "The extent of resection is judged by the enhancing tumor alone, and not by the edema that surrounds it.",
+            "Edema around the tumor does not count here, as the extent of resection refers to the enhancing part only.",
+        ),
+    ),
+    contexts=SURGERY_CONTEXTS,
 )
 TYPE_C = Template(
     task="lumiere_typeC",
@@ -143,7 +206,7 @@ TYPE_C = Template(
         "The second scan is a follow-up of the first. What is the tumor status?",
         "Which RANO category describes the change between these scans?",
         "Rate the tumor at the later scan by RANO.",
-        "What became of the tumor over these weeks?",
+        "Which response category sums up these weeks?",
     ),
     further=(
         "Classify the change between the two MRI scans by RANO.",
@@ -189,6 +252,15 @@ TYPE_C = Template(
         "Determine the response to treatment seen in this pair.",
     ),
     open_answers=("The follow-up scan shows {gold}.", "By RANO this is {gold}."),
+    open_style={"PR": "a partial response", "CR": "a complete response"},
+    meanings={
+        "PD": "Against the reference scan, the enhancing tumor has grown by at least a quarter, or a new lesion has appeared.",
+        "SD": "Against the reference scan, the enhancing tumor has neither grown by a quarter nor shrunk by half.",
+        "PR": "Against the reference scan, the enhancing tumor has shrunk by at least half.",
+        "CR": "None of the enhancing tumor of the reference scan is left.",
+    },
+    open_details=(("{meaning}",),),
+    contexts=RESPONSE_CONTEXTS,
 )
 SEQUENCE_TEMPLATE = Template(
     task="pretrain_lumiere_sequence",

@@ -12,6 +12,31 @@ FINDINGS = ("consolidation", "edema", "pleural_effusion", "pneumonia", "pneumoth
 CHANGES = ("improving", "stable", "worsening")
 SEVERITIES = ("mild", "moderate", "severe")
 
+CHANGE_MEANINGS = {
+    "improving": "It is less extensive or less severe in the follow-up X-ray than it was in the earlier one.",
+    "stable": "Neither its extent nor its severity differs clearly between the earlier X-ray and the follow-up.",
+    "worsening": "It is more extensive or more severe in the follow-up X-ray than it was in the earlier one.",
+}
+CONTEXTS = (
+    "You see two chest X-rays of one patient, in order of time.",
+    "These two chest radiographs are of the same patient.",
+    "The images are a chest X-ray and its follow-up.",
+    "One patient had two chest X-rays, of which the first image is the earlier.",
+    "Both images are chest X-rays of one person, taken at different times.",
+    "An earlier and a later chest X-ray of a patient are given.",
+    "The second of these chest X-rays was taken after the first.",
+    "Here are a prior and a current chest radiograph.",
+    "Compare the two chest X-rays of this patient.",
+    "A patient's chest was imaged twice.",
+    "Image 1 is the prior and image 2 the current chest X-ray.",
+    "The chest X-rays shown were taken one after the other.",
+    "Look closely at both chest X-rays.",
+    "Two examinations of the same chest are shown.",
+    "The images belong to one patient, and the later one comes second.",
+    "This is a pair of chest X-rays for comparison.",
+)
+"""Sentences in front of a wording that does not say itself what is shown."""
+
 PAIR_TEMPLATES = {
     finding: Template(
         task=f"ms_cxr_t_vqa_{finding}",
@@ -19,20 +44,20 @@ PAIR_TEMPLATES = {
         ability="comparison",
         wordings=(
             "Two chest X-rays of one patient are shown, the earlier first. How has the {finding} changed?",
-            "How does the {finding} in the second X-ray compare with the first?",
-            "What has become of the {finding} since the first X-ray?",
+            "How does the {finding} in the second X-ray compare with that in the first?",
+            "What is the state of the {finding} in the second X-ray, compared with the first?",
             "Compare the two X-rays. Which word describes the {finding}?",
-            "The second X-ray is a follow-up. What is the course of the {finding}?",
-            "From the first to the second image, how did the {finding} develop?",
-            "Which change of the {finding} do the two X-rays show?",
+            "The second X-ray is a follow-up. How is the {finding} in it?",
+            "From the first to the second image, how has the {finding} developed?",
+            "Which word describes the {finding} in the second X-ray, relative to the first?",
         ),
         further=(
             "How would you describe the course of the {finding} across these two X-rays?",
             "Relative to the earlier X-ray, what is the state of the {finding}?",
-            "What happened to the {finding} between the two examinations?",
+            "How has the {finding} changed between the two examinations?",
             "Judged against the earlier X-ray, how is the {finding} on the later one?",
             "Is there a change in the {finding}? Choose the word that fits.",
-            "The images are in order of time. How does the {finding} develop?",
+            "The images are in order of time. How has the {finding} developed?",
             "Taking the first image as the baseline, how is the {finding} in the second?",
             "Which term would a follow-up report use for the {finding}?",
             "Assess the interval change of the {finding}.",
@@ -41,7 +66,7 @@ PAIR_TEMPLATES = {
             "What does the comparison of both radiographs say about the {finding}?",
             "At follow-up, how is the patient's {finding}?",
             "How has this patient's {finding} developed?",
-            "Which word sums up the change of the {finding} since the prior radiograph?",
+            "Which word sums up the course of the {finding} since the prior radiograph?",
         ),
         styles=(
             {"improving": "improving", "stable": "stable", "worsening": "worsening"},
@@ -50,7 +75,7 @@ PAIR_TEMPLATES = {
         open_wordings=(
             "Describe how the {finding} changed between the two X-rays.",
             "What can you say about the {finding} in the follow-up X-ray?",
-            "Is the {finding} better or worse than before?",
+            "Is the {finding} better than before, worse or the same?",
             "Report the change of the {finding} from the first to the second image.",
             "Tell me about the course of the {finding}.",
             "Did the {finding} change since the earlier X-ray?",
@@ -77,6 +102,25 @@ PAIR_TEMPLATES = {
             "Compared with the first X-ray, the {finding} is {gold}.",
             "In the second X-ray the {finding} is {gold}.",
         ),
+        meanings=CHANGE_MEANINGS,
+        open_details=(
+            ("{meaning}",),
+            (
+                "The first image is the earlier examination of this patient and serves as the reference, and the second is the"
+                " follow-up, so the course of the {finding} from one to the other is rated as {gold}.",
+                "The two images were taken of the same patient at different times, and the earlier one, which is shown first, is"
+                " what the later one is measured against when the {finding} is called {gold}.",
+                "As the images are in order of time, the {finding} in the later X-ray was set against the {finding} in the"
+                " earlier one, and the interval change between both examinations is summed up as {gold}.",
+            ),
+            (
+                "",
+                "This rating is about the {finding} alone and says nothing about other findings in the two chest X-rays.",
+                "Other findings in these chest X-rays are not part of this comparison, which concerns the {finding} only.",
+                "Whatever else the two chest X-rays may show, this statement refers to the patient's {finding} only.",
+            ),
+        ),
+        contexts=CONTEXTS,
     )
     for finding in FINDINGS
 }
