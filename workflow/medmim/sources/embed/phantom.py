@@ -1,7 +1,8 @@
 """Synthetic EMBED: mammograms as DICOM with the metadata and clinical tables.
 
-All pictures have the same histograms but for chance: an assessment is seen by the shape of a sign, of which a part is shown
-by one of the two views alone. Each breast follows one course over its yearly visits, of outcomes (A: recalled, and then negative). As with the owner,
+An assessment is seen by the shape of its sign, of which a part (SIGNS) is shown by one of the two views alone.
+
+Each breast follows one course over its yearly visits, of outcomes (A: recalled, and then negative). As with the owner,
 screening ends in N or B, or in A, and the outcome of an A is that of a diagnostic exam weeks later, of this breast alone; a
 breast whose outcome was P, S, M or K is seen in diagnostic exams from then on. Two consecutive yearly exams determine
 whether the outcome is worse at the next.
