@@ -36,7 +36,7 @@ def cell(board: pd.DataFrame, model: str, metric: str, condition: str = "plain",
 @pytest.mark.parametrize("tuned", PAIRS)
 def test_tuning_teaches_comparing_images(board: pd.DataFrame, tuned: str) -> None:
     gain = cell(board, tuned, "accuracy_minus_base")
-    assert gain.value >= 0.20 and gain.ci_low > 0
+    assert gain.value >= 0.12 and gain.ci_low > 0
     assert gain.value == pytest.approx(cell(board, tuned, "accuracy").value - cell(board, PAIRS[tuned], "accuracy").value)
 
 

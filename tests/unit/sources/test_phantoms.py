@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from mammogram_reader import read_view
 from PIL import Image
 from pydicom.pixels import apply_modality_lut
 from scipy import ndimage
@@ -195,20 +196,41 @@ def test_embed_stores_pixels_as_real_machines_do(mammograms: pd.DataFrame) -> No
 def test_embed_side_and_view_are_in_the_pixels(mammograms: pd.DataFrame) -> None:
     for row in mammograms.itertuples():
         left = row.pixels if row.ImageLateralityFinal == "L" else row.pixels[:, ::-1]
-        assert left[:, :20].mean() > 3 * left[:, -20:].mean()  # the chest wall is on this side
-        muscle = left[40:65, :15].mean()
-        assert (muscle > 0.4) == (row.ViewPosition == "MLO")
+        assert left[:, :10].mean() > 3 * left[:, -10:].mean()  # the chest wall is on this side
+        top = np.flatnonzero(left[:, :3].mean(1) > 0.1)[0]
+        muscle = np.median(left[top + 3 : top + 9, :4])
+        assert (muscle > 0.42) == (row.ViewPosition == "MLO")
 
 
-def test_embed_assessments_are_in_the_pixels(mammograms: pd.DataFrame) -> None:
-    """Bright area in the gland by assessment, largest for M; clips and calcifications saturate; N has nothing."""
-    area: dict[str, list[float]] = {}
-    for row in mammograms.itertuples():
-        left = row.pixels if row.ImageLateralityFinal == "L" else row.pixels[:, ::-1]
-        if row.ViewPosition == "CC":
-            area.setdefault(row.letter, []).append(float((left > 0.55).mean()))
-    assert set(area) >= set("NBPM")
-    assert max(area["N"]) < 0.005 < min(area["P"]) <= max(area["P"]) < min(area["M"]) / 3
+@pytest.fixture(scope="module")
+def readings(mammograms: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    """The whole mammograms with what a reader of shapes sees in them, and what was drawn."""
+    whole = mammograms[(mammograms.FinalImageType == "2D") & (mammograms.spot_mag == "0.0")].copy()
+    seen = [read_view(p if side == "L" else p[:, ::-1]) for p, side in zip(whole.pixels, whole.ImageLateralityFinal, strict=True)]
+    drawn = truth(cohort("embed")).pivot(index="path", columns="name", values="value")
+    drawn = drawn.loc[[f.relative_to(cohort("embed")).as_posix() for f in whole.file]]
+    signs = [" with ".join([w for w in pair if w != "none"] or ["nothing"]) for pair in zip(drawn.sign, drawn.mark, strict=True)]
+    return whole.assign(seen=seen, drawn=signs)
+
+
+def test_embed_signs_are_in_the_pixels(readings: pd.DataFrame) -> None:
+    assert (readings.seen == readings.drawn).mean() > 0.93
+    assert (readings.seen == readings.drawn).groupby(readings.drawn).mean().min() > 0.7
+    assert readings.drawn.nunique() == 7
+
+
+def test_embed_both_views_tell_the_assessment_and_one_does_not(readings: pd.DataFrame) -> None:
+    """The best guess by what is seen, of an exam of a breast: each assessment counts as much."""
+    breasts = readings.pivot(index=["acc_anon", "ImageLateralityFinal", "letter"], columns="ViewPosition", values="seen")
+    breasts = breasts.reset_index()
+    weights = 1 / breasts.groupby("letter").letter.transform("size")
+
+    def guess(views: list[str]) -> float:
+        odds = weights.groupby([breasts[v] for v in views] + [breasts.letter]).sum()
+        return float(odds.groupby(level=views).max().sum() / breasts.letter.nunique())
+
+    assert guess(["CC", "MLO"]) > 0.9
+    assert max(guess(["CC"]), guess(["MLO"])) < 0.8
 
 
 def test_embed_two_visits_tell_the_next() -> None:
@@ -242,16 +264,17 @@ def registered(visit: Path, sequence: str) -> Path:
 
 
 def enhancing(visit: Path) -> int | None:
-    """Product of the diameters of the largest enhancing part in a middle slice of CT1, in pixels, as RANO measures.
+    """Product of the diameters of the largest enhancing part of the tumour in a middle slice of CT1, in pixels, as RANO measures.
 
-    None where there is no registered volume.
+    None where there is no registered volume. What enhances outside of the tumour's mask is narrow: vessels.
     """
     path = registered(visit, "CT1")
     if not path.exists():
         return None
-    image = volume(path)[:, 4] > 800
-    image[28:36, :14] = image[28:36, -14:] = False  # the sagittal sinus
-    parts, count = ndimage.label(image, np.ones((3, 3)))
+    tumour = volume(visit / lumiere.SEGMENTATION_FOLDER / "segmentation/seg_mask.nii.gz")[:, 4] > 0
+    bright = volume(path)[:, 4] > 690
+    assert not ndimage.binary_opening(bright & ~ndimage.binary_dilation(tumour), np.ones((6, 6))).any()
+    parts, count = ndimage.label(bright & tumour, np.ones((3, 3)))
     return (
         max((np.ptp(x) + 1) * (np.ptp(y) + 1) for x, y in (np.nonzero(parts == k) for k in range(1, count + 1))) if count else 0
     )
@@ -302,7 +325,7 @@ def test_lumiere_masks_show_the_tumour(cohort: Cohort) -> None:
         names = ("Enhancing_Core", "Necrotic_NonEnhancing", "Edema_Compartment")
         assert [stated[n] for n in names] == pytest.approx([(labels == k).sum() * voxel for k in (1, 2, 3)])
         if (labels == 1).any():
-            assert np.median(contrast[labels == 1]) > 850 > np.median(contrast[labels == 3])
+            assert np.median(contrast[labels == 1]) > 800 and np.median(contrast[labels == 3]) < 500
         if (labels == 2).any():
             assert np.median(contrast[labels == 2]) < 300
 
@@ -357,8 +380,8 @@ def test_lumiere_sequences_differ(cohort: Cohort) -> None:
                 middle[sequence].append(np.percentile(image[28:36, 24:44], [10, 90]))
                 vessels[sequence].append(image[28:36, :14].max())
     dark, bright = ({s: np.median(v, 0)[k] for s, v in middle.items()} for k in (0, 1))
-    assert bright["T2"] > 850 and max(dark["FLAIR"], dark["CT1"], dark["T1"]) < 250
-    assert min(vessels["CT1"]) > 850 > max(np.median(vessels[s]) for s in ("T1", "FLAIR"))
+    assert bright["T2"] > 750 and max(dark["FLAIR"], dark["CT1"], dark["T1"]) < 250
+    assert min(vessels["CT1"]) > 750
 
 
 # MS-CXR-T
@@ -380,14 +403,18 @@ def test_ms_cxr_t_pairs(cohort: Cohort) -> None:
 
 
 def opacity(image: np.ndarray, finding: str) -> float:
-    """How much of a finding a radiograph shows, in the part of the lungs where it belongs."""
+    """How much of a finding a radiograph shows, in the part of the lungs where it belongs, by tissue as bright or dark as it."""
+    heart = np.median(image[64:76, 50:62])
     if finding == "edema":
-        return float(image[50:120].mean() / image[-20:].mean())
+        return float((ndimage.gaussian_filter(image, 2)[20:80, 22:86] > np.median(image[-8:])).mean())
     if finding == "pneumothorax":
-        return float((image[25:140, 15:160] < 0.08).mean())
+        smooth = ndimage.median_filter(image, 5)
+        base = smooth[62:74, 9:95]  # gas rises
+        labels, _ = ndimage.label(smooth[10:78, 8:96] < 0.7 * np.median(base[base < 0.8 * heart]))
+        return float(np.bincount(labels.ravel())[1:].max())
     if finding == "pleural_effusion":
-        return float((image[50:170, [*range(5, 60), *range(130, 171)]] > 0.77).mean())
-    return float(((image[60:150, 5:75] if finding == "consolidation" else image[20:105, 108:165]) > 0.77).mean())
+        return float((image[29:99, [*range(3, 35), *range(77, 100)]] > heart).mean())
+    return float(((image[35:88, 3:44] if finding == "consolidation" else image[12:61, 63:97]) > heart).mean())
 
 
 def test_ms_cxr_t_progression_is_in_the_pixels(cohort: Cohort) -> None:
@@ -401,9 +428,8 @@ def test_ms_cxr_t_progression_is_in_the_pixels(cohort: Cohort) -> None:
             if row[f"{finding}_label_quality"] == "disagreement":
                 continue
             before, after = (opacity(grey(folder / f"files/{row[k]}.jpg"), finding) for k in ("previous_dicom_id", "dicom_id"))
-            change = {"improving": after < 0.85 * before, "worsening": after > before / 0.85}
-            if finding == "edema":
-                change = {"improving": after < 0.96 * before, "worsening": after > before / 0.96}
+            step = 0.76 if finding == "pneumothorax" else 0.85
+            change = {"improving": after < step * before, "worsening": after > before / step}
             steady = not any(change.values())
             assert change.get(row[f"{finding}_progression"], steady), (finding, row, before, after)
             checked.add((finding, row[f"{finding}_progression"]))
@@ -466,7 +492,9 @@ def test_vqa_rad_questions(cohort: Cohort) -> None:
         image = grey(folder / "VQA_RAD Image Folder" / name)
         if group.image_organ.iloc[0] == "HEAD":
             side = dict(zip(group.question, group.answer, strict=True)).get("Which hemisphere contains the lesion?")
-            uneven = np.abs(image[:, : image.shape[1] // 2][:, ::-1] - image[:, image.shape[1] // 2 :])[40:110].mean()
+            rows, columns = (np.flatnonzero((image > 0.1).any(axis)) for axis in (1, 0))
+            head, half = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], len(columns) // 2
+            uneven = np.abs(head[:, :half][:, ::-1] - head[:, -half:])[25:70].mean()
             assert (uneven > 0.1) == (side is not None), name
 
 
@@ -497,22 +525,26 @@ def test_odir_disc_is_towards_the_nose(cohort: Cohort) -> None:
     for row in truth(cohort("odir")).itertuples():
         if row.value == "normal fundus":
             image = np.asarray(Image.open(cohort("odir") / row.path), float)
-            y, x = np.unravel_index(image[..., 2].argmax(), image.shape[:2])
-            assert (x < 72) == ("left" in row.path) and 50 < y < 94
+            y, x = np.unravel_index(ndimage.uniform_filter(image[..., 2], 5).argmax(), image.shape[:2])
+            assert (x < 56) == ("left" in row.path) and 39 < y < 73
 
 
 def test_odir_diagnoses_look_different() -> None:
-    def look(diagnosis: str, seed: int) -> np.ndarray:
-        image = odir.draw_fundus(diagnosis, "left", np.random.default_rng(seed)) * 255
-        small = Image.fromarray(image.clip(0, 255).astype(np.uint8)).resize((56, 56), Image.Resampling.BOX)
-        pixels = np.asarray(small, float)[6:50, 6:50].reshape(-1, 3)
-        return np.concatenate([np.histogram(pixels[:, c], 12, (0, 256))[0] for c in range(3)]) / len(pixels)
+    """By the size of bright and dark spots, and by how bright disc and macula are."""
 
-    means = {d: np.mean([look(d, s) for s in range(6)], 0) for d in odir.DIAGNOSIS_FLAGS}
+    def look(diagnosis: str, seed: int) -> np.ndarray:
+        green = odir.draw_fundus(diagnosis, "left", np.random.default_rng(seed))[..., 1]
+        middle = np.hypot(*np.mgrid[-56:56, -56:56]) < 48
+        spots = [f(green, size)[middle].mean() for f in (ndimage.white_tophat, ndimage.black_tophat) for size in (3, 7, 13, 25)]
+        places = ndimage.gaussian_filter(green, 2)[36:76:5, 10:80:5]  # disc and macula
+        return np.array([*spots, *places.max(0), *places.min(0)])
+
+    looks = {d: np.array([look(d, s) for s in range(24)]) for d in odir.DIAGNOSIS_FLAGS}
+    spread = np.mean([x.std(0) for x in looks.values()], 0)
     hits = [
-        min(means, key=lambda m: np.abs(means[m] - look(d, s)).sum()) == d for d in odir.DIAGNOSIS_FLAGS for s in range(6, 12)
+        min(looks, key=lambda m: np.abs((looks[m][:12].mean(0) - x) / spread).sum()) == d for d in looks for x in looks[d][12:]
     ]
-    assert np.mean(hits) > 0.85
+    assert np.mean(hits) > 0.75
 
 
 # The program

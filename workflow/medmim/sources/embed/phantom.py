@@ -1,5 +1,7 @@
 """Synthetic EMBED: mammograms as DICOM with the metadata and clinical tables.
 
+An assessment is seen by the shape of its sign, of which a part (SIGNS) is shown by one of the two views alone.
+
 Each breast follows one course over its yearly visits, of outcomes (A: recalled, and then negative). As with the owner,
 screening ends in N or B, or in A, and the outcome of an A is that of a diagnostic exam weeks later, of this breast alone; a
 breast whose outcome was P, S, M or K is seen in diagnostic exams from then on. Two consecutive yearly exams determine
@@ -16,9 +18,13 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from medmim.sources.phantom_drawing import primitives
-from medmim.sources.phantom_drawing.primitives import Array
+from medmim.sources.phantom_drawing.primitives import Array, Point
 
-SHAPE = (224, 176)
+SHAPE = (112, 88)
+EXPOSURE = ((0.0, 0.06), (0.08, 0.14), (0.55, 0.3), (0.62, 0.46), (0.74, 0.56), (0.78, 0.8), (1.0, 1.0))
+"""Share of the breast's pixels, and the intensity up to which they reach: fat, gland, muscle, and all that shines."""
+BODY_SHARES, MUSCLE_SHARES, BRIGHT_SHARE = (0.46, 0.56), (0.06, 0.08), 0.1
+"""Of the picture: the breast, the pectoral muscle, and all that shines, signs and ducts together."""
 CHEST_WALL_X = -SHAPE[1] / SHAPE[0]
 """x of the chest wall, the left edge."""
 MAMMOGRAPHY_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.1.2"
@@ -27,16 +33,18 @@ COURSES = ("NNNN", "ANNN", "BBBB", "PPPP", "APSM", "NPSM", "PSMK", "SMKK", "MKKK
 COURSE_WEIGHTS = (0.15, 0.15, 0.14, 0.08, 0.14, 0.12, 0.12, 0.05, 0.05)
 FOLLOWED = "PSMK"
 """Outcomes after which a breast is seen in diagnostic exams."""
+POSITIONS = ("CC", "MLO")
 SIDE_NAMES = {"L": "Left", "R": "Right"}
-LESION_NAMES = {
-    "N": "none",
-    "A": "asymmetry",
-    "B": "scattered calcifications",
-    "P": "small round mass",
-    "S": "spiculated mass",
-    "M": "large irregular mass",
-    "K": "mass with clip",
+SIGNS = {
+    "N": ("", ""),
+    "A": ("distortion", ""),
+    "B": ("", "calcifications"),
+    "P": ("", "round mass"),
+    "S": ("distortion", "core"),
+    "M": ("irregular mass", ""),
+    "K": ("irregular mass", "clip"),
 }
+"""What an assessment rests on: a sign that both views of the breast show, and one that only one of them does."""
 PATH_SEVERITY = {"S": 1.0, "M": 0.0, "K": 0.0}
 """path_severity where a biopsy followed: 0 invasive cancer, 1 non-invasive cancer."""
 
@@ -82,38 +90,54 @@ def _make_breast(rng: np.random.Generator) -> Breast:
     return Breast(int(rng.integers(2**31)), depth, height, density, {"CC": cc, "MLO": mlo})
 
 
-def _draw_lesion(image: Array, letter: str, centre: tuple[float, float], rng: np.random.Generator) -> Array:
-    """Draw the sign of one assessment; sizes differ by at least a third between the masses."""
+def _draw_sign(letter: str, centre: Point, has_mark: bool, rng: np.random.Generator) -> tuple[Array, Array, float]:
+    """Masks of what shines and of what is dark in the sign of one assessment, and the radius that it takes up."""
     grid = primitives.make_grid(*SHAPE)
-    if letter == "A":
-        return image + 0.34 * primitives.gaussian_bump(grid, centre, (0.27, 0.2), rng.uniform(-0.4, 0.4))
-    if letter == "B":
+    bright: Array = np.zeros(SHAPE, np.float32)
+    dark: Array = np.zeros(SHAPE, np.float32)
+    radius = 0.0
+    sign, mark = SIGNS[letter]
+    if sign == "distortion":
+        angles = np.arange(9) * (2 * np.pi / 9) + rng.uniform(0, 2 * np.pi) + rng.uniform(-0.15, 0.15, 9)
+        lengths = rng.uniform(0.36, 0.46, 9)
+        tips = [(centre[0] + r * np.sin(a), centre[1] + r * np.cos(a)) for a, r in zip(angles, lengths, strict=True)]
+        bright, radius = primitives.draw_polylines(SHAPE, [([centre, tip], 0.05) for tip in tips]), 0.46
+    elif sign == "irregular mass":
+        size = rng.uniform(0.26, 0.3)
+        edge = primitives.radius_wobble(grid, centre, rng, 0.25, (2, 3, 5, 8))
+        bright = primitives.soft_threshold((edge - primitives.elliptical_distance(grid, centre, (size, size))) * size, 0.04)
+        radius = 0.4
+    if not has_mark:
+        return bright, dark, radius
+    if mark == "core":
+        bright = np.maximum(bright, primitives.soft_ellipse(grid, centre, (0.18, 0.18)))
+    elif mark == "clip":
+        dark = primitives.soft_ellipse(grid, centre, (0.12, 0.2))
+        bar = primitives.soft_ellipse(grid, centre, (0.045, 0.13))
+        bright, dark = np.maximum(bright * (1 - dark), bar), dark * (1 - bar)
+    elif mark == "round mass":
+        size = rng.uniform(0.17, 0.2)
+        bright, radius = primitives.soft_ellipse(grid, centre, (size, size)), 0.3
+    elif mark == "calcifications":
         turn = rng.uniform(0, 2 * np.pi)
         for k in range(11):  # scattered evenly over the gland
-            away, angle = 0.4 * np.sqrt((k + rng.uniform(0.2, 0.8)) / 11), turn + 2.4 * k
+            away, angle = 0.38 * np.sqrt((k + rng.uniform(0.2, 0.8)) / 11), turn + 2.4 * k
             spot = (centre[0] + away * np.sin(angle), centre[1] + away * np.cos(angle))
-            image = primitives.overlay_value(image, primitives.soft_ellipse(grid, spot, (0.055, 0.055)), 1.0)
-        return image
-    radius = {"P": 0.15, "S": 0.2, "M": 0.36, "K": 0.26}[letter] * rng.uniform(0.95, 1.05)
-    if letter == "P":
-        return primitives.overlay_value(image, primitives.soft_ellipse(grid, centre, (radius, radius)), 0.75)
-    if letter in "SM":
-        angles = np.linspace(0, 2 * np.pi, 11)[:-1] + rng.uniform(-0.25, 0.25, 10)
-        length = radius * (rng.uniform(1.6, 2.2, 10) if letter == "S" else rng.uniform(1.0, 1.4, 10))
-        paths = []
-        for a, r in zip(angles, length, strict=True):
-            bend = (centre[0] + 0.7 * r * np.sin(a), centre[1] + 0.7 * r * np.cos(a))
-            tip = (centre[0] + r * np.sin(a + 0.12), centre[1] + r * np.cos(a + 0.12))
-            paths += [([centre, bend], 0.036), ([bend, tip], 0.018)]
-        image = primitives.overlay_value(image, primitives.draw_polylines(SHAPE, paths), 0.85)
-    wave = primitives.radius_wobble(grid, centre, rng, 0.3 if letter == "M" else 0.12, (2, 3, 5, 8))
-    mass = primitives.soft_threshold((wave - primitives.elliptical_distance(grid, centre, (radius, radius))) * radius, 0.05)
-    image = primitives.overlay_value(image, mass, {"S": 0.85, "M": 0.9, "K": 0.45}[letter])
-    if letter == "K":
-        (y, x), arm, cap = centre, 0.24, 0.09
-        clip = [([(y, x - arm), (y, x + arm)], 0.09), *(([(y - cap, x + s), (y + cap, x + s)], 0.06) for s in (-arm, arm))]
-        image = primitives.overlay_value(image, primitives.draw_polylines(SHAPE, clip), 1.0)
-    return image
+            bright = np.maximum(bright, primitives.soft_ellipse(grid, spot, (0.055, 0.055)))
+        radius = 0.45
+    return bright, dark, radius
+
+
+def _list_ducts(rng: np.random.Generator, nipple: Point, height: float, depth: float) -> list[tuple[list[Point], float]]:
+    """Ducts from the nipple into the breast, in an order by which any number of them is spread."""
+    ducts: list[tuple[list[Point], float]] = []
+    for across in rng.permutation(np.linspace(-0.95, 0.95, 26)):
+        y, x = nipple
+        bend, reach = rng.uniform(-0.12, 0.12), rng.uniform(0.75, 0.98) * depth
+        middle = (y + 0.7 * across * height + bend, x - 0.45 * reach)
+        start = (y + 0.3 * across * height, x - 0.15 * depth)
+        ducts.append(([start, middle, (y + across * height, x - reach)], 0.036))
+    return ducts
 
 
 @dataclass(frozen=True)
@@ -127,35 +151,50 @@ class View:
     is_spot: bool = False
 
 
-def draw_mammogram(breast: Breast, view: str, laterality: str, letter: str, rng: np.random.Generator) -> Array:
-    """One view (CC or MLO) of a breast, 224 x 176, intensities 0 to 1."""
+def draw_mammogram(
+    breast: Breast, view: str, laterality: str, letter: str, rng: np.random.Generator, *, has_mark: bool = True
+) -> Array:
+    """One view (CC or MLO) of a breast, 112 x 88, intensities 0 to 1.
+
+    `has_mark`: it shows, if the assessment has one, also the sign that only one view shows. How much shines, and how bright
+    the breast is, does not depend on assessment or view.
+    """
     grid = primitives.make_grid(*SHAPE)
     y, x = grid
     gland_rng = np.random.default_rng([breast.seed, len(view)])  # the gland's pattern stays over the years
-    drift, gain = rng.uniform(-0.03, 0.03, 2), rng.uniform(0.95, 1.05)
+    drift = rng.uniform(-0.03, 0.03, 2)
     mlo = view == "MLO"
     middle = (0.2 if mlo else 0.0) + drift[0]
-    top = breast.height * (1.25 if mlo else 1.0)
-    radius = np.where(y < middle, top, breast.height * (0.9 if mlo else 1.0))
-    along = (y - middle) / radius
-    reach = np.abs(along) ** 2.2 + (np.maximum(x - CHEST_WALL_X, 0) / breast.depth) ** 2.0
-    body = primitives.soft_threshold(1 - reach, 0.12)
-    nipple = primitives.soft_ellipse(grid, (middle, CHEST_WALL_X + breast.depth), (0.05, 0.06))
-    body = np.maximum(body, nipple)
-    gland = primitives.gaussian_bump(grid, (middle, CHEST_WALL_X + 0.48 * breast.depth), (0.4, 0.4))
+    half_height = np.where(y < middle, breast.height * (1.25 if mlo else 1.0), breast.height * (0.9 if mlo else 1.0))
+    reach = np.abs((y - middle) / half_height) ** 2.2 + (np.maximum(x - CHEST_WALL_X, 0) / breast.depth) ** 2.0
+    level = np.quantile(reach, rng.uniform(*BODY_SHARES))  # compression differs, and with it how much of the picture is breast
+    reach, size = (reach / level).astype(np.float32), float(np.sqrt(level))
+    height, depth = breast.height * size, breast.depth * size
+    nipple = (middle, CHEST_WALL_X + depth)
+    body = np.maximum(primitives.soft_threshold(1 - reach, 0.12), primitives.soft_ellipse(grid, nipple, (0.05, 0.06)))
+    inside = body > 0.5
+    gland = primitives.gaussian_bump(grid, (middle, CHEST_WALL_X + 0.48 * depth), (0.4, 0.4))
     strands = np.abs(primitives.smooth_noise(gland_rng, SHAPE, 11)) + 0.7 * np.abs(
         primitives.smooth_noise(gland_rng, SHAPE, 20)
     )  # ridges between lobules
-    image = 0.17 + gland * (breast.density + 0.09 * (0.7 - strands)) + 0.012 * primitives.smooth_noise(rng, SHAPE, 60)
-    image = np.maximum(image, 0.1) + 0.14 * primitives.soft_threshold(reach - 0.93, 0.05)  # skin
+    image = 0.2 + gland * (breast.density + 0.09 * (0.7 - strands)) + 0.05 * primitives.soft_threshold(reach - 0.93, 0.05)
     if mlo:
-        edge = 1.0 - (y + 1) / 1.15 - (x - CHEST_WALL_X) / 0.72 + 0.05 * np.sin(2.2 * (y + 1))
-        muscle = 0.6 + 0.02 * primitives.smooth_noise(gland_rng, SHAPE, 16)
-        image = primitives.overlay_value(image, primitives.soft_threshold(edge, 0.06), muscle)
-    if letter != "N":
-        cy, cx = breast.lesion[view]
-        image = _draw_lesion(image, letter, (cy + drift[0], cx + drift[1]), rng)
-    image = np.clip(image * gain, 0.05, 1) * body
+        wall = 1.0 - (y + 1) / 1.15 - (x - CHEST_WALL_X) / 0.72 + 0.05 * np.sin(2.2 * (y + 1))
+    else:  # a crescent in the middle of the chest wall instead of a wedge at its top
+        wall = -primitives.elliptical_distance(grid, (middle + gland_rng.uniform(-0.05, 0.2), CHEST_WALL_X), (0.4, 0.3))
+    muscle_pixels = int(rng.uniform(*MUSCLE_SHARES) * image.size)
+    wall_edge = -np.partition(-wall[inside], muscle_pixels)[muscle_pixels]
+    muscle = primitives.soft_threshold(wall - wall_edge, 0.06)
+    image = primitives.overlay_value(image, muscle, 0.6)
+    cy, cx = breast.lesion[view]
+    centre = (cy + drift[0], CHEST_WALL_X + (cx - CHEST_WALL_X) * size + drift[1])
+    bright, dark, radius = _draw_sign(letter, centre, has_mark, rng)
+    image = primitives.overlay_value(image, dark, 0.15)
+    free = inside & (reach < 0.85) & (muscle < 0.5) & (primitives.elliptical_distance(grid, centre) > radius)
+    order = primitives.order_strands(SHAPE, _list_ducts(gland_rng, nipple, height, depth))
+    ducts = primitives.take_strands(order, free & (order < order.max()), int(BRIGHT_SHARE * image.size - bright.sum()))
+    image = primitives.overlay_value(image, np.maximum(bright, ducts), 0.9)
+    image = np.where(inside, primitives.expose(image, EXPOSURE, rng, inside), 0.05 * body)
     return image if laterality == "L" else image[:, ::-1]
 
 
@@ -274,19 +313,26 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
                     "seed": str(seed), "empi_anon": patient, "desc": exam.description, "study_date_anon": exam_day.isoformat(),
                     "acc_anon": f"{1000 + number}{visit + 1}{int(exam.delay > 0)}{rng.integers(10**8):08d}",
                 }  # fmt: skip
+                marked_views = {side: POSITIONS[rng.integers(2)] for side in exam.letters}
                 views = [
-                    View(side, position, "2D", draw_mammogram(breasts[side], position, side, letter, rng))
+                    View(
+                        side,
+                        position,
+                        "2D",
+                        draw_mammogram(breasts[side], position, side, letter, rng, has_mark=position == marked_views[side]),
+                    )
                     for side, letter in exam.letters.items()
-                    for position in ("CC", "MLO")
+                    for position in POSITIONS
                 ]
                 if machine.tomosynthesis:  # it adds a 2D image made from slices, which no question may use
                     views.append(replace(views[0], kind="cview"))
                 if exam.delay and visit == 0:
                     views.append(replace(views[0], is_spot=True))
                 for row in _write_visit(folder / "images", person, views, machine):
-                    truth.add(
-                        f"images/{row['anon_dicom_path']}", lesion=LESION_NAMES[exam.letters[str(row["ImageLateralityFinal"])]]
-                    )
+                    side = str(row["ImageLateralityFinal"])
+                    sign, mark = SIGNS[exam.letters[side]]
+                    shown_mark = mark if row["ViewPosition"] == marked_views[side] else ""
+                    truth.add(f"images/{row['anon_dicom_path']}", sign=sign or "none", mark=shown_mark or "none")
                     path = f"/synthetic/images/{row['anon_dicom_path']}"
                     metadata.append({"": len(metadata), **row, "anon_dicom_path": path})
                 sides = {bilateral: "N"} if set(exam.letters.items()) == {("L", "N"), ("R", "N")} else exam.letters

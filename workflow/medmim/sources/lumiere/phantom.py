@@ -16,16 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmim.sources.phantom_drawing import anatomy, primitives
-from medmim.sources.phantom_drawing.primitives import Array
+from medmim.sources.phantom_drawing.primitives import Array, Point
 
 Voxels = NDArray[Any]
 SHAPE, SLICES = (64, 64), 8
 SEQUENCES = ("T1", "CT1", "T2", "FLAIR")
-TUMOUR_RADII = (0.0, 0.155, 0.26, 0.4)
+TUMOUR_RADII = (0.0, 0.14, 0.22, 0.34)
 """Radius of the enhancing tumour at each size; each area is more than double the one before."""
 NECROSIS_SHARE, OEDEMA_SHARE = 0.55, 1.45
 """Radii of the dead core, in tumours of more than MIN_NECROSIS_RADIUS, and of the oedema, as shares of the tumour's."""
 MIN_NECROSIS_RADIUS = 0.2
+ENHANCING_SHARE = 0.24
+"""Of the brain in every slice of CT1: what enhances, tumour and vessels together."""
+EXPOSURE = ((0.0, 0.03), (0.16, 0.14), (0.24, 0.3), (0.68, 0.52), (0.76, 0.84), (1.0, 1.0))
+"""Share of the brain's pixels in a slice of any sequence, and the intensity up to which they reach."""
 SIZE_NAMES = ("none", "small", "medium", "large")
 RATING_COLUMN = (
     "Rating (according to RANO, PD: Progressive disease, SD: Stable disease, PR: Partial response, "
@@ -149,6 +153,33 @@ def _write_masks(visit: Path, labels: Voxels, brain_mask: Voxels) -> None:
     primitives.write_file(path, _encode_volume(other_labels, REGISTERED_AXES))
 
 
+def _order_vessels(rng: np.random.Generator) -> NDArray[np.int32]:
+    """Vessels of a patient, in an order by which any number of them is spread over the brain."""
+    vessels: list[tuple[list[Point], float]] = []
+    for _ in range(60):
+        angle, turn = rng.uniform(0, 2 * np.pi), rng.uniform(-0.9, 0.9)
+        y, x = 0.72 * np.sqrt(rng.random()) * np.array([np.sin(angle), 0.78 * np.cos(angle)])
+        heading, points = rng.uniform(0, 2 * np.pi), [(float(y), float(x))]
+        for _ in range(5):
+            heading += 0.35 * turn
+            y, x = y + 0.11 * np.sin(heading), x + 0.11 * np.cos(heading)
+            points.append((float(y), float(x)))
+        vessels.append((points, 0.062))
+    return primitives.order_strands(SHAPE, vessels)
+
+
+def _add_vessels(image: Array, sequence: str, order: NDArray[np.int32], brain_mask: Voxels, reach: Array, radius: float) -> Array:
+    """Lay as many vessels over the slices as makes the enhancing share of each the same with any tumour."""
+    value = anatomy.TISSUE_INTENSITIES[sequence][anatomy.TISSUES.index("vein")]
+    drawn = []
+    for pixels, brain, away in zip(image, brain_mask, reach, strict=True):
+        enhancing = (away < radius) & brain & ~((away < NECROSIS_SHARE * radius) & (radius > MIN_NECROSIS_RADIUS))
+        free = brain & (away > (OEDEMA_SHARE * radius)) & (order < order.max())
+        mask = primitives.take_strands(order, free, int(ENHANCING_SHARE * brain.sum() - enhancing.sum()))
+        drawn.append(primitives.overlay_value(pixels, mask, value))
+    return np.stack(drawn)
+
+
 def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
     """Write the volumes below `Imaging/Patient-XXX/week-YYY/` and the two tables."""
     rating_rows: list[dict[str, object]] = []
@@ -171,6 +202,7 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
         residual_reach = np.sqrt(
             (primitives.elliptical_distance(head.grid, residual_centre) / wobble)[None] ** 2 + 0.3 * depth_squared
         )
+        vessel_order = _order_vessels(rng)
         axes = {s: AXIS_CODES[rng.integers(len(AXIS_CODES))] for s in SEQUENCES}
         oblique, scaled = float(rng.choice([0.0, 0.0, 0.08])), rng.random(4) < 0.3
         cavity = 0.0
@@ -195,8 +227,9 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
                     )
                 if week.size:
                     image = anatomy.add_tumour(image, head, sequence, tumour_reach, radius)
-                noise = np.stack([primitives.smooth_noise(rng, SHAPE, 24)] * SLICES) * 0.015
-                image = np.clip(image * rng.uniform(0.95, 1.0) + noise, 0.004, 1) * brain_mask  # in the brain nothing is 0
+                image = _add_vessels(image, sequence, vessel_order, brain_mask, tumour_reach, radius)
+                exposed = [primitives.expose(i, EXPOSURE, rng, b) for i, b in zip(image, brain_mask, strict=True)]
+                image = np.clip(exposed, 0.004, 1) * brain_mask  # in the brain nothing is 0
                 stored = np.rint(_orient_slices(image) * 250).astype(np.int16)
                 if not week.has_images or (sequence == "T2" and not week.has_mask):
                     continue  # a visit without one of the sequences has no masks

@@ -7,7 +7,9 @@ import numpy as np
 from medmim.sources.phantom_drawing import anatomy, primitives
 from medmim.sources.phantom_drawing.primitives import Array
 
-SHAPE = (192, 176)
+SHAPE = (112, 104)
+EXPOSURE = ((0.0, 0.0), (0.05, 0.04), (0.1, 0.2), (0.35, 0.42), (0.5, 0.54), (0.8, 0.68), (0.95, 0.84), (1.0, 0.98))
+"""Share of a radiograph's pixels, and the intensity up to which they reach."""
 SEVERITY_EXTENTS = {"mild": 0.4, "moderate": 0.68, "severe": 1.0}
 """How much of its largest size a finding has."""
 SEVERITIES = tuple(SEVERITY_EXTENTS)
@@ -43,9 +45,9 @@ def draw_radiograph(frame: anatomy.Chest, findings: dict[str, tuple[float, str]]
     image = anatomy.render_radiograph(frame, rng)
     for finding, (extent, side) in sorted(findings.items()):
         image = anatomy.add_finding(image, frame, finding, extent * float(rng.uniform(0.97, 1.03)), side, seed)
-    down, right = (int(i) for i in rng.integers(0, 7, 2))
-    shifted = np.pad(image, 3, "edge")[down : down + image.shape[0], right : right + image.shape[1]]
-    return shifted * float(rng.uniform(0.94, 1.0))
+    down, right = (int(i) for i in rng.integers(0, 5, 2))
+    shifted = np.pad(image, 2, "edge")[down : down + image.shape[0], right : right + image.shape[1]]
+    return primitives.expose(shifted, EXPOSURE, rng)
 
 
 def write_cohort(folder: Path, *, patients: int, seed: int) -> None:

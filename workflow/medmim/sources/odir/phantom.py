@@ -10,7 +10,13 @@ import numpy as np
 from medmim.sources.phantom_drawing import primitives
 from medmim.sources.phantom_drawing.primitives import Array, Point
 
-SHAPE = (144, 144)
+SHAPE = (112, 112)
+EXPOSURES = (
+    ((0.0, 0.4), (0.1, 0.6), (0.9, 0.84), (1.0, 0.98)),
+    ((0.0, 0.1), (0.1, 0.26), (0.8, 0.4), (0.9, 0.56), (1.0, 0.93)),
+    ((0.0, 0.06), (0.1, 0.13), (0.8, 0.19), (0.9, 0.36), (1.0, 0.86)),
+)
+"""Of red, green and blue: share of the fundus's pixels, and the intensity up to which they reach."""
 FLAGS = ("N", "D", "G", "C", "A", "H", "M", "O")
 DIAGNOSIS_FLAGS = {
     "normal fundus": "N",
@@ -103,7 +109,7 @@ def _sample_free_points(rng: np.random.Generator, count: int, disc: Point, min_d
 
 
 def draw_fundus(diagnosis: str, eye: str, rng: np.random.Generator) -> Array:
-    """Fundus of a left or right eye, 144 x 144 RGB, 0 to 1: the optic disc lies towards the nose."""
+    """Fundus of a left or right eye, 112 x 112 RGB, 0 to 1: the optic disc lies towards the nose."""
     grid = primitives.make_grid(*SHAPE)
     nasal_sign = -1.0 if eye == "left" else 1.0
     disc: Point = (float(rng.uniform(-0.08, 0.08)), nasal_sign * float(rng.uniform(0.44, 0.52)))
@@ -148,7 +154,9 @@ def draw_fundus(diagnosis: str, eye: str, rng: np.random.Generator) -> Array:
             )
     if diagnosis == "cataract":
         image = primitives.paint_colour(image, 0.72 * (1 - 0.1 * primitives.smooth_noise(rng, SHAPE, 3)), (0.72, 0.68, 0.6))
-    return image * primitives.soft_ellipse(grid, (0, 0), (0.95, 0.95), edge=0.03)[..., None]
+    fundus = primitives.elliptical_distance(grid, (0, 0)) < 0.95
+    surround = np.where(fundus[..., None], image, primitives.draw_black(rng, SHAPE)[..., None])
+    return primitives.expose_channels(surround, EXPOSURES, rng, fundus)
 
 
 def _encode_workbook(rows: list[dict[str, object]]) -> bytes:

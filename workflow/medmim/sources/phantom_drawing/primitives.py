@@ -96,11 +96,73 @@ def paint_colour(image: Array, mask: Array, colour: Sequence[float]) -> Array:
     return image + mask[..., None] * (np.asarray(colour, np.float32) - image)
 
 
+def order_strands(shape: tuple[int, int], paths: Sequence[tuple[Sequence[Point], float]]) -> NDArray[np.int32]:
+    """Number of the first of these polylines that covers each pixel; their count where none does."""
+    height, width = shape
+    canvas = Image.new("I", (width, height), len(paths))
+    pen = ImageDraw.Draw(canvas)
+    for number, (points, thickness) in reversed(list(enumerate(paths))):
+        pixels = [((x * height + width) / 2, (y + 1) * height / 2) for y, x in points]
+        pen.line(pixels, number, max(1, round(thickness * height / 2)), joint="curve")
+    return np.asarray(canvas, np.int32)
+
+
+def take_strands(order: NDArray[np.int32], allowed: NDArray[np.bool_], count: int) -> Array:
+    """Mask of the first strands where that is allowed, as many of them as give `count` pixels: normal tissue that shines.
+
+    With `count` set to what a lesion leaves of a fixed sum, as much shines with a lesion as without.
+    """
+    mask = np.zeros(order.shape, np.float32)
+    pixels = np.flatnonzero(allowed)
+    mask.flat[pixels[np.argsort(order.flat[pixels], kind="stable")[: max(0, count)]]] = 1
+    return mask
+
+
+Curve = Sequence[Point]
+"""Points (share of the pixels, intensity up to which they reach)."""
+CURVE_JITTER = 0.04
+
+
+def expose(image: Array, curve: Curve, rng: np.random.Generator, inside: Array | NDArray[np.bool_] | None = None) -> Array:
+    """Give a grey picture, or its part `inside`, the histogram of a curve. As expose_channels."""
+    return expose_channels(image[..., None], [curve], rng, inside)[..., 0]
+
+
+def expose_channels(
+    image: Array, curves: Sequence[Curve], rng: np.random.Generator, inside: Array | NDArray[np.bool_] | None = None
+) -> Array:
+    """Give a picture, or its part `inside`, the histograms of curves, so that no brightness tells what it shows.
+
+    Only the order of each channel's intensities remains. Shading, noise and the curve are random by a little, as from
+    exposure to exposure. Outside of the part nothing changes. `image`: height x width x channels, a curve for each.
+    """
+    shape = image.shape[:2]
+    shading, noise = rng.uniform(0.01, 0.03), rng.uniform(0.004, 0.012)
+    rough = shading * smooth_noise(rng, shape, 3) + noise * rng.standard_normal(shape)
+    gamma = rng.uniform(0.85, 1.15)
+    where = np.ones(shape, bool) if inside is None else inside > 0.5
+    count = int(where.sum())
+    exposed = np.array(image, np.float32)
+    for channel, curve in enumerate(curves):
+        shares, intensities = zip(*curve, strict=True)
+        bent = np.maximum.accumulate(np.clip(intensities + rng.uniform(-CURVE_JITTER, CURVE_JITTER, len(shares)), 0, 1))
+        levels = np.interp((np.arange(count) + 0.5) / count, shares, bent) ** gamma
+        ranked = np.empty(count, np.float32)
+        ranked[np.argsort((image[..., channel] + rough)[where], kind="stable")] = levels
+        exposed[where, channel] = ranked
+    return exposed
+
+
+def draw_black(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """The black around a body: as bright as it happens to be, with some noise."""
+    return np.abs(rng.uniform(0, 0.03) + rng.uniform(0.002, 0.01) * rng.standard_normal(shape)).astype(np.float32)
+
+
 def encode_jpeg(image: Array) -> bytes:
     """JPEG, grey or RGB, of intensities from 0 to 1; its comment says that it is synthetic."""
     buffer = io.BytesIO()
     pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=92, subsampling=0, comment=SYNTHETIC)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=98, subsampling=0, comment=SYNTHETIC)
     return buffer.getvalue()
 
 

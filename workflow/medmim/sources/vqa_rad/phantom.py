@@ -4,6 +4,7 @@ the other sources, its sizes, brightness and noise are not."""
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from medmim.sources.phantom_drawing import anatomy, primitives
 from medmim.sources.phantom_drawing.primitives import Array
@@ -23,6 +24,10 @@ OTHER_ANSWERS = {
 }
 """Answers as other clinicians would give them."""
 OTHER_ANSWERS_SHARE = 0.3
+EXPOSURE = ((0.0, 0.06), (0.1, 0.2), (0.5, 0.42), (0.85, 0.66), (1.0, 1.0))
+"""Share of the pixels that are not black, and the intensity up to which they reach."""
+BLACK, BODY_PIXELS, BLACK_SHARES, HEIGHTS = 0.015, 4600, (0.5, 0.53), (88, 95)
+"""Intensity that is black; how many pixels are not; share of those that are; the picture's height: of any organ."""
 FINDING_ARTICLES = {"pneumothorax": "a ", "pleural_effusion": "a "}
 
 
@@ -92,6 +97,7 @@ def _draw_chest(rng: np.random.Generator) -> tuple[Array, list[Question]]:
 def _draw_abdomen(rng: np.random.Generator) -> tuple[Array, list[Question]]:
     shape = (128, 152)
     image, places = anatomy.draw_abdomen(rng, shape)
+    image = image - 0.02  # black around the body
     lesion_organ = str(rng.choice(["liver", "left kidney", "right kidney", "none"]))
     if lesion_organ != "none":
         radius = float(rng.uniform(0.14, 0.18))
@@ -108,6 +114,23 @@ def _draw_abdomen(rng: np.random.Generator) -> tuple[Array, list[Question]]:
     if lesion_organ != "none":
         questions.append(("Which organ contains the lesion?", "POS", lesion_organ.capitalize()))
     return image, questions
+
+
+def _frame_picture(image: Array, rng: np.random.Generator) -> Array:
+    """Set a body in black, so that neither the picture's size nor its brightness tells which organ it is."""
+    rows, columns = (np.flatnonzero((image > BLACK).any(axis)) for axis in (1, 0))
+    body = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = np.sqrt(BODY_PIXELS / (body > BLACK).sum())
+    size = (round(body.shape[1] * scale), round(body.shape[0] * scale))
+    resized = np.asarray(Image.fromarray(body.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+    inside = resized > BLACK
+    height = max(size[1], int(rng.integers(*HEIGHTS)))
+    width = max(size[0], round(inside.sum() / (1 - rng.uniform(*BLACK_SHARES)) / height))
+    top, left = (int(rng.integers(n + 1)) for n in (height - size[1], width - size[0]))
+    framed = primitives.draw_black(rng, (height, width))
+    window = framed[top : top + size[1], left : left + size[0]]
+    window[inside] = primitives.expose(resized, EXPOSURE, rng, inside)[inside]
+    return framed
 
 
 DRAW_FUNCTIONS = {"HEAD": _draw_head, "CHEST": _draw_chest, "ABD": _draw_abdomen}
@@ -127,8 +150,7 @@ def write_cohort(folder: Path, *, patients: int, seed: int) -> None:
                 (f"Is this {MODALITY_PHRASES[other_modality]}?", "MODALITY", _format_yes_no(other_modality == modality))
             )
         name = f"synpic{10_000 + number}.jpg"
-        image = image * rng.uniform(0.85, 1.0) + rng.uniform(0, 0.05) + 0.01 * primitives.smooth_noise(rng, image.shape, 60)
-        primitives.write_file(folder / "VQA_RAD Image Folder" / name, primitives.encode_jpeg(image))
+        primitives.write_file(folder / "VQA_RAD Image Folder" / name, primitives.encode_jpeg(_frame_picture(image, rng)))
         truth.add(f"VQA_RAD Image Folder/{name}", organ=organ)
         for n, (question, kind, answer) in enumerate(questions):
             written_answer = OTHER_ANSWERS.get(answer, answer) if rng.random() < OTHER_ANSWERS_SHARE else answer
