@@ -22,7 +22,7 @@ def main() -> None:
     arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
-    arguments.add_argument("--left-out", type=Path, required=True, help="table of what is left out on purpose (written)")
+    arguments.add_argument("--left-out", type=Path, help="table of what is left out on purpose (written)")
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected", "left_out"]
     with Job(arguments, inputs=["raw", "missing", "named"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
@@ -63,7 +63,8 @@ def main() -> None:
         findings = table_io.write_table(job.out["findings"], "findings", build.list_finding_rows())
         rejected = table_io.write_table(job.out["rejected"], "rejected", build.list_rejection_rows())
         left_out = [{"source": args.source, "reason": r, "count": n} for r, n in sorted(build.contents.skipped.items()) if n]
-        table_io.write_table(job.out["left_out"], "left_out", left_out)
+        if "left_out" in job.out:
+            table_io.write_table(job.out["left_out"], "left_out", left_out)
         for row in left_out:
             log.info("left out: %d × %s", row["count"], row["reason"])
         job.set_summary(f"{args.source}: {count} images, {findings} findings, {rejected} rejected")
