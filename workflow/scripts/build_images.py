@@ -23,7 +23,7 @@ def main() -> None:
     arguments.add_argument("--images", type=Path, required=True, help="images table (written)")
     arguments.add_argument("--findings", type=Path, required=True, help="findings table (written)")
     arguments.add_argument("--rejected", type=Path, required=True, help="rejected table (written)")
-    arguments.add_argument("--left-out", type=Path, required=True, help="table of what is left out on purpose (written)")
+    arguments.add_argument("--left-out", type=Path, help="table of what is left out on purpose (written)")
     arguments.add_argument("--threads", type=int, default=1, help="processes that read images; the result is the same")
     outputs = ["images", "findings", "rejected", "left_out", "released"]
     with Job(arguments, inputs=["raw", "missing", "named"], outputs=outputs, modules=["medmim.sources.{source}.adapter"]) as job:
@@ -72,7 +72,8 @@ def main() -> None:
         if args.released:
             table_io.write_table(job.out["released"], "released_images", released.list_rows(build, limit))
         left_out = [{"source": args.source, "reason": r, "count": n} for r, n in sorted(build.contents.skipped.items()) if n]
-        table_io.write_table(job.out["left_out"], "left_out", left_out)
+        if "left_out" in job.out:
+            table_io.write_table(job.out["left_out"], "left_out", left_out)
         for row in left_out:
             log.info("left out: %d × %s", row["count"], row["reason"])
         job.set_summary(f"{args.source}: {count} images, {findings} findings, {rejected} rejected")

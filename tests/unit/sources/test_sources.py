@@ -708,7 +708,7 @@ def program(vqa_rad: Path, tmp_path: Path) -> Callable[..., tuple[subprocess.Com
         if index:
             table_io.write_table(vqa_rad / "files.parquet", "files", files.index_files(vqa_rad))
         out = tmp_path / "out"
-        options = [o for n in ("images", "findings", "rejected") for o in (f"--{n}", str(out / f"{n}.parquet"))]
+        options = [o for n in ("images", "findings", "rejected", "left-out") for o in (f"--{n}", str(out / f"{n}.parquet"))]
         command = [
             sys.executable,
             str(PROGRAM),
@@ -727,7 +727,11 @@ def program(vqa_rad: Path, tmp_path: Path) -> Callable[..., tuple[subprocess.Com
     return run
 
 
-def test_program_writes_three_tables(program: Callable[..., Any], vqa_rad: Path) -> None:
+def test_program_writes_its_tables(program: Callable[..., Any], vqa_rad: Path) -> None:
+    done, out = program(limit=1)
+    assert done.returncode == 0, done.stderr
+    reasons = {row["reason"]: row["count"] for row in table_io.read_table(out / "left-out.parquet", "left_out").to_pylist()}
+    assert reasons == {"patients beyond the limit of 1": 1}
     done, out = program()
     assert done.returncode == 0, done.stderr
     assert "vqa_rad: 2 images, 14 findings, 0 rejected" in done.stderr
