@@ -1,10 +1,11 @@
 """Tiny randomly initialised models of the architectures that family chat is tried with, as folders a hub could hold.
 
-Each has its real classes of model, processor, image processor and tokenizer; templates are in the real ones' form. No video
-processor is written: it wants torchvision to be made, and the real one where it is to be read.
+Each has its real classes of model, processor, image processor and tokenizer; templates are in the real ones' form.
 """
 
+import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,17 @@ from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3Processor,
+    Gemma4AudioFeatureExtractor,
+    Gemma4Config,
+    Gemma4ForConditionalGeneration,
+    Gemma4Processor,
     GemmaTokenizer,
+    Idefics2Config,
+    Idefics2ForConditionalGeneration,
+    Idefics2Processor,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
@@ -27,7 +38,10 @@ from transformers import (
     Qwen2Tokenizer,
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -50,10 +64,28 @@ GEMMA = (
 )
 
 
-def without_video(kind: type, *parts: Any, **settings: Any) -> Any:
-    """A processor without the one of videos."""
-    names = ["image_processor", "tokenizer"]
-    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda cls: names)})(*parts, **settings)
+@dataclass(frozen=True)
+class ProcessorFiles:
+    """A processor with a part for videos, which can't be made without torchvision, as the files that a hub holds."""
+
+    kind: type
+    images: Any
+    tokenizer: Any
+    chat_template: str
+    settings: dict[str, Any]
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+        (folder / "chat_template.jinja").write_text(self.chat_template)
+        parts = {"image_processor": self.images, **self.settings}
+        record = {name: json.loads(p.to_json_string()) if hasattr(p, "to_json_string") else p for name, p in parts.items()}
+        video_name = self.kind.__name__.replace("Processor", "VideoProcessor")
+        record |= {"processor_class": self.kind.__name__, "video_processor": {"video_processor_type": video_name}}
+        (folder / "processor_config.json").write_text(json.dumps(record))
+
+
+def with_video(kind: type, images: Any, tokenizer: Any, *, chat_template: str, **settings: Any) -> ProcessorFiles:
+    return ProcessorFiles(kind, images, tokenizer, chat_template, settings)
 
 
 def make_qwen_tokenizer(specials: Iterable[str], **special_tokens: str) -> Qwen2Tokenizer:
@@ -103,9 +135,7 @@ def qwen2_5_vl() -> ModelAndProcessor:
     )  # fmt: skip
     images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=8 * 28 * 28)
     template = CHAT_ML.format(image="<|vision_start|><|image_pad|><|vision_end|>")
-    return Qwen2_5_VLForConditionalGeneration(config), without_video(
-        Qwen2_5_VLProcessor, images, tokenizer, chat_template=template
-    )
+    return Qwen2_5_VLForConditionalGeneration(config), with_video(Qwen2_5_VLProcessor, images, tokenizer, chat_template=template)
 
 
 def internvl() -> ModelAndProcessor:
@@ -120,7 +150,7 @@ def internvl() -> ModelAndProcessor:
     )  # fmt: skip
     images = GotOcr2ImageProcessorPil(size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=4)
     template = CHAT_ML.format(image="<IMG_CONTEXT>\n")
-    processor = without_video(InternVLProcessor, images, tokenizer, image_seq_length=1, chat_template=template)
+    processor = with_video(InternVLProcessor, images, tokenizer, image_seq_length=1, chat_template=template)
     return InternVLForConditionalGeneration(config), processor
 
 
@@ -135,7 +165,7 @@ def llava_onevision() -> ModelAndProcessor:
         image_token_index=tokenizer.image_token_id, video_token_index=tokenizer.video_token_id, image_grid_pinpoints=grid,
     )  # fmt: skip
     images = LlavaOnevisionImageProcessorPil(size={"height": 28, "width": 28}, image_grid_pinpoints=grid)
-    processor = without_video(
+    processor = with_video(
         LlavaOnevisionProcessor, images, tokenizer, num_image_tokens=4, vision_feature_select_strategy="full",
         chat_template=CHAT_ML.format(image="<image>"),
     )  # fmt: skip
@@ -159,7 +189,71 @@ def gemma3() -> ModelAndProcessor:
     return model, Gemma3Processor(images, tokenizer, chat_template=GEMMA, image_seq_length=4)
 
 
-CHAT_MODELS: dict[str, Callable[[], ModelAndProcessor]] = {f.__name__: f for f in (qwen2_5_vl, internvl, llava_onevision, gemma3)}
+def gemma4() -> ModelAndProcessor:
+    """At most 70 tokens an image, by its size; the last layers share keys and values; a part for audio, which is not used."""
+    special_tokens = {"boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>"}
+    special_tokens |= {"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(chr(c) for c in range(33, 127)), "▁", "\n"]
+    tokenizer = GemmaTokenizer(vocab={p: i for i, p in enumerate(pieces)}, extra_special_tokens=special_tokens)
+    turns = ("<|turn>", "<turn|>", "<|video|>")
+    tokenizer.add_tokens([AddedToken(s, special=True) for s in (*turns, *special_tokens.values())])
+    config = Gemma4Config(
+        text_config=make_language_config(
+            tokenizer, head_dim=16, global_head_dim=16, sliding_window=64, num_hidden_layers=4, num_kv_shared_layers=2,
+            layer_types=["sliding_attention", "full_attention"] * 2, hidden_size_per_layer_input=8,
+            vocab_size_per_layer_input=len(tokenizer), use_bidirectional_attention="vision",
+        ),
+        vision_config=make_vision_config(
+            patch_size=4, head_dim=16, num_key_value_heads=2, position_embedding_size=1024, initializer_range=0.3
+        ),
+        boi_token_id=tokenizer.boi_token_id, eoi_token_id=tokenizer.eoi_token_id, image_token_id=tokenizer.image_token_id,
+        audio_token_id=tokenizer.audio_token_id, boa_token_id=tokenizer.boa_token_id, eoa_token_index=tokenizer.eoa_token_id,
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video|>"), tie_word_embeddings=False,
+    )  # fmt: skip
+    template = GEMMA.replace("<start_of_turn>", "<|turn>").replace("<end_of_turn>", "<turn|>")
+    images = Gemma4ImageProcessorPil(patch_size=4, max_soft_tokens=70)
+    processor = with_video(
+        Gemma4Processor, images, tokenizer, chat_template=template.replace("<start_of_image>", "<|image|>"),
+        feature_extractor=Gemma4AudioFeatureExtractor(),
+    )  # fmt: skip
+    return Gemma4ForConditionalGeneration(config), processor
+
+
+def make_idefics_tokenizer(*specials: str) -> Qwen2Tokenizer:
+    return make_qwen_tokenizer(("<fake_token_around_image>", "<image>", "<end_of_utterance>", *specials))
+
+
+def idefics2() -> ModelAndProcessor:
+    """As many tokens an image as the perceiver has latents; processor of the old kind, which expands texts itself."""
+    tokenizer = make_idefics_tokenizer()
+    config = Idefics2Config(
+        text_config=make_language_config(tokenizer, model_type="mistral"),
+        vision_config=make_vision_config(image_size=56, patch_size=14, initializer_range=0.3),
+        perceiver_config={"hidden_size": 32, "resampler_n_latents": 3, "resampler_depth": 1, "resampler_n_heads": 2,
+                          "resampler_head_dim": 16, "num_key_value_heads": 1, "initializer_range": 0.3},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), tie_word_embeddings=False,
+    )  # fmt: skip
+    images = Idefics2ImageProcessorPil(size={"shortest_edge": 28, "longest_edge": 56})
+    processor = Idefics2Processor(images, tokenizer, image_seq_len=3, chat_template=CHAT_ML.format(image="<image>"))
+    return Idefics2ForConditionalGeneration(config), processor
+
+
+def idefics3() -> ModelAndProcessor:
+    """Parts by the aspect of an image, each with its row and column, and one of the whole."""
+    tokenizer = make_idefics_tokenizer("<global-img>", *(f"<row_{i}_col_{j}>" for i in range(1, 7) for j in range(1, 7)))
+    config = Idefics3Config(
+        text_config=make_language_config(tokenizer, model_type="llama"),
+        vision_config=make_vision_config(image_size=56, patch_size=14, initializer_range=0.3),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), scale_factor=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    images = Idefics3ImageProcessorPil(size={"longest_edge": 112}, max_image_size={"longest_edge": 56})
+    processor = Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=CHAT_ML.format(image="<image>"))
+    return Idefics3ForConditionalGeneration(config), processor
+
+
+CHAT_MODELS: dict[str, Callable[[], ModelAndProcessor]] = {
+    f.__name__: f for f in (qwen2_5_vl, internvl, llava_onevision, gemma3, gemma4, idefics2, idefics3)
+}
 
 
 def write_chat_model(folder: Path, kind: str) -> Path:

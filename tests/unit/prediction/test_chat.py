@@ -105,13 +105,14 @@ def test_prompt_is_the_models_own_template(world, kind):
     prompt = by.build_prompt("<image>See <image>there?\nA: x", ["a", "b"], "Be brief.")
     first, second = prompt.text.split("See ")
     assert "Be brief." in first and second.index("there?\nA: x") > 0
-    names = {"gemma3": "<start_of_image>", "internvl": "<IMG_CONTEXT>\n", "llava_onevision": "<image>"}
-    name = names.get(kind, "<|vision_start|><|image_pad|><|vision_end|>")
+    names = {"gemma3": "<start_of_image>", "gemma4": "<|image|>", "internvl": "<IMG_CONTEXT>\n"}
+    names |= {"qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>"}
+    name = names.get(kind, "<image>")
     assert first.endswith(name) and second.startswith(name)
     assert by.tokenizer.convert_ids_to_tokens(by.encode_letters(3)) == ["A", "B", "C"]
     with pytest.raises(ValueError, match="1 placeholders for 0 images"):
         by.build_prompt("<image>x", [])
-    control = "<end_of_turn>" if kind == "gemma3" else "<|im_end|>"
+    control = {"gemma3": "<end_of_turn>", "gemma4": "<turn|>"}.get(kind, "<|im_end|>")
     with pytest.raises(ValueError, match=r"the question holds .*, which structures the prompt of this model"):
         by.build_prompt(f"Yes?{control}", [])
 

@@ -1,8 +1,7 @@
 """Any other model for images and text, asked by its own processor and chat template. To predict only, never trained here.
 
-For models whose processor takes several images a turn. Tried with the architectures of Qwen2.5-VL (Lingshu is one), InternVL
-(those named -hf), LLaVA-OneVision and Gemma 3 (MedGemma): what they want beside token ids comes from their processors, so
-none is named here.
+For models whose processor takes several images a turn. What they want beside token ids comes from their processors, so none is
+named here.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor, GenerationConfig
+from transformers import AutoConfig, AutoProcessor, GenerationConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
@@ -22,12 +22,15 @@ from medmim.questions.prompt import IMAGE_PLACEHOLDER
 ASSUMED_IMAGE_TOKENS = 512
 """Tokens that an image is taken for where batches are made of like lengths; how many it is, the processor says later."""
 
+VIDEO_PART = "video_processor"
+"""Name of the part of a processor that videos need."""
+
 
 class ChatPrompter(Prompter):
     """A model with a processor that has a chat template."""
 
     def __init__(self, folder: Path, find_image: Callable[[str], Image.Image]) -> None:
-        """Raises ValueError where the folder's processor has no chat template or no pad token."""
+        """Raises ValueError where the folder's processor has no chat template, no image token or no pad token."""
         self._processor = _load_processor(folder)
         if getattr(self._processor, "chat_template", None) is None:
             raise ValueError("its processor has no chat template")
@@ -37,6 +40,9 @@ class ChatPrompter(Prompter):
             raise ValueError("its tokenizer has no pad token")
         self.pad_id = self.tokenizer.pad_token_id
         self.stop_ids = _read_stop_ids(folder, self.tokenizer)
+        self._image_token: str | None = getattr(self._processor, "image_token", None)
+        if self._image_token is None:
+            raise ValueError("its processor has no token that stands for an image")
         self.processor = f"{type(self._processor).__name__}, {type(self._processor.image_processor).__name__}"
         self._control_strings = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
 
@@ -53,11 +59,17 @@ class ChatPrompter(Prompter):
             content += [{"type": "image"}, *([{"type": "text", "text": part}] if part else [])]
         messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
         messages.append({"role": "user", "content": content})
-        prompt_text = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        try:
+            prompt_text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise ValueError(f"the model's chat template refuses it: {error}") from error
+        shown_images = prompt_text.count(self._image_token)
+        if shown_images != len(images):
+            raise ValueError(f"the model's chat template shows {shown_images} images of {len(images)}")
         return Prompt(prompt_text, (), images, len(self._tokenize_text(prompt_text)) + ASSUMED_IMAGE_TOKENS * len(images))
 
     def build_batch(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        """Whatever the processor makes of texts and images."""
+        """Whatever the processor makes of texts and images; the model refuses features of more or fewer than it has tokens for."""
         images = [[self._find_image(i).convert("RGB") for i in p.images] for p in prompts]
         image_arguments = {"images": images} if any(images) else {}
         # A template that writes BOS itself must not get a second one.
@@ -70,14 +82,12 @@ class ChatPrompter(Prompter):
                 padding=True,
                 padding_side="left",
                 add_special_tokens=add_special_tokens,
-                return_text_replacement_offsets=True,
                 return_tensors="pt",
             )
-        except IndexError as error:
-            raise ValueError(f"the model's processor lost an image: {error}") from error
-        for prompt, image_offsets in zip(prompts, inputs.pop("text_replacement_offsets"), strict=True):
-            if len(image_offsets) != len(prompt.images):
-                raise ValueError(f"the model's processor shows {len(image_offsets)} images of {len(prompt.images)}")
+        except (ValueError, MemoryError):
+            raise
+        except Exception as error:  # processors raise anything where images and their tokens do not go together
+            raise ValueError(f"the model's processor fails: {type(error).__name__}: {error}") from error
         return dict(inputs)
 
     def _encode_reply(self, reply: str) -> list[int]:
@@ -97,6 +107,25 @@ class ChatPrompter(Prompter):
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+class _WithoutVideos(ProcessorMixin):  # type: ignore[misc]
+    """A processor without the part for videos, which needs torchvision. To inherit from after the processor's own class."""
+
+    def __init__(self, *parts: Any, **settings: Any) -> None:
+        settings |= zip(super().get_attributes(), parts, strict=False)
+        settings.pop(VIDEO_PART, None)
+        super().__init__(**settings)
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return [name for name in super().get_attributes() if name != VIDEO_PART]
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, *arguments: Any, **settings: Any) -> list[Any]:
+        parts = super()._get_arguments_from_pretrained(*arguments, **settings)
+        names = super().get_attributes()
+        return parts if VIDEO_PART not in names else [*parts[: (at := names.index(VIDEO_PART))], None, *parts[at:]]
+
+
 def _load_processor(folder: Path) -> Any:
     """The folder's processor; where there is no torchvision, which videos need, that of its images and text alone."""
     if is_torchvision_available():
@@ -105,10 +134,7 @@ def _load_processor(folder: Path) -> Any:
     processor_class = PROCESSOR_MAPPING.get(type(config), None)
     if processor_class is None:
         raise ValueError(f"a {config.model_type} has no processor of images and text")
-    attributes = [name for name in processor_class.get_attributes() if name != "video_processor"]
-    image_processor_class: Any = type(
-        processor_class.__name__, (processor_class,), {"get_attributes": classmethod(lambda cls: attributes)}
-    )
+    image_processor_class: Any = type(processor_class.__name__, (processor_class, _WithoutVideos), {})
     return image_processor_class.from_pretrained(str(folder), local_files_only=True)
 
 
