@@ -1,13 +1,19 @@
 """Family chat: tiny models of real architectures, saved and loaded with their own processors, tokenizers and templates."""
 
+import importlib.util
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from chat_models import CHAT_MODELS, MAX_POSITIONS, write_chat_model
+from medmim.common.errors import UserError
 from medmim.common.files import INDEX_NAME
 from medmim.models.prompting import load_prompter
 from medmim.models.weights import load_model
@@ -174,6 +180,26 @@ def test_folders_that_can_not_be_asked_are_refused(monkeypatch, world, tmp_path,
         error = capsys.readouterr().err
         assert said in error and "Traceback" not in error
     assert not (tmp_path / "out.parquet").exists()
+
+
+TORCHVISION_ONLY = ("cohere2_vision", "kimi_k25", "lfm2_vl", "llama4", "minicpmv4_6", "minimax_m3_vl", "molmo2")
+"""Models whose image processor, or another part of the processor, is there for torchvision alone."""
+
+
+NEEDED_PACKAGES = [*((kind, "torchvision") for kind in TORCHVISION_ONLY), ("smolvlm", "num2words")]
+
+
+@pytest.mark.parametrize(("kind", "package"), [row for row in NEEDED_PACKAGES if importlib.util.find_spec(row[1]) is None])
+def test_a_processor_that_needs_a_package_names_it(world, tmp_path, kind, package):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(world / "idefics3" / name, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    part = {"image_processor_type": IMAGE_PROCESSOR_MAPPING_NAMES[kind]["torchvision"]}
+    (tmp_path / "processor_config.json").write_text(
+        json.dumps({"processor_class": PROCESSOR_MAPPING_NAMES[kind], "image_processor": part})
+    )
+    with pytest.raises(UserError, match=rf"its processor needs {package}, which is not installed: .* pip install '\.\[chat\]'"):
+        load_prompter("chat", tmp_path, Image.open)
 
 
 def test_a_template_that_drops_an_image_is_refused(monkeypatch, world, tmp_path, capsys):

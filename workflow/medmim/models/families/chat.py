@@ -24,6 +24,8 @@ ASSUMED_IMAGE_TOKENS = 512
 
 VIDEO_PART = "video_processor"
 """Name of the part of a processor that videos need."""
+OPTIONAL_PACKAGES = {"torchvision": "torchvision", VIDEO_PART: "torchvision", "num2words": "num2words"}
+"""Packages of the extra `chat`, by what a processor's error says where it lacks one."""
 
 
 class ChatPrompter(Prompter):
@@ -69,7 +71,7 @@ class ChatPrompter(Prompter):
         return Prompt(prompt_text, (), images, len(self._tokenize_text(prompt_text)) + ASSUMED_IMAGE_TOKENS * len(images))
 
     def build_batch(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
-        """Whatever the processor makes of texts and images; the model refuses features of more or fewer than it has tokens for."""
+        """Whatever the processor makes of texts and images. The model refuses more or fewer images than it has tokens for."""
         images = [[self._find_image(i).convert("RGB") for i in p.images] for p in prompts]
         image_arguments = {"images": images} if any(images) else {}
         # A template that writes BOS itself must not get a second one.
@@ -127,15 +129,27 @@ class _WithoutVideos(ProcessorMixin):  # type: ignore[misc]
 
 
 def _load_processor(folder: Path) -> Any:
-    """The folder's processor; where there is no torchvision, which videos need, that of its images and text alone."""
-    if is_torchvision_available():
-        return AutoProcessor.from_pretrained(str(folder), local_files_only=True)
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    processor_class = PROCESSOR_MAPPING.get(type(config), None)
-    if processor_class is None:
-        raise ValueError(f"a {config.model_type} has no processor of images and text")
-    image_processor_class: Any = type(processor_class.__name__, (processor_class, _WithoutVideos), {})
-    return image_processor_class.from_pretrained(str(folder), local_files_only=True)
+    """The folder's processor; where there is no torchvision, which videos need, that of its images and text alone.
+
+    Raises ValueError where it needs a package that is not installed.
+    """
+    try:
+        if is_torchvision_available():
+            return AutoProcessor.from_pretrained(str(folder), local_files_only=True)
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        processor_class = PROCESSOR_MAPPING.get(type(config), None)
+        if processor_class is None:
+            raise ValueError(f"a {config.model_type} has no processor of images and text")
+        image_processor_class: Any = type(processor_class.__name__, (processor_class, _WithoutVideos), {})
+        return image_processor_class.from_pretrained(str(folder), local_files_only=True)
+    except (AttributeError, ImportError, ValueError) as error:
+        package = next((package for word, package in OPTIONAL_PACKAGES.items() if word in str(error)), None)
+        if package is None:
+            raise
+        raise ValueError(
+            f"its processor needs {package}, which is not installed: in the workflow's folder, run pip install '.[chat]'; with "
+            "--sdm conda, add it to envs/gpu.yaml"
+        ) from error
 
 
 def _read_stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
