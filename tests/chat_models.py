@@ -89,12 +89,13 @@ def with_video(kind: type, images: Any, tokenizer: Any, *, chat_template: str, *
 
 
 def make_qwen_tokenizer(specials: Iterable[str], **special_tokens: str) -> Qwen2Tokenizer:
-    """Byte by byte."""
+    """Byte by byte, with the tokens around thoughts that Qwen 3 has."""
     pieces = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Qwen2Tokenizer(
         vocab={p: i for i, p in enumerate(pieces)}, eos_token="<|im_end|>", extra_special_tokens=special_tokens
     )
     tokenizer.add_tokens([AddedToken(s, special=True) for s in ("<|im_start|>", "<|im_end|>", *specials)])
+    tokenizer.add_tokens([AddedToken(s, special=False) for s in ("<think>", "</think>")])
     return tokenizer
 
 

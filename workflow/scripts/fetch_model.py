@@ -1,9 +1,9 @@
 """Bring a published model to its place: from the hub at its revision, or from a folder of the user's.
 
-cfg: family, hub and revision or path. The files are linked, not copied: the hub's cache or the user's folder keeps the bytes.
-They are under the licence that the model's card states, else what medmim.reporting.model_card.licences knows of it. Weights that
-do not fit the model's config, and a tokenizer or processor that its family can't use, are refused here, before anything is built
-upon them.
+cfg: family, hub and revision or path, chat and thinking. The files are linked, not copied: the hub's cache or the user's folder
+keeps the bytes. They are under the licence that the model's card states, else what medmim.reporting.model_card.licences knows of
+it. Weights that do not fit the model's config, and a tokenizer or processor that its family can't use, are refused here, before
+anything is built upon them.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ def main() -> None:
         if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
             raise UserError(f"{folder} holds no weights of a model: none of its files is {' or '.join(WEIGHT_FILES)}")
         weights.check_folder(folder, family=family)
-        load_prompter(family, folder, Image.open)
+        load_prompter(family, folder, Image.open, chat=job.cfg["chat"], thinking=job.cfg["thinking"])
         known_licences = frozenset(licence.terms for licence in BASE_LICENCES.get(repository or "", ()))
         job.add_policy(DataPolicy(huggingface_hub.read_licences(folder) or known_licences or frozenset({UNSTATED_LICENCE})))
         huggingface_hub.link_files(folder, job.out["model"])

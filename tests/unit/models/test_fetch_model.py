@@ -22,9 +22,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def fetch(monkeypatch: pytest.MonkeyPatch, to: Path, **cfg: str) -> Path:
     index = to / "m" / INDEX_NAME
-    run_program(
-        monkeypatch, "fetch_model.py", cfg={"family": "mantis", "hub": None, "revision": None, "path": None} | cfg, model=index
-    )
+    defaults = {"family": "mantis", "hub": None, "revision": None, "path": None, "chat": {}, "thinking": None}
+    run_program(monkeypatch, "fetch_model.py", cfg=defaults | cfg, model=index)
     return index
 
 

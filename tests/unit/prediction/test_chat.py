@@ -18,6 +18,7 @@ from medmim.common.files import INDEX_NAME
 from medmim.models.prompting import load_prompter
 from medmim.models.weights import load_model
 from medmim.prediction.local_replies import ask_batch, make_batches, prepare_questions
+from medmim.provenance import job_record
 from medmim.questions.conditions import apply_condition
 from medmim.questions.prompt import option_lines
 from medmim.tables import table_io
@@ -26,7 +27,7 @@ from small_models import make_image_rows, run_program, write_tables
 
 torch.set_num_threads(1)
 CFG = {"family": "chat", "model": "m", "conditions": ["plain", "blind"], "text_likelihood": True, "system": "", "batch": 4}
-CFG |= {"max_new_tokens": 4, "precision": "fp32", "gpus": 0, "threads": 1}
+CFG |= {"max_new_tokens": 4, "precision": "fp32", "gpus": 0, "threads": 1, "chat": {}, "thinking": None}
 KINDS = pytest.mark.parametrize("kind", CHAT_MODELS)
 IMAGES = [str(r["image_id"]) for r in make_image_rows()]
 
@@ -87,11 +88,12 @@ def test_all_is_what_plain_passes_over_prompt_and_reply_say(world, kind):
         prompt = question.prompt
         reply = ask_batch(model, by, [question], max_new_tokens=3)[0]
         _, before = logprobs(prompt.text, prompt.images)
-        said, new = prompt.text, []
+        said, new, is_text = prompt.text, [], True  # some ids, as halves of a character, can't be said again as text
         for _ in range(3):
             new.append(int(logprobs(said, prompt.images)[1][-1].argmax()))
             said = prompt.text + by.tokenizer.decode(new)
-        if by.tokenizer(by.tokenizer.decode(new), add_special_tokens=False)["input_ids"] == new:  # can be said again as text
+            is_text &= by.tokenizer(by.tokenizer.decode(new), add_special_tokens=False)["input_ids"] == new
+        if is_text:
             assert reply.text == by.tokenizer.decode(new, skip_special_tokens=True).strip()
         letters, lines = [], []
         for line in option_lines(question.item.options):
@@ -180,6 +182,103 @@ def test_folders_that_can_not_be_asked_are_refused(monkeypatch, world, tmp_path,
         error = capsys.readouterr().err
         assert said in error and "Traceback" not in error
     assert not (tmp_path / "out.parquet").exists()
+
+
+THINKING_TEMPLATE = (
+    "<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}"
+)
+"""As Qwen 3.5's."""
+BUDGET = {"tokens": 5, "end": "</think>\n\n"}
+
+
+@pytest.fixture(scope="module")
+def thinker(world):
+    """Folder of a model whose template has it think."""
+    return changed(world, "qwen2_5_vl", world / "thinker", "chat_template.jinja", "<|im_start|>assistant\n", THINKING_TEMPLATE)
+
+
+def test_template_arguments_are_passed_and_a_template_that_thinks_is_not_asked_for_a_reply(world, thinker):
+    def load(**settings):
+        return load_prompter("chat", thinker, ImageStore([world / "images.parquet"]).read_image, **settings)
+
+    with pytest.raises(UserError, match=r"has it think before it replies, .* set thinking: .*enable_thinking: false"):
+        load()
+    assert load(chat={"enable_thinking": False}).build_prompt("x", ()).text.endswith("assistant\n<think>\n\n</think>\n\n")
+    assert load(thinking=BUDGET).build_prompt("x", ()).text.endswith("assistant\n<think>\n")
+    with pytest.raises(UserError, match=r"chat: its template does not read enable_thinkin$"):
+        load(chat={"enable_thinkin": False})
+    with pytest.raises(UserError, match=r"thinking.end: </thought> is 10 tokens of its tokenizer, and should be one"):
+        load(thinking={"tokens": 5, "end": "</thought>\n"})
+    with pytest.raises(ValueError, match=r"the question holds '</think>'"):
+        load(thinking=BUDGET).build_prompt("Yes?</think>", ())
+
+
+def test_thoughts_end_by_themselves_or_by_their_budget_and_the_reply_follows(world, thinker):
+    """By hand: greedy, token by token, a whole pass for each; the processor's input of the prompt, then ids."""
+    by = load_prompter("chat", thinker, ImageStore([world / "images.parquet"]).read_image, thinking=BUDGET)
+    model = load_model(thinker, family="chat")
+    questions = laid_out(world, by)
+    end_id = by.tokenizer.convert_tokens_to_ids("</think>")
+
+    @torch.inference_mode()
+    def logprobs(question, ids):
+        images = [by._find_image(i).convert("RGB") for i in question.prompt.images]
+        inputs = by._processor(text=[question.prompt.text], **({"images": [images]} if images else {}), return_tensors="pt")
+        for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            if name in inputs:
+                added = torch.tensor([ids]) if name == "input_ids" else torch.full((1, len(ids)), int("mask" in name))
+                inputs[name] = torch.cat([inputs[name], added.to(inputs[name].dtype)], 1)
+        return model(**inputs).logits[0].log_softmax(-1)
+
+    def go_on(question, ids, length, ends):
+        new = []
+        while len(new) < length:
+            token = int(logprobs(question, ids + new)[-1].argmax())
+            if token in ends:
+                return new, True
+            new.append(token)
+        return new, False
+
+    # Some of them end their thoughts by themselves: the token that one thinks third becomes the end.
+    third = go_on(questions[1], [], 3, {end_id})[0][2]
+    with torch.no_grad():
+        model.lm_head.weight[end_id] = 1.01 * model.lm_head.weight[third]
+    replies = {
+        q.key: r
+        for batch in make_batches(questions, 4)
+        for q, r in zip(batch, ask_batch(model, by, batch, max_new_tokens=3), strict=True)
+    }
+    assert {r.thinking_cut for r in replies.values()} == {True, False}
+    closing = [end_id, *by.tokenizer("\n\n")["input_ids"]]
+    for question in questions[:6]:
+        reply = replies[question.key]
+        thought, ended = go_on(question, [], BUDGET["tokens"], {end_id, *by.stop_ids})
+        assert (
+            reply.thinking == by.tokenizer.decode(thought, skip_special_tokens=True).strip() and reply.thinking_cut is not ended
+        )
+        before = thought + closing
+        said, _ = go_on(question, before, 3, by.stop_ids)
+        assert reply.text == by.tokenizer.decode(said, skip_special_tokens=True).strip()
+        for option, line in enumerate(option_lines(question.item.options)):
+            ids = by.tokenizer(line)["input_ids"]
+            each = logprobs(question, before + ids)[-len(ids) - 1 : -1].gather(1, torch.tensor(ids)[:, None])
+            assert reply.letters[option] == pytest.approx(float(each[0]), abs=1e-4)
+            assert reply.lines[option] == pytest.approx(float(each.mean()), abs=1e-4)
+        alone = ask_batch(model, by, [question], max_new_tokens=3)[0]
+        assert (alone.text, alone.thinking, alone.thinking_cut) == (reply.text, reply.thinking, reply.thinking_cut)
+
+
+def test_program_says_how_many_thoughts_were_cut(monkeypatch, world, thinker, tmp_path, capsys):
+    predict(monkeypatch, world, thinker, tmp_path, thinking=BUDGET, conditions=["plain"])
+    rows = table_io.read_table(tmp_path / "out.parquet", "predictions").to_pylist()
+    assert f"{len(rows)} while it still thought" in capsys.readouterr().err
+    assert job_record.read_record(job_record.sidecar_path(tmp_path / "out.parquet"))["thinking_cut"] == len(rows)
+    at_once = tmp_path / "at_once"
+    at_once.mkdir()
+    predict(monkeypatch, world, thinker, at_once, chat={"enable_thinking": False}, conditions=["plain"])
+    other = table_io.read_table(at_once / "out.parquet", "predictions").to_pylist()
+    assert all(a["option_logprobs"] != b["option_logprobs"] for a, b in zip(rows, other, strict=True) if a["option_logprobs"])
 
 
 TORCHVISION_ONLY = ("cohere2_vision", "kimi_k25", "lfm2_vl", "llama4", "minicpmv4_6", "minimax_m3_vl", "molmo2")

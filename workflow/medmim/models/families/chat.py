@@ -4,7 +4,8 @@ For models whose processor takes several images a turn. What they want beside to
 named here.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import AutoConfig, AutoProcessor, GenerationConfig, ProcessorM
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
-from medmim.models.families.prompter import Prompt, Prompter
+from medmim.models.families.prompter import Prompt, Prompter, Thinking
 from medmim.questions.prompt import IMAGE_PLACEHOLDER
 
 ASSUMED_IMAGE_TOKENS = 512
@@ -24,6 +25,8 @@ ASSUMED_IMAGE_TOKENS = 512
 
 VIDEO_PART = "video_processor"
 """Name of the part of a processor that videos need."""
+THINKING_START = "<think>"
+"""What the templates of most models that think end with, where they are to."""
 OPTIONAL_PACKAGES = {"torchvision": "torchvision", VIDEO_PART: "torchvision", "num2words": "num2words"}
 """Packages of the extra `chat`, by what a processor's error says where it lacks one."""
 
@@ -31,22 +34,48 @@ OPTIONAL_PACKAGES = {"torchvision": "torchvision", VIDEO_PART: "torchvision", "n
 class ChatPrompter(Prompter):
     """A model with a processor that has a chat template."""
 
-    def __init__(self, folder: Path, find_image: Callable[[str], Image.Image]) -> None:
-        """Raises ValueError where the folder's processor has no chat template, no image token or no pad token."""
+    def __init__(
+        self,
+        folder: Path,
+        find_image: Callable[[str], Image.Image],
+        template_arguments: Mapping[str, Any] | None = None,
+        thinking: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Load what is in a folder beside the weights.
+
+        `template_arguments` and `thinking` are `chat` and `thinking` of the config. Raises ValueError where the processor has no
+        chat template, no image token or no pad token, and where its template does not go with the two settings.
+        """
         self._processor = _load_processor(folder)
-        if getattr(self._processor, "chat_template", None) is None:
+        template = getattr(self._processor, "chat_template", None)
+        if template is None:
             raise ValueError("its processor has no chat template")
+        self._template_arguments = dict(template_arguments or {})
+        unread = [name for name in self._template_arguments if not re.search(rf"\b{re.escape(name)}\b", str(template))]
+        if unread:
+            raise ValueError(f"chat: its template does not read {', '.join(unread)}")
         self._find_image = find_image
         self.tokenizer = self._processor.tokenizer
         if self.tokenizer.pad_token_id is None:
             raise ValueError("its tokenizer has no pad token")
         self.pad_id = self.tokenizer.pad_token_id
         self.stop_ids = _read_stop_ids(folder, self.tokenizer)
-        self._image_token: str | None = getattr(self._processor, "image_token", None)
-        if self._image_token is None:
+        image_token: str | None = getattr(self._processor, "image_token", None)
+        if image_token is None:
             raise ValueError("its processor has no token that stands for an image")
+        self._image_token = image_token
         self.processor = f"{type(self._processor).__name__}, {type(self._processor.image_processor).__name__}"
         self._control_strings = [t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special]
+        self._closing_text = "" if thinking is None else str(thinking["end"])
+        self.thinking = None
+        if thinking is not None:
+            self.thinking = self._read_thinking(int(thinking["tokens"]))
+            self._control_strings += [THINKING_START, self._closing_text.strip()]
+        elif self._empty_prompt[0].rstrip().endswith(THINKING_START):
+            raise ValueError(
+                f"its template has it think before it replies, after {THINKING_START}: set thinking: {{tokens: 2048}}, or turn "
+                "that off where its template has an argument for it, as by chat: {enable_thinking: false}"
+            )
 
     def build_prompt(self, text: str, images: Sequence[str], system: str = "") -> Prompt:
         """Images stand where their placeholders do."""
@@ -62,8 +91,10 @@ class ChatPrompter(Prompter):
         messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
         messages.append({"role": "user", "content": content})
         try:
-            prompt_text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:
+            prompt_text: str = self._processor.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, **self._template_arguments
+            )
+        except (TemplateError, TypeError) as error:
             raise ValueError(f"the model's chat template refuses it: {error}") from error
         shown_images = prompt_text.count(self._image_token)
         if shown_images != len(images):
@@ -93,7 +124,7 @@ class ChatPrompter(Prompter):
         return dict(inputs)
 
     def _encode_reply(self, reply: str) -> list[int]:
-        """As it follows the template's last words."""
+        """As it follows the template's last words, and the end of thinking."""
         prompt_text, prompt_ids = self._empty_prompt
         full_ids = self._tokenize_text(prompt_text + reply)
         if full_ids[: len(prompt_ids)] != prompt_ids:
@@ -102,14 +133,21 @@ class ChatPrompter(Prompter):
 
     @cached_property
     def _empty_prompt(self) -> tuple[str, list[int]]:
-        text = self.build_prompt("x", ()).text
+        text = self.build_prompt("x", ()).text + self._closing_text
         return text, self._tokenize_text(text)
+
+    def _read_thinking(self, max_tokens: int) -> Thinking:
+        end = self._closing_text.strip()
+        end_ids, closing_ids = self._tokenize_text(end), self._tokenize_text(self._closing_text)
+        if len(end_ids) != 1:
+            raise ValueError(f"thinking.end: {end} is {len(end_ids)} tokens of its tokenizer, and should be one")
+        return Thinking(max_tokens, end_ids[0], closing_ids)
 
     def _tokenize_text(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-class _WithoutVideos(ProcessorMixin):  # type: ignore[misc]
+class _WithoutVideos(ProcessorMixin):
     """A processor without the part for videos, which needs torchvision. To inherit from after the processor's own class."""
 
     def __init__(self, *parts: Any, **settings: Any) -> None:
