@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,14 @@ def test_a_published_mantis_is_asked_with_the_message_that_it_was_trained_with()
     for told in ({}, {"system": ""}):
         model = run_config.parse_config(changed("models.mine", mine | told), "demo.yaml").models["mine"]
         assert bool(model.system) is not bool(told)
+
+
+def test_the_shipped_chat_models_are_pinned() -> None:
+    models = run_config.load_config(ROOT / "config/config.yaml").models
+    assert len(models) == 8
+    chat = {name: model for name, model in models.items() if model.family == "chat"}
+    assert len(chat) == 4 and all(re.fullmatch("[0-9a-f]{40}", str(model.revision)) for model in chat.values())
+    assert {name: model.chat for name, model in chat.items() if model.chat} == {"qwen3.5-9b": {"enable_thinking": False}}
 
 
 def test_which_sources_are_credentialed() -> None:
