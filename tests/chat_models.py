@@ -4,7 +4,7 @@ Each has its real classes of model, processor, image processor and tokenizer; te
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, pre_tokenizers
 from transformers import (
+    AyaVisionConfig,
+    AyaVisionForConditionalGeneration,
+    AyaVisionProcessor,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3Processor,
@@ -20,6 +23,9 @@ from transformers import (
     Gemma4ForConditionalGeneration,
     Gemma4Processor,
     GemmaTokenizer,
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    Glm4vProcessor,
     Idefics2Config,
     Idefics2ForConditionalGeneration,
     Idefics2Processor,
@@ -29,21 +35,42 @@ from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionProcessor,
+    Ovis2Config,
+    Ovis2ForConditionalGeneration,
+    Ovis2Processor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2Tokenizer,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    VideoLlama3Config,
+    VideoLlama3ForConditionalGeneration,
+    VideoLlama3Processor,
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
+from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
 from medmim.common.files import INDEX_NAME, index_files
 from medmim.tables import table_io
@@ -108,6 +135,18 @@ def make_gemma_tokenizer() -> GemmaTokenizer:
     return tokenizer
 
 
+VISION_TOKENS = {
+    "vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>",
+    "image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>",
+}  # fmt: skip
+
+
+def make_vision_tokenizer(tokens: Mapping[str, str] = VISION_TOKENS) -> tuple[Qwen2Tokenizer, dict[str, int]]:
+    """A tokenizer with the tokens around and of images, and their ids by the names of a config."""
+    tokenizer = make_qwen_tokenizer(tokens.values())
+    return tokenizer, {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
+
+
 def make_language_config(tokenizer: Any, **settings: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -123,10 +162,7 @@ def make_vision_config(**settings: Any) -> dict[str, Any]:
 
 def qwen2_5_vl() -> ModelAndProcessor:
     """Two whole patches and more an image, by its size."""
-    tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = make_qwen_tokenizer(tokens)
-    ids = dict(zip(["vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"],
-                   tokenizer.convert_tokens_to_ids(tokens), strict=True))  # fmt: skip
+    tokenizer, ids = make_vision_tokenizer()
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
     config = Qwen2_5_VLConfig(
         text_config=make_language_config(tokenizer, rope_parameters=rope),
@@ -252,15 +288,166 @@ def idefics3() -> ModelAndProcessor:
     return Idefics3ForConditionalGeneration(config), processor
 
 
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN_ROPE = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+
+
+def make_qwen_images(patch: int = 14) -> Qwen2VLImageProcessorPil:
+    pixels = (2 * patch) ** 2
+    return Qwen2VLImageProcessorPil(patch_size=patch, min_pixels=pixels, max_pixels=8 * pixels)
+
+
+def qwen2_vl() -> ModelAndProcessor:
+    tokenizer, ids = make_vision_tokenizer()
+    config = Qwen2VLConfig(
+        text_config=make_language_config(tokenizer, rope_parameters=QWEN_ROPE),
+        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "initializer_range": 0.3},
+        tie_word_embeddings=False, **ids,
+    )  # fmt: skip
+    template = CHAT_ML.format(image=QWEN_IMAGE)
+    processor = with_video(Qwen2VLProcessor, make_qwen_images(), tokenizer, chat_template=template)
+    return Qwen2VLForConditionalGeneration(config), processor
+
+
+def make_qwen3_vision(**settings: Any) -> dict[str, Any]:
+    return {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
+        "num_position_embeddings": 64, "initializer_range": 0.3, **settings,
+    }  # fmt: skip
+
+
+def qwen3_vl() -> ModelAndProcessor:
+    """Deeper features of images are added in the first layers."""
+    tokenizer, ids = make_vision_tokenizer()
+    rope = QWEN_ROPE | {"mrope_interleaved": True}
+    config = Qwen3VLConfig(
+        text_config=make_language_config(tokenizer, head_dim=16, rope_parameters=rope),
+        vision_config=make_qwen3_vision(deepstack_visual_indexes=[0, 1]), tie_word_embeddings=False, **ids,
+    )  # fmt: skip
+    template = CHAT_ML.format(image=QWEN_IMAGE)
+    processor = with_video(Qwen3VLProcessor, make_qwen_images(16), tokenizer, chat_template=template)
+    return Qwen3VLForConditionalGeneration(config), processor
+
+
+def qwen3_5() -> ModelAndProcessor:
+    """Layers of linear attention, whose state is no cache of keys and values, between those of full attention."""
+    tokenizer, ids = make_vision_tokenizer()
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e6, "mrope_interleaved": True}
+    config = Qwen3_5Config(
+        text_config=make_language_config(
+            tokenizer, head_dim=16, rope_parameters=rope | {"partial_rotary_factor": 0.5}, linear_key_head_dim=16,
+            linear_value_head_dim=16, linear_num_key_heads=1, linear_num_value_heads=2,
+            layer_types=["linear_attention", "full_attention"],
+        ),
+        vision_config=make_qwen3_vision(), tie_word_embeddings=False, **ids,
+    )  # fmt: skip
+    template = CHAT_ML.format(image=QWEN_IMAGE)
+    processor = with_video(Qwen3VLProcessor, make_qwen_images(16), tokenizer, chat_template=template)
+    return Qwen3_5ForConditionalGeneration(config), processor
+
+
+GLM_TOKENS = {
+    "image_start_token_id": "<|begin_of_image|>", "image_end_token_id": "<|end_of_image|>", "image_token_id": "<|image|>",
+    "video_start_token_id": "<|begin_of_video|>", "video_end_token_id": "<|end_of_video|>", "video_token_id": "<|video|>",
+}  # fmt: skip
+
+
+def glm4v() -> ModelAndProcessor:
+    tokenizer, ids = make_vision_tokenizer(GLM_TOKENS)
+    config = Glm4vConfig(
+        text_config=make_language_config(
+            tokenizer, rope_parameters={"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+        ),
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
+                       "image_size": 56, "initializer_range": 0.3},
+        tie_word_embeddings=False, **ids,
+    )  # fmt: skip
+    images = Glm4vImageProcessorPil(size={"shortest_edge": 28 * 28 * 2, "longest_edge": 16 * 28 * 28})
+    template = CHAT_ML.format(image="<|begin_of_image|><|image|><|end_of_image|>")
+    return Glm4vForConditionalGeneration(config), with_video(Glm4vProcessor, images, tokenizer, chat_template=template)
+
+
+def video_llama_3() -> ModelAndProcessor:
+    tokenizer, ids = make_vision_tokenizer()
+    config = VideoLlama3Config(
+        text_config=make_language_config(tokenizer, model_type="qwen2"),
+        vision_config=make_vision_config(patch_size=14, initializer_range=0.3),
+        image_token_id=ids["image_token_id"], video_token_id=ids["video_token_id"], tie_word_embeddings=False,
+    )  # fmt: skip
+    images = VideoLlama3ImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 4 * 28 * 28})
+    template = CHAT_ML.format(image="<|image_pad|>")
+    return VideoLlama3ForConditionalGeneration(config), with_video(
+        VideoLlama3Processor, images, tokenizer, chat_template=template
+    )
+
+
+def aya_vision() -> ModelAndProcessor:
+    """Tiles by the aspect of an image, each with its number."""
+    names = ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>", "TILE_GLOBAL")
+    tokenizer = make_qwen_tokenizer((*names, *(f"TILE_{n}" for n in range(1, 13))))
+    config = AyaVisionConfig(
+        text_config=make_language_config(tokenizer, model_type="cohere2", head_dim=16),
+        vision_config=make_vision_config(
+            model_type="siglip_vision_model", image_size=56, patch_size=14, vision_use_head=False
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"), tie_word_embeddings=False,
+    )  # fmt: skip
+    images = GotOcr2ImageProcessorPil(size={"height": 56, "width": 56}, crop_to_patches=True, max_patches=4)
+    processor = AyaVisionProcessor(
+        images, tokenizer, patch_size=14, img_size=56, downsample_factor=2, chat_template=CHAT_ML.format(image="<image>")
+    )
+    return AyaVisionForConditionalGeneration(config), processor
+
+
+def llava_next() -> ModelAndProcessor:
+    """Crops by the aspect of an image, and one of the whole."""
+    tokenizer = make_qwen_tokenizer(("<image>",), image_token="<image>")
+    grid = [[28, 56], [56, 28], [56, 56]]
+    config = LlavaNextConfig(
+        text_config=make_language_config(tokenizer, model_type="llama"),
+        vision_config=make_vision_config(model_type="clip_vision_model", image_size=28, patch_size=14),
+        image_token_index=tokenizer.image_token_id, image_grid_pinpoints=grid, tie_word_embeddings=False,
+    )  # fmt: skip
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
+    )
+    processor = LlavaNextProcessor(
+        images, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=CHAT_ML.format(image="<image>"),
+    )  # fmt: skip
+    return LlavaNextForConditionalGeneration(config), processor
+
+
+def ovis2() -> ModelAndProcessor:
+    """Images as mixtures over a visual vocabulary, with tokens between rows and columns of crops."""
+    indicators = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
+    tokenizer = make_qwen_tokenizer(("<image>", "<IMG_ATOM>", *indicators))
+    config = Ovis2Config(
+        text_config=make_language_config(tokenizer, model_type="qwen2"),
+        vision_config=make_vision_config(
+            image_size=56, patch_size=14, vocab_size=64, hidden_stride=2, initializer_range=0.3
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_ATOM>"), vocab_size=len(tokenizer), hidden_size=32,
+        visual_indicator_token_ids=tokenizer.convert_tokens_to_ids(list(indicators)), tie_word_embeddings=False,
+    )  # fmt: skip
+    images = Ovis2ImageProcessorPil(size={"height": 56, "width": 56}, crop_to_patches=True, max_patches=4)
+    processor = Ovis2Processor(images, tokenizer, image_seq_length=4, chat_template=CHAT_ML.format(image="<image>"))
+    return Ovis2ForConditionalGeneration(config), processor
+
+
 CHAT_MODELS: dict[str, Callable[[], ModelAndProcessor]] = {
     f.__name__: f for f in (qwen2_5_vl, internvl, llava_onevision, gemma3, gemma4, idefics2, idefics3)
 }
+FURTHER_CHAT_MODELS: dict[str, Callable[[], ModelAndProcessor]] = {
+    f.__name__: f for f in (qwen2_vl, qwen3_vl, qwen3_5, glm4v, video_llama_3, aya_vision, llava_next, ovis2)
+}
+"""Those that fewer tests are made with."""
 
 
 def write_chat_model(folder: Path, kind: str) -> Path:
-    """A model of one of CHAT with its processor and index; path of files.parquet."""
+    """A model of one of these with its processor and index; path of files.parquet."""
     torch.manual_seed(2)
-    model, processor = CHAT_MODELS[kind]()
+    model, processor = (CHAT_MODELS | FURTHER_CHAT_MODELS)[kind]()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     table_io.write_table(folder / INDEX_NAME, "files", index_files(folder))

@@ -12,7 +12,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from chat_models import CHAT_MODELS, MAX_POSITIONS, write_chat_model
+from chat_models import CHAT_MODELS, FURTHER_CHAT_MODELS, MAX_POSITIONS, write_chat_model
 from medmim.common.errors import UserError
 from medmim.common.files import INDEX_NAME
 from medmim.models.prompting import load_prompter
@@ -29,6 +29,7 @@ torch.set_num_threads(1)
 CFG = {"family": "chat", "model": "m", "conditions": ["plain", "blind"], "text_likelihood": True, "system": "", "batch": 4}
 CFG |= {"max_new_tokens": 4, "precision": "fp32", "gpus": 0, "threads": 1, "chat": {}, "thinking": None}
 KINDS = pytest.mark.parametrize("kind", CHAT_MODELS)
+ALL_KINDS = pytest.mark.parametrize("kind", [*CHAT_MODELS, *FURTHER_CHAT_MODELS])
 IMAGES = [str(r["image_id"]) for r in make_image_rows()]
 
 
@@ -36,7 +37,7 @@ IMAGES = [str(r["image_id"]) for r in make_image_rows()]
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     write_tables(folder)
-    for kind in CHAT_MODELS:
+    for kind in CHAT_MODELS | FURTHER_CHAT_MODELS:
         write_chat_model(folder / kind, kind)
     return folder
 
@@ -52,7 +53,7 @@ def laid_out(world: Path, by, condition: str = "plain"):
     return prepare_questions(apply_condition(rows, condition), by, system="", wants_lines=True, images=contents, basis=[])
 
 
-@KINDS
+@ALL_KINDS
 def test_replies_do_not_depend_on_the_batch(world, kind):
     by = asker(world, kind)
     model = load_model(world / kind, family="chat")
@@ -72,7 +73,7 @@ def test_replies_do_not_depend_on_the_batch(world, kind):
             assert len({tuple(r.letters) for r in alone.values() if r.letters}) > 8  # the images are seen
 
 
-@KINDS
+@ALL_KINDS
 def test_all_is_what_plain_passes_over_prompt_and_reply_say(world, kind):
     """By hand: the processor's own input of the whole text, no cache, no padding, a pass for each token and line."""
     by = asker(world, kind)
@@ -281,7 +282,9 @@ def test_program_says_how_many_thoughts_were_cut(monkeypatch, world, thinker, tm
     assert all(a["option_logprobs"] != b["option_logprobs"] for a, b in zip(rows, other, strict=True) if a["option_logprobs"])
 
 
-TORCHVISION_ONLY = ("cohere2_vision", "kimi_k25", "lfm2_vl", "llama4", "minicpmv4_6", "minimax_m3_vl", "molmo2")
+TORCHVISION_ONLY = (
+    "cohere2_vision", "kimi_k25", "lfm2_vl", "llama4", "minicpmv4_6", "minimax_m3_vl", "mistral3", "molmo2", "smolvlm"
+)  # fmt: skip
 """Models whose image processor, or another part of the processor, is there for torchvision alone."""
 
 
@@ -289,7 +292,9 @@ NEEDED_PACKAGES = [*((kind, "torchvision") for kind in TORCHVISION_ONLY), ("smol
 
 
 @pytest.mark.parametrize(("kind", "package"), [row for row in NEEDED_PACKAGES if importlib.util.find_spec(row[1]) is None])
-def test_a_processor_that_needs_a_package_names_it(world, tmp_path, kind, package):
+def test_a_processor_that_needs_a_package_names_it(world, tmp_path, monkeypatch, kind, package):
+    if (kind, package) == ("smolvlm", "torchvision"):
+        monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", str)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(world / "idefics3" / name, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))

@@ -5,8 +5,10 @@ named here.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,25 @@ OPTIONAL_PACKAGES = {"torchvision": "torchvision", VIDEO_PART: "torchvision", "n
 """Packages of the extra `chat`, by what a processor's error says where it lacks one."""
 
 
+@contextmanager
+def _explain_missing_packages() -> Iterator[None]:
+    """Raise ValueError that names the optional package which a processor lacks."""
+    try:
+        yield
+    except (AttributeError, ImportError, ValueError) as error:
+        package = next((package for word, package in OPTIONAL_PACKAGES.items() if word in str(error).lower()), None)
+        if package is None or find_spec(package) is not None:
+            raise
+        raise ValueError(
+            f"its processor needs {package}, which is not installed: in the workflow's folder, run pip install '.[chat]'; with "
+            "--sdm conda, add it to envs/gpu.yaml"
+        ) from error
+
+
 class ChatPrompter(Prompter):
     """A model with a processor that has a chat template."""
 
+    @_explain_missing_packages()
     def __init__(
         self,
         folder: Path,
@@ -167,27 +185,15 @@ class _WithoutVideos(ProcessorMixin):
 
 
 def _load_processor(folder: Path) -> Any:
-    """The folder's processor; where there is no torchvision, which videos need, that of its images and text alone.
-
-    Raises ValueError where it needs a package that is not installed.
-    """
-    try:
-        if is_torchvision_available():
-            return AutoProcessor.from_pretrained(str(folder), local_files_only=True)
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-        processor_class = PROCESSOR_MAPPING.get(type(config), None)
-        if processor_class is None:
-            raise ValueError(f"a {config.model_type} has no processor of images and text")
-        image_processor_class: Any = type(processor_class.__name__, (processor_class, _WithoutVideos), {})
-        return image_processor_class.from_pretrained(str(folder), local_files_only=True)
-    except (AttributeError, ImportError, ValueError) as error:
-        package = next((package for word, package in OPTIONAL_PACKAGES.items() if word in str(error)), None)
-        if package is None:
-            raise
-        raise ValueError(
-            f"its processor needs {package}, which is not installed: in the workflow's folder, run pip install '.[chat]'; with "
-            "--sdm conda, add it to envs/gpu.yaml"
-        ) from error
+    """The folder's processor; where there is no torchvision, which videos need, that of its images and text alone."""
+    if is_torchvision_available():
+        return AutoProcessor.from_pretrained(str(folder), local_files_only=True)
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    processor_class = PROCESSOR_MAPPING.get(type(config), None)
+    if processor_class is None:
+        raise ValueError(f"a {config.model_type} has no processor of images and text")
+    image_processor_class: Any = type(processor_class.__name__, (processor_class, _WithoutVideos), {})
+    return image_processor_class.from_pretrained(str(folder), local_files_only=True)
 
 
 def _read_stop_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
