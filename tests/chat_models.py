@@ -15,6 +15,9 @@ from transformers import (
     AyaVisionConfig,
     AyaVisionForConditionalGeneration,
     AyaVisionProcessor,
+    Exaone4_5_Config,
+    Exaone4_5_ForConditionalGeneration,
+    Exaone4_5_Processor,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3Processor,
@@ -26,6 +29,9 @@ from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
     Glm4vProcessor,
+    Glm46VConfig,
+    Glm46VForConditionalGeneration,
+    Glm46VProcessor,
     Idefics2Config,
     Idefics2ForConditionalGeneration,
     Idefics2Processor,
@@ -35,12 +41,21 @@ from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
+    Lfm3VlConfig,
+    Lfm3VlForConditionalGeneration,
+    Lfm3VlProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
     LlavaNextProcessor,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionProcessor,
+    LlavaProcessor,
+    MllamaConfig,
+    MllamaForConditionalGeneration,
+    MllamaProcessor,
     Ovis2Config,
     Ovis2ForConditionalGeneration,
     Ovis2Processor,
@@ -53,21 +68,28 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     VideoLlama3Config,
     VideoLlama3ForConditionalGeneration,
     VideoLlama3Processor,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from transformers.models.glm46v.image_processing_pil_glm46v import Glm46VImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
@@ -435,12 +457,141 @@ def ovis2() -> ModelAndProcessor:
     return Ovis2ForConditionalGeneration(config), processor
 
 
+def glm46v() -> ModelAndProcessor:
+    """Two classes beside those of GLM-4V."""
+    tokenizer, ids = make_vision_tokenizer(GLM_TOKENS)
+    model, _ = glm4v()
+    config = Glm46VConfig(
+        text_config=model.config.text_config.to_dict(), vision_config=model.config.vision_config.to_dict(),
+        tie_word_embeddings=False, **ids,
+    )  # fmt: skip
+    images = Glm46VImageProcessorPil(size={"shortest_edge": 28 * 28 * 2, "longest_edge": 16 * 28 * 28})
+    template = CHAT_ML.format(image="<|begin_of_image|><|image|><|end_of_image|>")
+    return Glm46VForConditionalGeneration(config), with_video(Glm46VProcessor, images, tokenizer, chat_template=template)
+
+
+def make_experts(**settings: Any) -> dict[str, Any]:
+    return {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, **settings}
+
+
+def qwen3_vl_moe() -> ModelAndProcessor:
+    """A mixture of experts."""
+    tokenizer, ids = make_vision_tokenizer()
+    rope = QWEN_ROPE | {"mrope_interleaved": True}
+    config = Qwen3VLMoeConfig(
+        text_config=make_language_config(tokenizer, head_dim=16, rope_parameters=rope, **make_experts()),
+        vision_config=make_qwen3_vision(deepstack_visual_indexes=[0, 1]), tie_word_embeddings=False, **ids,
+    )  # fmt: skip
+    template = CHAT_ML.format(image=QWEN_IMAGE)
+    processor = with_video(Qwen3VLProcessor, make_qwen_images(16), tokenizer, chat_template=template)
+    return Qwen3VLMoeForConditionalGeneration(config), processor
+
+
+def qwen3_5_moe() -> ModelAndProcessor:
+    """A mixture of experts, with layers of linear attention."""
+    tokenizer, ids = make_vision_tokenizer()
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1e6, "mrope_interleaved": True}
+    config = Qwen3_5MoeConfig(
+        text_config=make_language_config(
+            tokenizer, head_dim=16, rope_parameters=rope | {"partial_rotary_factor": 0.5}, linear_key_head_dim=16,
+            linear_value_head_dim=16, linear_num_key_heads=1, linear_num_value_heads=2,
+            layer_types=["linear_attention", "full_attention"], **make_experts(shared_expert_intermediate_size=32),
+        ),
+        vision_config=make_qwen3_vision(), tie_word_embeddings=False, **ids,
+    )  # fmt: skip
+    template = CHAT_ML.format(image=QWEN_IMAGE)
+    processor = with_video(Qwen3VLProcessor, make_qwen_images(16), tokenizer, chat_template=template)
+    return Qwen3_5MoeForConditionalGeneration(config), processor
+
+
+def exaone4_5() -> ModelAndProcessor:
+    tokenizer, ids = make_vision_tokenizer()
+    config = Exaone4_5_Config(
+        text_config=make_language_config(tokenizer, model_type="exaone4", sliding_window=64, sliding_window_pattern=2),
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "num_key_value_heads": 1,
+                       "out_hidden_size": 32, "window_size": 56, "fullatt_block_indexes": [1], "initializer_range": 0.3},
+        image_token_id=ids["image_token_id"], video_token_id=ids["video_token_id"], tie_word_embeddings=False,
+    )  # fmt: skip
+    template = CHAT_ML.format(image=QWEN_IMAGE)
+    processor = with_video(Exaone4_5_Processor, make_qwen_images(), tokenizer, chat_template=template)
+    return Exaone4_5_ForConditionalGeneration(config), processor
+
+
+def lfm3_vl() -> ModelAndProcessor:
+    """Short convolutions, whose state is no cache of keys and values, between layers of attention."""
+    tokenizer, ids = make_vision_tokenizer()
+    config = Lfm3VlConfig(
+        text_config=make_language_config(
+            tokenizer, model_type="lfm3", head_dim=16, layer_types=["conv", "full_attention"], tie_word_embeddings=True
+        ),
+        vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+                       "num_key_value_heads": 1, "initializer_range": 0.3},
+        projector_hidden_size=32, tie_word_embeddings=True, **ids,
+    )  # fmt: skip
+    template = CHAT_ML.format(image=QWEN_IMAGE)
+    processor = with_video(Lfm3VlProcessor, make_qwen_images(16), tokenizer, chat_template=template)
+    return Lfm3VlForConditionalGeneration(config), processor
+
+
+def llava() -> ModelAndProcessor:
+    """As Mantis and LLaVA-Med are, in a template of its own."""
+    tokenizer = make_qwen_tokenizer(("<image>",), image_token="<image>")
+    config = LlavaConfig(
+        text_config=make_language_config(tokenizer, model_type="llama"),
+        vision_config=make_vision_config(model_type="clip_vision_model", image_size=56, patch_size=14),
+        image_token_index=tokenizer.image_token_id, tie_word_embeddings=False,
+    )  # fmt: skip
+    images = CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    processor = LlavaProcessor(
+        images, tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=CHAT_ML.format(image="<image>"),
+    )  # fmt: skip
+    return LlavaForConditionalGeneration(config), processor
+
+
+def mllama() -> ModelAndProcessor:
+    """Images by attention across, not among the tokens."""
+    tokenizer = make_qwen_tokenizer(("<|image|>", "<|python_tag|>"))
+    tokenizer.add_special_tokens({"bos_token": "<|begin_of_text|>"})
+    config = MllamaConfig(
+        text_config=make_language_config(tokenizer, cross_attention_layers=[1]),
+        vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_global_layers": 1,
+                       "attention_heads": 2, "vision_output_dim": 64, "image_size": 56, "initializer_range": 0.3,
+                       "intermediate_layers_indices": [1]},
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"), tie_word_embeddings=False,
+    )  # fmt: skip
+    images = MllamaImageProcessorPil(size={"height": 56, "width": 56}, max_image_tiles=4)
+    processor = MllamaProcessor(images, tokenizer, chat_template="{{ bos_token }}" + CHAT_ML.format(image="<|image|>"))
+    model = MllamaForConditionalGeneration(config)
+    for name, parameter in model.named_parameters():
+        if "gate" in name and parameter.numel() == 1:  # zero, it would see nothing
+            torch.nn.init.constant_(parameter, 0.5)
+    return model, processor
+
+
 CHAT_MODELS: dict[str, Callable[[], ModelAndProcessor]] = {
     f.__name__: f for f in (qwen2_5_vl, internvl, llava_onevision, gemma3, gemma4, idefics2, idefics3)
 }
 FURTHER_CHAT_MODELS: dict[str, Callable[[], ModelAndProcessor]] = {
-    f.__name__: f for f in (qwen2_vl, qwen3_vl, qwen3_5, glm4v, video_llama_3, aya_vision, llava_next, ovis2)
-}
+    f.__name__: f
+    for f in (
+        qwen2_vl,
+        qwen3_vl,
+        qwen3_vl_moe,
+        qwen3_5,
+        qwen3_5_moe,
+        glm4v,
+        glm46v,
+        video_llama_3,
+        aya_vision,
+        llava,
+        llava_next,
+        ovis2,
+        exaone4_5,
+        lfm3_vl,
+        mllama,
+    )
+}  # fmt: skip
 """Those that fewer tests are made with."""
 
 

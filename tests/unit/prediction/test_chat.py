@@ -270,6 +270,12 @@ def test_thoughts_end_by_themselves_or_by_their_budget_and_the_reply_follows(wor
         assert (alone.text, alone.thinking, alone.thinking_cut) == (reply.text, reply.thinking, reply.thinking_cut)
 
 
+def test_a_model_that_sees_images_beside_its_tokens_does_not_think_here(world):
+    by = load_prompter("chat", world / "mllama", ImageStore([world / "images.parquet"]).read_image, thinking=BUDGET)
+    with pytest.raises(ValueError, match="by attention across, can't think"):
+        ask_batch(load_model(world / "mllama", family="chat"), by, laid_out(world, by)[1:2], max_new_tokens=3)
+
+
 def test_program_says_how_many_thoughts_were_cut(monkeypatch, world, thinker, tmp_path, capsys):
     predict(monkeypatch, world, thinker, tmp_path, thinking=BUDGET, conditions=["plain"])
     rows = table_io.read_table(tmp_path / "out.parquet", "predictions").to_pylist()

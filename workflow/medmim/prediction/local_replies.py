@@ -28,6 +28,9 @@ Row = dict[str, Any]
 BUCKETS_PER_DOUBLING = 4
 """Prompts are of like length where their lengths differ by less than a factor of 2 ** (1 / STEPS)."""
 
+CROSS_ATTENTION = "cross_attention_mask"
+"""Name of the input that says which tokens see which image, of models whose images are not among the tokens."""
+
 
 @dataclass(frozen=True)
 class PromptedQuestion:
@@ -217,7 +220,7 @@ def _generate_replies(
     letter_ids = prompter.encode_letters(max(options))
     line_logprobs: Sequence[list[float]] = [[] for _ in options]
     if recorder.cache is not None:
-        line_logprobs = _score_lines(model, recorder.cache, inputs["attention_mask"], recorder.logprobs, lines, prompter.pad_id)
+        line_logprobs = _score_lines(model, recorder.cache, inputs, recorder.logprobs, lines, prompter.pad_id)
     replies = []
     for n, ids in enumerate(generated[:, inputs["input_ids"].shape[1] :].tolist()):
         end = next((at for at, token in enumerate(ids) if token in prompter.stop_ids), len(ids))
@@ -236,6 +239,8 @@ def _think(
     Returns the input of what follows, and for each prompt the thoughts and whether their budget ended them.
     A model that ends its turn where it should have ended its thoughts is asked to reply all the same.
     """
+    if CROSS_ATTENTION in inputs:
+        raise ValueError("a model that sees images beside its tokens, by attention across, can't think before it replies here")
     end_ids = {thinking.end_id, *prompter.stop_ids}
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=thinking.max_tokens, eos_token_id=list(end_ids), pad_token_id=prompter.pad_id
@@ -262,17 +267,18 @@ def _think(
 def _score_lines(
     model: Any,
     cache: DynamicCache,
-    mask: torch.Tensor,
+    inputs: Mapping[str, torch.Tensor],
     first_logprobs: torch.Tensor,
     lines: Sequence[Sequence[Sequence[int]]],
     pad: int,
 ) -> list[list[float]]:
     """Mean log-likelihood of the tokens of each line after its prompt, nats; `lines` are token ids by prompt and option.
 
-    cache, mask and first: of the prompts alone, B x T, and the log-likelihoods of the token that follows, B x V. The lines
+    cache, inputs and first: of the prompts alone, and the log-likelihoods of the token that follows, B x V. The lines
     of one letter go through the model together, upon a copy of the cache, so that no prompt is read again.
     """
     sums = [[first_logprobs[n, line[0]].item() for line in row] for n, row in enumerate(lines)]
+    mask, kept_inputs = inputs["attention_mask"], {name: inputs[name] for name in (CROSS_ATTENTION,) if name in inputs}
     for column in range(max(map(len, lines))):
         column_lines = [row[column] if column < len(row) else () for row in lines]
         width = max(map(len, column_lines)) - 1
@@ -283,17 +289,20 @@ def _score_lines(
             ids[n, : len(line[:-1])], targets[n, : len(line[1:])] = torch.tensor(line[:-1]), torch.tensor(line[1:])
         ids, targets = ids.to(mask.device), targets.to(mask.device)
         cache_copy, attention_mask = copy.deepcopy(cache), torch.cat([mask, (targets != IGNORE_INDEX).to(mask.dtype)], 1)
-        # As generate does it: families differ in how positions go on after images.
+        # As generate does it: families differ in how positions go on after images, and after padding.
         positions = model._prepare_position_ids_for_generation(
             ids, {"attention_mask": attention_mask, "past_key_values": cache_copy}
         )
-        logits = model(
-            input_ids=ids,
+        model_inputs = model.prepare_inputs_for_generation(
+            torch.cat([inputs["input_ids"], ids], 1),
+            next_sequence_length=width,
             attention_mask=attention_mask,
-            position_ids=positions[..., -width:],
+            position_ids=positions,
             past_key_values=cache_copy,
             use_cache=True,
-        ).logits
+            **kept_inputs,
+        )
+        logits = model(**model_inputs).logits
         nats = cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORE_INDEX).sum(1).tolist()
         for n, line in enumerate(column_lines):
             if line:
