@@ -23,6 +23,8 @@ rule predict:
             model=w.model,
             family=MODELS[w.model].family,
             system=MODELS[base_of(w.model)].system,
+            chat=MODELS[w.model].chat,
+            thinking=MODELS[w.model].thinking,
             **RUN.prediction.model_dump(),
         ),
         code=lambda w: code_sha256("predict.py", family_module(MODELS[w.model].family)),

@@ -19,6 +19,8 @@ if FETCHED:
                 hub=MODELS[w.model].hub,
                 revision=MODELS[w.model].revision,
                 path=MODELS[w.model].path,
+                chat=MODELS[w.model].chat,
+                thinking=MODELS[w.model].thinking,
             ),
             code=lambda w: code_sha256("fetch_model.py", family_module(MODELS[w.model].family)),
         shell:

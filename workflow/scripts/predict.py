@@ -4,8 +4,8 @@ Replies are kept in the folder --replies as they come, by the hash of all that t
 where it was, and a condition or question more asks for what is new.
 
 cfg: family (one of medmim.models.families, or chat), model (its name), conditions (see medmim.questions.conditions),
-text_likelihood (of the options' lines too, where asked plainly), system (message, may be empty), batch (questions at most),
-max_new_tokens, precision (fp32 or bf16), gpus (0: CPU, or 1), threads.
+text_likelihood (of the options' lines too, where asked plainly), system (message, may be empty), chat and thinking (of the
+model's config), batch (questions at most), max_new_tokens, precision (fp32 or bf16), gpus (0: CPU, or 1), threads.
 """
 
 from collections.abc import Container
@@ -56,14 +56,14 @@ def main() -> None:
         qa = table_io.read_table(args.qa, "qa", list(conditions.QUESTION_COLUMNS)).to_pylist()
         images = ImageStore(args.images)
         references = find_references(args.qa, qa, images)
-        asker = load_prompter(cfg["family"], args.model.parent, images.read_image)
+        asker = load_prompter(cfg["family"], args.model.parent, images.read_image, chat=cfg["chat"], thinking=cfg["thinking"])
         with explain_library_errors(str(args.model.parent)):
             asker.encode_letters(max((len(question["options"]) for question in qa), default=0))
         job.extra_fields["processor"] = asker.processor
 
         contents = {i: images.resolve_image_id(i) for i in references}
         weights = {name: [entry["sha256"] for entry in job.input_records[name]] for name in ("model", "adapter")}
-        settings = {name: cfg[name] for name in ("family", "max_new_tokens", "precision", "gpus", "threads")}
+        settings = {name: cfg[name] for name in ("family", "max_new_tokens", "precision", "thinking", "gpus", "threads")}
         basis = [weights, settings, asker.processor, job.code.get("sha256")]
         questions_by_condition = {
             condition: local_replies.prepare_questions(
@@ -93,8 +93,12 @@ def main() -> None:
             for row in local_replies.build_prediction_rows(one, stored_replies, model=cfg["model"], condition=c)
         ]
         table_io.write_table(job.out["predictions"], "predictions", rows)
+        thinking_cut = sum(stored_replies[one.key].thinking_cut for asked in questions_by_condition.values() for one in asked)
         n_failed, n_asked = sum(bool(row["failure"]) for row in rows), sum(map(len, new_batches))
         summary_parts = [f"{n_asked} asked now", *([f"{n_failed} could not be asked"] if n_failed else [])]
+        if cfg["thinking"]:
+            job.extra_fields["thinking_cut"] = thinking_cut
+            summary_parts.append(f"{thinking_cut} while it still thought")
         job.set_summary(
             f"{cfg['model']}: {len(rows)} replies under {len(questions_by_condition)} conditions, {', '.join(summary_parts)}"
         )

@@ -89,6 +89,7 @@ def test_replies_do_not_depend_on_limits_of_threads(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     write_model(tmp_path / "base", "mantis")
     cfg = {"model": "m", "family": "mantis", "conditions": ["plain"], "text_likelihood": True, "system": "", "batch": 16}
+    cfg |= {"chat": {}, "thinking": None}
 
     def predict(surroundings: str) -> str:
         out = tmp_path / surroundings

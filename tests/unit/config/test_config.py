@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,17 @@ def test_shipped_configs_are_valid(name: str) -> None:
         ("models.med-mantis.base", "med-mantis", "models.med-mantis.base: med-mantis is itself tuned"),
         ("models.med-mantis.system", "Be brief.", "models.med-mantis.system: is that of its base"),
         ("models.mantis.family", "chat", "models.mantis.family: chat can predict, not be trained here; families that can"),
+        (
+            "models.mantis.chat",
+            {"enable_thinking": False},
+            "models.mantis.chat: is for family chat, and this is mantis: leave it",
+        ),
+        ("models.mantis.thinking", {"tokens": 9}, "models.mantis.thinking: is for family chat, and this is mantis: leave it out"),
+        ("models.any", UNTRAINED["any"] | {"chat": {"tokenize": True}}, "models.any.chat: tokenize can't be set here"),
+        ("models.any", UNTRAINED["any"] | {"chat": {"x": float("nan")}}, "models.any.chat: can't be recorded as JSON"),
+        ("models.any", UNTRAINED["any"] | {"thinking": {"tokens": 0}}, "models.any.thinking.tokens: is 0; allowed: whole number"),
+        ("models.any", UNTRAINED["any"] | {"thinking": {"tokens": 9, "end": " "}}, "models.any.thinking.end: is empty"),
+        ("models.mantis", at(url="https://h/v1") | {"thinking": {"tokens": 9}}, "endpoint.parameters, as chat_template_kwargs"),
         ("models.mantis.tiny.image_size", 57, "models.mantis.tiny.image_size: is 57; allowed: a multiple of 14, such as 56"),
         ("models.mantis.tiny.heads", 5, "models.mantis.tiny.language_width: is 128; allowed with 5 heads: a multiple of 10"),
         ("models.med-mantis.tuning", {"gpus": -1}, "models.med-mantis.tuning.gpus: is -1; allowed: whole number from 0 to"),
@@ -216,6 +228,14 @@ def test_a_published_mantis_is_asked_with_the_message_that_it_was_trained_with()
     for told in ({}, {"system": ""}):
         model = run_config.parse_config(changed("models.mine", mine | told), "demo.yaml").models["mine"]
         assert bool(model.system) is not bool(told)
+
+
+def test_the_shipped_chat_models_are_pinned() -> None:
+    models = run_config.load_config(ROOT / "config/config.yaml").models
+    assert len(models) == 8
+    chat = {name: model for name, model in models.items() if model.family == "chat"}
+    assert len(chat) == 4 and all(re.fullmatch("[0-9a-f]{40}", str(model.revision)) for model in chat.values())
+    assert {name: model.chat for name, model in chat.items() if model.chat} == {"qwen3.5-9b": {"enable_thinking": False}}
 
 
 def test_which_sources_are_credentialed() -> None:

@@ -24,6 +24,7 @@ SERVICE = {"url": "https://a.example/v1", "model": "m"}
 AUTHOR = SERVICE | {"usd_per_million_prompt": 1, "usd_per_million_completion": 1}
 FULL: dict[str, Any] = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
 FULL["models"]["served"] = {"family": "endpoint", "endpoint": dict(SERVICE)}
+FULL["models"]["thinker"] = {"family": "chat", "hub": "a/b", "thinking": {"tokens": 1000}}
 FULL["qa"]["writer"] = {"generator": AUTHOR, "reviewer": AUTHOR, "budget_tokens": 1000, "budget_usd": 1}
 FULL["heldout"] = {"medframeqa": {"path": "x"}}
 FULL["download"] = Download().model_dump(mode="json")
@@ -35,6 +36,7 @@ NAMES = {
     "models.NAME.tiny": "models.mantis.tiny",
     "models.NAME.tuning": "models.med-mantis.tuning",
     "models.NAME.endpoint": "models.served.endpoint",
+    "models.NAME.thinking": "models.thinker.thinking",
 }
 """An instance of each section below a name."""
 VALIDATOR = jsonschema.Draft202012Validator(Config.model_json_schema())

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
+from chat_models import write_chat_model
 from medmim.common.files import INDEX_NAME
 from medmim.provenance import job_record
 from medmim.tables import table_io
@@ -21,9 +22,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def fetch(monkeypatch: pytest.MonkeyPatch, to: Path, **cfg: str) -> Path:
     index = to / "m" / INDEX_NAME
-    run_program(
-        monkeypatch, "fetch_model.py", cfg={"family": "mantis", "hub": None, "revision": None, "path": None} | cfg, model=index
-    )
+    defaults = {"family": "mantis", "hub": None, "revision": None, "path": None, "chat": {}, "thinking": None}
+    run_program(monkeypatch, "fetch_model.py", cfg=defaults | cfg, model=index)
     return index
 
 
@@ -171,3 +171,16 @@ def test_a_tokenizer_of_another_family_is_refused(
     with pytest.raises(SystemExit):
         fetch(monkeypatch, tmp_path, family="mantis", path=str(tmp_path / "mine"))
     assert "the tokenizer has no '<|eot_id|>': is it that of mantis?" in capsys.readouterr().err
+
+
+def test_a_chat_model_is_loaded_as_it_will_be_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    write_chat_model(folder, "idefics3")
+    assert fetch(monkeypatch, tmp_path, family="chat", path=str(folder)).exists()
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(SystemExit):
+        fetch(monkeypatch, tmp_path, family="chat", path=str(folder))
+    said = capsys.readouterr().err
+    assert f"error: {folder}: its processor has no chat template" in said and "Traceback" not in said

@@ -37,6 +37,7 @@ from small_models import run_program, write_model, write_tables
 
 torch.set_num_threads(1)
 CFG = {"model": "m", "conditions": ["plain"], "text_likelihood": True, "system": "", "batch": 4, "max_new_tokens": 8}
+CFG |= {"chat": {}, "thinking": None}
 CFG |= {"precision": "fp32", "gpus": 0, "threads": 1}
 
 

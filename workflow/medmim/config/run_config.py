@@ -1,5 +1,6 @@
 """The typed configuration: what a YAML file under config/ may say. Unknown keys are refused."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -256,6 +257,25 @@ class HeldOutConfig(Section):
             yield (), "hub and revision belong together: a repository's content changes, that of a commit does not"
 
 
+TEMPLATE_PARTS = frozenset(
+    {
+        "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "load_audio_from_video", "messages",
+        "processor_kwargs", "return_assistant_tokens_mask", "return_dict", "return_tensors", "sanitize_control_tokens",
+        "tokenize",
+    }
+)  # fmt: skip
+"""What the pipeline tells a chat template itself."""
+
+
+class Thinking(Section):
+    """What a model of family chat may think before it replies. Only the reply is scored."""
+
+    tokens: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Most tokens of it. Then, as when the model ends it, the reply is asked for."""
+    end: str = "</think>\n\n"
+    """Text between it and the reply; without the spaces around it the token with which the model ends it."""
+
+
 class ModelConfig(Section):
     """A model to be scored."""
 
@@ -276,6 +296,10 @@ class ModelConfig(Section):
     system: str = ""
     """System message; empty for none. Unset: what the family's published model was trained with, which mantis has; none for a
     tiny base. A tuned model has that of its base."""
+    chat: dict[str, Any] = Field(default={})
+    """Arguments of the chat template of a model of family chat, such as {enable_thinking: false}."""
+    thinking: Thinking | None = None
+    """Let a model of family chat think before it replies; null where it replies at once."""
     tuning: Tuning | None = None
     """The recipe, for a model with a base."""
 
@@ -302,6 +326,20 @@ class ModelConfig(Section):
             yield ("revision",), "is a commit of the repository that hub names, and hub is not set: leave it out"
         if self.base and self.system:
             yield ("system",), f"is that of its base: set it at {self.base}, or leave it out"
+        yield from self._find_template_faults()
+
+    def _find_template_faults(self) -> Iterator[Fault]:
+        """Yield what only a chat template reads, of a model that has none here, and what can't be told to one."""
+        for name in ("chat", "thinking"):
+            if self.family != "chat" and getattr(self, name):
+                remedy = "set it in endpoint.parameters, as chat_template_kwargs" if self.endpoint else "leave it out"
+                yield (name,), f"is for family chat, and this is {self.family}: {remedy}"
+        if fixed := sorted(self.chat.keys() & TEMPLATE_PARTS):
+            yield ("chat",), f"{', '.join(fixed)} can't be set here"
+        try:
+            json.dumps(self.chat, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            yield ("chat",), f"can't be recorded as JSON: {error}"
 
 
 class PredictionConfig(Section):

@@ -1,9 +1,10 @@
 """Questions and images to what a model generates from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,10 +52,21 @@ class LayoutPrompter(Prompter):
         return [i for i in self.layout.encode_sample("x", reply)[1] if i >= 0][:-1]
 
 
-def load_prompter(family: str, folder: Path, find_image: Callable[[str], Image.Image]) -> Prompter:
-    """How the model in a folder is asked. Raises UserError where the folder does not fit the family."""
+def load_prompter(
+    family: str,
+    folder: Path,
+    find_image: Callable[[str], Image.Image],
+    *,
+    chat: Mapping[str, Any] | None = None,
+    thinking: Mapping[str, Any] | None = None,
+) -> Prompter:
+    """How the model in a folder is asked. Raises UserError where the folder does not fit the family, or the two settings.
+
+    chat and thinking: of the model's config, for family chat.
+    """
     if family == "chat":
         with explain_library_errors(str(folder)):
-            chat_prompter: Prompter = import_module(registry.family_module(family)).ChatPrompter(folder, find_image)
+            prompter_class = import_module(registry.family_module(family)).ChatPrompter
+            chat_prompter: Prompter = prompter_class(folder, find_image, chat, thinking)
         return chat_prompter
     return LayoutPrompter(Layout.from_folder(get_family(family), folder), find_image)

@@ -20,13 +20,16 @@ from medmim.common.errors import UserError
 from medmim.common.progress import CountedProgress
 from medmim.endpoints.reply_store import ReplyStore
 from medmim.models.families.base import IGNORE_INDEX
-from medmim.models.families.prompter import Prompt, Prompter
+from medmim.models.families.prompter import Prompt, Prompter, Thinking
 from medmim.questions.conditions import PresentedQuestion
 from medmim.questions.prompt import option_lines, prompt_text
 
 Row = dict[str, Any]
 BUCKETS_PER_DOUBLING = 4
 """Prompts are of like length where their lengths differ by less than a factor of 2 ** (1 / STEPS)."""
+
+CROSS_ATTENTION = "cross_attention_mask"
+"""Name of the input that says which tokens see which image, of models whose images are not among the tokens."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ class Reply:
     """Log-likelihood of each option's line as the reply, its end left out, nats a token; empty where not wanted."""
     failure: str = ""
     """Why the model was not asked; then all else is empty."""
+    thinking: str = ""
+    """What it thought before, decoded; empty where it replies at once."""
+    thinking_cut: bool = False
+    """Whether its budget ended that."""
 
 
 def prepare_questions(
@@ -151,7 +158,8 @@ def ask_batch(model: Any, prompter: Prompter, batch: Sequence[PromptedQuestion],
     """Greedy replies of a model to one batch, in its order.
 
     The model stays on its device; it is one of `weights.load_model`, which has no generation settings of its own. A prompt that
-    leaves no room for the reply in the model's positions is not asked: its reply says so.
+    leaves no room for the reply in the model's positions is not asked: its reply says so. A model that may think does so first:
+    all that a reply holds is then of what it says after that.
     """
     lines = [[prompter.encode_reply(text) for text in option_lines(q.item.options)] if q.wants_lines else [] for q in batch]
     inputs = prompter.build_batch([q.prompt for q in batch])
@@ -159,6 +167,8 @@ def ask_batch(model: Any, prompter: Prompter, batch: Sequence[PromptedQuestion],
     failures = {}
     for n, tokens in enumerate(inputs["attention_mask"].sum(1).tolist()):
         reply_tokens = max([max_new_tokens, *map(len, lines[n])])
+        if prompter.thinking:
+            reply_tokens += prompter.thinking.max_tokens + len(prompter.thinking.closing_ids)
         if tokens + reply_tokens > positions:
             failures[n] = (
                 f"a prompt of {tokens} tokens and {reply_tokens} of a reply are more than the model's {positions} positions"
@@ -197,6 +207,9 @@ def _generate_replies(
     max_new_tokens: int,
 ) -> list[Reply]:
     inputs = {name: t.to(model.device, model.dtype if t.is_floating_point() else None) for name, t in inputs.items()}
+    thoughts = [("", False)] * len(options)
+    if prompter.thinking:
+        inputs, thoughts = _think(model, prompter, prompter.thinking, inputs)
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=list(prompter.stop_ids), pad_token_id=prompter.pad_id
     )
@@ -207,29 +220,65 @@ def _generate_replies(
     letter_ids = prompter.encode_letters(max(options))
     line_logprobs: Sequence[list[float]] = [[] for _ in options]
     if recorder.cache is not None:
-        line_logprobs = _score_lines(model, recorder.cache, inputs["attention_mask"], recorder.logprobs, lines, prompter.pad_id)
+        line_logprobs = _score_lines(model, recorder.cache, inputs, recorder.logprobs, lines, prompter.pad_id)
     replies = []
     for n, ids in enumerate(generated[:, inputs["input_ids"].shape[1] :].tolist()):
         end = next((at for at, token in enumerate(ids) if token in prompter.stop_ids), len(ids))
         text = prompter.tokenizer.decode(ids[:end], skip_special_tokens=True).strip()
-        replies.append(Reply(text, recorder.logprobs[n, letter_ids[: options[n]]].tolist(), line_logprobs[n]))
+        thinking, thinking_cut = thoughts[n]
+        letters = recorder.logprobs[n, letter_ids[: options[n]]].tolist()
+        replies.append(Reply(text, letters, line_logprobs[n], thinking=thinking, thinking_cut=thinking_cut))
     return replies
+
+
+def _think(
+    model: Any, prompter: Prompter, thinking: Thinking, inputs: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], list[tuple[str, bool]]]:
+    """Have a model think about a batch.
+
+    Returns the input of what follows, and for each prompt the thoughts and whether their budget ended them.
+    A model that ends its turn where it should have ended its thoughts is asked to reply all the same.
+    """
+    if CROSS_ATTENTION in inputs:
+        raise ValueError("a model that sees images beside its tokens, by attention across, can't think before it replies here")
+    end_ids = {thinking.end_id, *prompter.stop_ids}
+    settings = GenerationConfig(
+        do_sample=False, max_new_tokens=thinking.max_tokens, eos_token_id=list(end_ids), pad_token_id=prompter.pad_id
+    )
+    prompt_ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    generated = model.generate(**inputs, generation_config=settings)[:, prompt_ids.shape[1] :].tolist()
+    ends = [next((at for at, token in enumerate(ids) if token in end_ids), None) for ids in generated]
+    thoughts = [ids[:end] for ids, end in zip(generated, ends, strict=True)]
+    rows = [[*thought, *thinking.closing_ids] for thought in thoughts]
+    width = max(int(tokens) + len(row) for tokens, row in zip(mask.sum(1), rows, strict=True))
+    extended = dict(inputs)
+    for name, values in inputs.items():
+        if values.shape != prompt_ids.shape:  # of the images
+            continue
+        extended[name] = values.new_full((len(rows), width), prompter.pad_id if name == "input_ids" else 0)
+        for n, row in enumerate(rows):
+            prompt_values = values[n][mask[n].bool()]
+            added = values.new_tensor(row) if name == "input_ids" else values.new_full((len(row),), int(name == "attention_mask"))
+            extended[name][n, width - len(prompt_values) - len(row) :] = torch.cat([prompt_values, added])
+    texts = [prompter.tokenizer.decode(thought, skip_special_tokens=True).strip() for thought in thoughts]
+    return extended, [(text, end is None) for text, end in zip(texts, ends, strict=True)]
 
 
 def _score_lines(
     model: Any,
     cache: DynamicCache,
-    mask: torch.Tensor,
+    inputs: Mapping[str, torch.Tensor],
     first_logprobs: torch.Tensor,
     lines: Sequence[Sequence[Sequence[int]]],
     pad: int,
 ) -> list[list[float]]:
     """Mean log-likelihood of the tokens of each line after its prompt, nats; `lines` are token ids by prompt and option.
 
-    cache, mask and first: of the prompts alone, B x T, and the log-likelihoods of the token that follows, B x V. The lines
+    cache, inputs and first: of the prompts alone, and the log-likelihoods of the token that follows, B x V. The lines
     of one letter go through the model together, upon a copy of the cache, so that no prompt is read again.
     """
     sums = [[first_logprobs[n, line[0]].item() for line in row] for n, row in enumerate(lines)]
+    mask, kept_inputs = inputs["attention_mask"], {name: inputs[name] for name in (CROSS_ATTENTION,) if name in inputs}
     for column in range(max(map(len, lines))):
         column_lines = [row[column] if column < len(row) else () for row in lines]
         width = max(map(len, column_lines)) - 1
@@ -240,17 +289,20 @@ def _score_lines(
             ids[n, : len(line[:-1])], targets[n, : len(line[1:])] = torch.tensor(line[:-1]), torch.tensor(line[1:])
         ids, targets = ids.to(mask.device), targets.to(mask.device)
         cache_copy, attention_mask = copy.deepcopy(cache), torch.cat([mask, (targets != IGNORE_INDEX).to(mask.dtype)], 1)
-        # As generate does it: families differ in how positions go on after images.
+        # As generate does it: families differ in how positions go on after images, and after padding.
         positions = model._prepare_position_ids_for_generation(
             ids, {"attention_mask": attention_mask, "past_key_values": cache_copy}
         )
-        logits = model(
-            input_ids=ids,
+        model_inputs = model.prepare_inputs_for_generation(
+            torch.cat([inputs["input_ids"], ids], 1),
+            next_sequence_length=width,
             attention_mask=attention_mask,
-            position_ids=positions[..., -width:],
+            position_ids=positions,
             past_key_values=cache_copy,
             use_cache=True,
-        ).logits
+            **kept_inputs,
+        )
+        logits = model(**model_inputs).logits
         nats = cross_entropy(logits.float().transpose(1, 2), targets, reduction="none", ignore_index=IGNORE_INDEX).sum(1).tolist()
         for n, line in enumerate(column_lines):
             if line:

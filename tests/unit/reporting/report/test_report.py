@@ -313,6 +313,16 @@ def test_the_prompt_and_recipe_of_each_model_are_stated(html: str) -> None:
     assert "epochs" not in models  # unset: not said
 
 
+def test_what_a_chat_template_is_told_and_what_a_model_may_think_are_stated(run: dict[str, Any]) -> None:
+    chat = {"family": "chat", "hub": "owner/chat", "revision": "c0ffee", "system": "", "chat": {}, "thinking": None}
+    thinks = chat | {"chat": {"enable_thinking": True, "effort": "low"}, "thinking": {"tokens": 2048, "end": "</think>"}}
+    models = report_run.CFG["models"] | {"mantis": thinks, "llava-med": chat}
+    said = " ".join(Page(render(run, models=models)).text["models"].split())
+    assert 'enable_thinking: true, effort: "low"' in said
+    assert "at most 2,048 tokens before the reply, not scored" in said
+    assert said.count("chat template’s arguments") == said.count("not scored") == 1
+
+
 def test_the_papers_figures_come_from_the_users_file_alone(run: dict[str, Any], html: str, tmp_path: Path) -> None:
     assert html.count("not available") == len(report_run.MODELS) * 8
     paper = tmp_path / "paper.csv"

@@ -25,6 +25,18 @@ class Prompt:
     """Tokens with the images, or something that grows with them: batches are made of like lengths."""
 
 
+@dataclass(frozen=True)
+class Thinking:
+    """What a model may think before its reply."""
+
+    max_tokens: int
+    """After so many tokens it is cut off."""
+    end_id: int
+    """Token id with which the model ends it."""
+    closing_ids: Sequence[int]
+    """Token ids that stand between it and the reply, however it ended."""
+
+
 class Prompter(ABC):
     """How one model is asked."""
 
@@ -35,6 +47,8 @@ class Prompter(ABC):
     """Token id that fills a batch."""
     processor: str
     """What makes the inputs, where the code and the folder's files leave a choice; else empty."""
+    thinking: Thinking | None = None
+    """What the model may think before a reply; None where it replies at once."""
 
     @abstractmethod
     def build_prompt(self, text: str, images: Sequence[str], system: str = "") -> Prompt:
@@ -48,7 +62,7 @@ class Prompter(ABC):
     def _encode_reply(self, reply: str) -> list[int]: ...
 
     def encode_reply(self, reply: str) -> list[int]:
-        """Token ids that follow a prompt where `reply` does, without its end."""
+        """Token ids that follow a prompt, and what the model thought, where `reply` does, without its end."""
         if reply not in self._reply_cache:  # the same options are asked about again and again
             self._reply_cache[reply] = self._encode_reply(reply)
         return self._reply_cache[reply]
