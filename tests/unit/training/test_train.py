@@ -1,6 +1,7 @@
 """Making a base and tuning it: what is trained, the same bytes twice, stock loading; being stopped, killed, run twice at once,
 and going on to the same bytes; two processes, with and without DeepSpeed."""
 
+import hashlib
 import json
 import os
 import re
@@ -208,8 +209,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(prepared: Path, undisturbed: P
     assert newest is not None
     torn = newest.with_name("checkpoint-79")
     shutil.copytree(newest, torn)
-    (torn / "adapter_model.safetensors").write_bytes(b"torn")
-    assert f"resumes from {newest.name}" in tune(prepared, tmp_path, "llava-med", **LONG)
+    weights_file = torn / "adapter_model.safetensors"
+    weights_file.write_bytes(bytes(weights_file.stat().st_size))
+    said = tune(prepared, tmp_path, "llava-med", **LONG)
+    assert f"resumes from {newest.name}" in said
+    assert "checkpoint-79: not used: adapter_model.safetensors: not the bytes that were written" in said
     assert same(undisturbed, tmp_path) and not (tmp_path / "checkpoints").exists()
 
 
@@ -297,7 +301,7 @@ def test_a_run_deletes_what_it_has_overtaken_and_no_more(tmp_path: Path) -> None
     assert left == ["b/checkpoint-6", "c/checkpoint-7", "c/checkpoint-8"]
 
 
-@pytest.mark.parametrize("mark", [{"format_version": 2}, {}, None], ids=["newer", "older", "no object"])
+@pytest.mark.parametrize("mark", [{"format_version": 3}, {}, None], ids=["newer", "older", "no object"])
 def test_a_checkpoint_of_another_format_version_is_told_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mark: dict[str, object] | None
 ) -> None:
@@ -308,11 +312,52 @@ def test_a_checkpoint_of_another_format_version_is_told_and_not_used(
         checkpoints.mark_complete(made)
     marker = made / checkpoints.COMPLETE_MARKER
     content = json.loads(marker.read_text())
-    assert content == {"format_version": 1, "files": {"weights": 1}}
+    sha256 = hashlib.sha256(b"x").hexdigest()
+    assert content == {"format_version": 2, "files": {"weights": {"bytes": 1, "sha256": sha256}}}
     marker.write_text(json.dumps([1] if mark is None else {"files": content["files"]} | mark))
     assert checkpoints.find_newest(tmp_path) == tmp_path / "a/checkpoint-2"
-    version = "2" if mark else "not stated"
-    assert f"{made}: not used: its format version is {version}, and this checkout reads version 1" in caplog.text
+    version = "3" if mark else "not stated"
+    assert f"{made}: not used: its format version is {version}, and this checkout reads version 2" in caplog.text
+
+
+@pytest.mark.parametrize("harm", ["zeros", "a bit", "cut", "gone", "more", "marker"])
+def test_a_checkpoint_that_a_power_loss_damaged_is_told_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    """Also where its files have the sizes that were written."""
+    for step in (2, 4):
+        made = tmp_path / f"a/checkpoint-{step}"
+        (made / "global_step").mkdir(parents=True)
+        for name in ("weights", "global_step/moments"):
+            (made / name).write_bytes(bytes(range(256)) * 4000)
+        checkpoints.mark_complete(made)
+    assert checkpoints.find_newest(tmp_path) == made
+    moments, marker = made / "global_step/moments", made / checkpoints.COMPLETE_MARKER
+    whole = moments.read_bytes()
+    if harm == "gone":
+        moments.unlink()
+    elif harm == "more":
+        (made / "global_step/other").write_bytes(b"")
+    elif harm == "marker":
+        marker.write_bytes(bytes(marker.stat().st_size))
+    else:
+        moments.write_bytes({"zeros": bytes(len(whole)), "a bit": whole[:-1] + b"\xfe", "cut": whole[:-1]}[harm])
+    assert checkpoints.find_newest(tmp_path) == tmp_path / "a/checkpoint-2"
+    named = {"more": "global_step/other: not the bytes", "marker": "its whole.json is damaged"}
+    assert f"{made}: not used: {named.get(harm, 'global_step/moments: not the bytes')}" in caplog.text
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_is_called_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file and folder is synced, then the marker, then the folder with its name."""
+    made = tmp_path / "run/checkpoint-2"
+    (made / "global_step").mkdir(parents=True)
+    (made / "global_step/moments").write_text("m")
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    checkpoints.mark_complete(made)
+    *first, marker, last = [Path(path).relative_to(tmp_path).as_posix() for path in synced]
+    assert set(first) == {"run/checkpoint-2/global_step/moments", "run/checkpoint-2/global_step", "run/checkpoint-2", "run"}
+    assert "whole.json" in marker and last == "run/checkpoint-2"
 
 
 def test_checkpoints_of_other_work_are_not_resumed(prepared: Path, tmp_path: Path) -> None:
