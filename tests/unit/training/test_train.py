@@ -439,6 +439,22 @@ def two(tmp_path: Path) -> Iterator[list[dict[str, str]]]:
     return [told | {"SLURM_PROCID": rank, "SLURM_NODEID": rank} for rank in ("0", "1")]
 
 
+def assert_holds_what_is_trained(checkpoint: Path) -> None:
+    """A checkpoint of DeepSpeed's holds the adapter's weights once, and of each its copy in float32 and two moments; no others."""
+    [model_file] = checkpoint.glob("*/mp_rank_*_model_states.pt")
+    held = torch.load(model_file, weights_only=False)["module"]
+    assert len(held) == 2 * 7 * 2 + 4 and all("lora_" in name or PROJECTOR in name for name in held)
+    trained = sum(weight.numel() for weight in held.values())
+    assert model_file.stat().st_size < 2 * 4 * trained + 30_000  # names and a flat buffer's padding; the base has 90,000 weights
+    copies = 0
+    for path in checkpoint.glob("*/*_optim_states.pt"):
+        state = torch.load(path, weights_only=False)["optimizer_state_dict"]
+        moments = [m for group in state["base_optimizer_state"]["state"].values() for m in (group["exp_avg"], group["exp_avg_sq"])]
+        copies += sum(tensor.numel() for tensor in (*moments, *state["single_partition_of_fp32_groups"]))
+    assert 3 * trained <= copies < 3.1 * trained
+    assert not list(checkpoint.rglob("*.safetensors"))
+
+
 @pytest.mark.needs("compiler")
 def test_two_processes_stop_at_one_step_and_go_on(prepared: Path, tmp_path: Path, two: list[dict[str, str]]) -> None:
     """With DeepSpeed. SIGTERM reaches only one of them, and not the one that speaks with SLURM; then one dies."""
@@ -455,6 +471,9 @@ def test_two_processes_stop_at_one_step_and_go_on(prepared: Path, tmp_path: Path
         f"show job --oneliner {two[0]['SLURM_JOB_ID']}", f"requeue {two[0]['SLURM_JOB_ID']}",
     ]  # fmt: skip
     step = said.split("at step ")[1].split()[0]
+    stopped = checkpoints.find_newest(next((tmp_path / "a").glob("checkpoints/*")))
+    assert stopped is not None and stopped.name == f"checkpoint-{step}"
+    assert_holds_what_is_trained(stopped)
     with ExitStack() as stack:
         first, second = (stack.enter_context(started(words, **told)) for told in two)
         while not list((tmp_path / "a").glob(f"checkpoints/*/*/checkpoint-{int(step) // 2 * 2 + 2}/whole.json")):

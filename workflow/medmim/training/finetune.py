@@ -205,6 +205,24 @@ class _MeteredTrainer(Trainer):
         saved = LlavaForConditionalGeneration.from_pretrained(resume_from_checkpoint, dtype=torch.float32, local_files_only=True)
         self.model.load_state_dict(saved.state_dict())
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The Trainer's, without the weights that need not be gathered or copied.
+
+        A checkpoint (`_internal_call`) has DeepSpeed's own files, which a resume reads: the weights stand in them. Under ZeRO-1
+        and 2 each process holds all weights, and the Trainer has each of them copy the whole model to the machine's memory, to
+        write of an adapter what is trained: here the first alone writes, of what it holds.
+        """
+        if self.is_deepspeed_enabled and _internal_call:
+            return
+        is_sharded = self.is_deepspeed_enabled and self.deepspeed.zero_optimization_stage() == 3
+        if self.is_deepspeed_enabled and not is_sharded and not self.args.should_save:
+            return
+        if self.is_deepspeed_enabled and not is_sharded and isinstance(self.model, PeftModel):
+            folder = output_dir or str(self.args.output_dir)
+            self.model.save_pretrained(folder, state_dict=self.deepspeed.module_state_dict(exclude_frozen_parameters=True))
+            return
+        super().save_model(output_dir, _internal_call)
+
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> Any:
         """The Trainer's, timed."""
         return super().get_batch_samples(self._meter.time_batches(epoch_iterator), *args)
