@@ -71,6 +71,7 @@ def build_deepspeed_config(tuning: Tuning) -> dict[str, Any] | None:
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
+        "data_types": {"grad_accum_dtype": "fp32"},  # what many batches add up to vanishes in bfloat16
         "steps_per_print": 10**9,
     }
 
