@@ -29,6 +29,7 @@ from medmim.models.collate import Sample, collate_samples, pack_samples, restric
 from medmim.models.families.base import Layout
 from medmim.training.adapters import PROJECTOR, make_trainable, unwrap_llava
 from medmim.training.data import order, packing
+from medmim.training.planning.disk import KEPT_CHECKPOINTS
 from medmim.training.runtime import checkpoints
 from medmim.training.runtime.preemption import StopRequest
 from medmim.training.runtime.process_group import PEER_TIMEOUT, ProcessGroup
@@ -107,7 +108,7 @@ def build_trainer_arguments(tuning: Tuning, seed: int, steps: int, folder: Path)
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_steps=tuning.checkpoint_steps,
-        save_total_limit=2,
+        save_total_limit=KEPT_CHECKPOINTS,
         report_to=[],
         disable_tqdm=True,
         dataloader_num_workers=tuning.workers,
