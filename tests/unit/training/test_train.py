@@ -33,7 +33,7 @@ from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
 from medmim.training.adapters import PROJECTOR, make_trainable
 from medmim.training.data.order import order_mixed_groups, order_samples, permute_epoch
-from medmim.training.finetune import total_steps
+from medmim.training.finetune import build_deepspeed_config, total_steps
 from medmim.training.runtime import checkpoints, preemption
 from medmim.training.runtime.process_group import ProcessGroup, torchrun_env_from_srun
 from medmim.training.runtime.throughput import ThroughputMeter, format_measurements
@@ -352,10 +352,10 @@ def test_a_checkpoint_is_on_the_disk_before_it_is_called_whole(tmp_path: Path, m
     made = tmp_path / "run/checkpoint-2"
     (made / "global_step").mkdir(parents=True)
     (made / "global_step/moments").write_text("m")
-    synced: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
     checkpoints.mark_complete(made)
-    *first, marker, last = [Path(path).relative_to(tmp_path).as_posix() for path in synced]
+    *first, marker, last = [path.relative_to(tmp_path).as_posix() for path in synced]
     assert set(first) == {"run/checkpoint-2/global_step/moments", "run/checkpoint-2/global_step", "run/checkpoint-2", "run"}
     assert "whole.json" in marker and last == "run/checkpoint-2"
 
@@ -440,7 +440,7 @@ def two(tmp_path: Path) -> Iterator[list[dict[str, str]]]:
 
 
 def assert_holds_what_is_trained(checkpoint: Path) -> None:
-    """A checkpoint of DeepSpeed's holds the adapter's weights once, and of each its copy in float32 and two moments; no others."""
+    """Of DeepSpeed's files: the adapter's weights once, and of each its copy in float32 and two moments; no others."""
     [model_file] = checkpoint.glob("*/mp_rank_*_model_states.pt")
     held = torch.load(model_file, weights_only=False)["module"]
     assert len(held) == 2 * 7 * 2 + 4 and all("lora_" in name or PROJECTOR in name for name in held)
@@ -449,7 +449,9 @@ def assert_holds_what_is_trained(checkpoint: Path) -> None:
     copies = 0
     for path in checkpoint.glob("*/*_optim_states.pt"):
         state = torch.load(path, weights_only=False)["optimizer_state_dict"]
-        moments = [m for group in state["base_optimizer_state"]["state"].values() for m in (group["exp_avg"], group["exp_avg_sq"])]
+        moments = [
+            m for group in state["base_optimizer_state"]["state"].values() for m in (group["exp_avg"], group["exp_avg_sq"])
+        ]
         copies += sum(tensor.numel() for tensor in (*moments, *state["single_partition_of_fp32_groups"]))
     assert 3 * trained <= copies < 3.1 * trained
     assert not list(checkpoint.rglob("*.safetensors"))
@@ -574,6 +576,82 @@ def test_two_processes_with_deepspeed_learn_what_one_without_learns(
     trained = [learned(out / "adapter", method) for out in (tmp_path, alone[method])]
     assert trained[0].keys() == trained[1].keys()
     assert max(float((trained[0][name] - trained[1][name]).abs().max()) for name in trained[0]) < 1e-4
+
+
+def updates(folder: Path, prepared: Path, method: str) -> torch.Tensor:
+    """What a training of llava-med added to its base, as one vector: of LoRA the second factors, which begin at zero."""
+    base = LlavaForConditionalGeneration.from_pretrained(prepared / "llava-med", dtype=torch.float32).state_dict()
+    found = learned(folder / "adapter", method)
+    if method == "lora":
+        start = {name.split(PROJECTOR)[1]: weight for name, weight in base.items() if PROJECTOR in name}
+        parts = [w.float() - (start[name.split(PROJECTOR)[1]] if PROJECTOR in name else 0)
+                 for name, w in sorted(found.items()) if "lora_A" not in name]  # fmt: skip
+    else:
+        parts = [found[name].float() - base[name] for name in sorted(found)]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def assert_bf16_learns_the_same(bf16: Path, fp32: Path, prepared: Path, method: str) -> None:
+    """Losses within 0.5 %, and what was learned within 10 % of its length.
+
+    bfloat16 rounds to 2^-9, 0.2 %: a loss, a mean over many labels, is off by no more than about that. AdamW divides each
+    gradient by its size, so that weights whose gradients are near the rounding error go either way; the others go the same.
+    """
+    losses = [table_io.read_frame(out / "loss.parquet", "loss") for out in (bf16, fp32)]
+    assert losses[0][["step", "tokens"]].equals(losses[1][["step", "tokens"]])
+    assert losses[0].loss.tolist() == pytest.approx(losses[1].loss.tolist(), rel=5e-3)
+    assert losses[0].loss.tolist() != losses[1].loss.tolist(), "it computed in fp32"
+    ours, exact = (updates(out, prepared, method) for out in (bf16, fp32))
+    assert float((ours - exact).norm()) < 0.1 * float(exact.norm())
+
+
+BF16 = {"precision": "bf16", **SHARED}
+
+
+@pytest.mark.parametrize(("packing", "method"), [("packed", "lora"), ("packed", "full"), ("padded", "lora")])
+def test_bf16_learns_what_fp32_learns(
+    prepared: Path, alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: str, method: str
+) -> None:
+    tuning: dict[str, Any] = {"accumulation": 2, **METHODS[method], **(PADDED if packing == "padded" else {})}
+    grads: set[torch.dtype] = set()
+    stepped = torch.optim.AdamW.step
+
+    def note_types(optimizer: torch.optim.AdamW, *given: Any, **options: Any) -> Any:
+        for group in optimizer.param_groups:
+            grads.update(type_ for p in group["params"] if p.grad is not None for type_ in (p.dtype, p.grad.dtype))
+        return stepped(optimizer, *given, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", note_types)
+    tune_here(monkeypatch, prepared, tmp_path / "bf16", "llava-med", **BF16, **tuning)
+    assert grads == {torch.float32}
+    fp32 = alone[method]
+    if packing == "padded":
+        fp32 = tmp_path / "fp32"
+        tune_here(monkeypatch, prepared, fp32, "llava-med", **SHARED, **tuning)
+    assert_bf16_learns_the_same(tmp_path / "bf16", fp32, prepared, method)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_deepspeed_adds_gradients_up_in_fp32(stage: int) -> None:
+    """As DeepSpeed itself reads what it is given."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    given = build_deepspeed_config(Tuning(zero_stage=stage))
+    assert given is not None
+    config = DeepSpeedConfig({k: v for k, v in given.items() if v != "auto"} | {"train_batch_size": 1, "bf16": {"enabled": True}})
+    assert config.grad_accum_dtype == "fp32" and config.zero_optimization_stage == stage
+
+
+@pytest.mark.needs("compiler")
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_bf16_of_two_processes_learns_what_fp32_of_one_learns(
+    prepared: Path, alone: dict[str, Path], tmp_path: Path, two: list[dict[str, str]], stage: int
+) -> None:
+    words = command(prepared, tmp_path, "llava-med", processes=2, zero_stage=stage, **BF16, **METHODS["lora"])
+    with ExitStack() as stack:
+        processes = [stack.enter_context(started(words, **told)) for told in two]
+        assert [ended(process)[0] for process in processes] == [0, 0]
+    assert_bf16_learns_the_same(tmp_path, alone["lora"], prepared, "lora")
 
 
 def test_the_projector_has_a_learning_rate_of_its_own(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from medmim.common.errors import UserError
 from medmim.training.runtime.preemption import StopRequest
 
 COMPLETE_MARKER = "whole.json"
-"""Written last into a checkpoint: {"format_version": MARKER_VERSION, "files": {name: {"bytes": its size, "sha256": hex digest}}}."""
+"""Written last into a checkpoint: {"format_version": MARKER_VERSION, "files": {name: {"bytes": size, "sha256": digest}}}."""
 MARKER_VERSION = 2
 """To be raised with any change of the marker's or a checkpoint's format: training does not go on from another version."""
 HASH_THREADS = 8
