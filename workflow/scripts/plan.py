@@ -1,5 +1,7 @@
 """Say what a run needs before it starts: licences, credentials and whether they work, bytes, disk, questions, GPU hours.
 
+Disk is that of what is fetched and of the checkpoints of trainings.
+
 cfg: sources (of each: origin, root, limit), download (the section download), models (of each from the hub: hub, revision),
 questions (of each split: how many of a kind), trainings (the section models, where one is tuned), writing (budget_tokens,
 budget_usd, where a language model writes), folder (the run's). Exits with 1 where something is missing. It asks each server a
@@ -7,10 +9,24 @@ little, and writes nothing. GPU hours are those of an H100.
 """
 
 from pathlib import Path
+from typing import Any
 
 from medmim.common.errors import UserError
 from medmim.config.source_plugins import SOURCES, list_parts
 from medmim.provenance.job import Job, build_parser
+
+
+def assess_checkpoints(cfg: dict[str, Any]) -> list[Any]:
+    """What the run's trainings need of the disk, as `preflight.Requirement`."""
+    from medmim.sources.preflight import Requirement
+    from medmim.training.planning.disk import count_run_checkpoints
+
+    folder = Path(cfg["folder"])
+    counted = count_run_checkpoints(cfg["trainings"], folder, cfg["questions"]["train"])
+    return [
+        Requirement(f"checkpoints of {name}", "", "made here", "none needed", 0, size, basis, folder)
+        for name, size, basis in counted
+    ]
 
 
 def main() -> None:
@@ -21,7 +37,7 @@ def main() -> None:
         from medmim.training.planning import gpu_types, memory
 
         cfg = job.cfg
-        needs, gaps = preflight.collect_requirements(cfg)
+        needs, gaps = preflight.collect_requirements(cfg, assess_checkpoints(cfg))
         gpu = gpu_types.find_gpu_type("H100")
         assert gpu is not None
         costs = memory.format_gpu_hours(cfg["trainings"], Path(cfg["folder"]), cfg["questions"]["train"], gpu)

@@ -1,4 +1,4 @@
-"""Plan trainings before they are queued: parameters, FLOPs, memory of each GPU by part, packs, steps and GPU hours.
+"""Plan trainings before they are queued: parameters, FLOPs, memory of each GPU by part, disk, packs, steps and GPU hours.
 
     python workflow/scripts/plan_training.py --config config/config.yaml --gpu H100
 
@@ -47,7 +47,8 @@ def main() -> None:
     arguments.add_argument("--json", type=Path, metavar="OUT", help="the figures (written)")
     with Job(arguments) as job:
         from medmim.common import files
-        from medmim.training.planning import memory, meta_model
+        from medmim.common.formatting import format_bytes
+        from medmim.training.planning import disk, memory, meta_model
         from medmim.training.planning.architecture import UnknownArchitectureError
         from medmim.training.planning.gpu_types import GPU_TYPES, find_gpu_type
 
@@ -72,8 +73,10 @@ def main() -> None:
             assert meta_model.count_parameters(adapted_model, trained=True) == n_trained, (
                 f"{source}: the model trains other weights than were counted"
             )
-            descriptions.append(memory.format_plan(plan, name, source, gpu, utilisation))
-            figures[name] = memory.plan_record(plan, gpu, utilisation)
+            one, peak = (count(plan.architecture, plan.tuning) for count in (disk.count_checkpoint_bytes, disk.count_peak_bytes))
+            checkpoints = f"{'checkpoints':<16}{format_bytes(one)} each, {format_bytes(peak)} on the disk at a time"
+            descriptions.append(f"{memory.format_plan(plan, name, source, gpu, utilisation)}\n{checkpoints}")
+            figures[name] = memory.plan_record(plan, gpu, utilisation) | {"checkpoint_bytes": one, "peak_checkpoint_bytes": peak}
         for text in descriptions:
             print(f"{text}\n")
         if job.args.json:

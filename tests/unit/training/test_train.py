@@ -1,6 +1,7 @@
 """Making a base and tuning it: what is trained, the same bytes twice, stock loading; being stopped, killed, run twice at once,
 and going on to the same bytes; two processes, with and without DeepSpeed."""
 
+import hashlib
 import json
 import os
 import re
@@ -32,7 +33,7 @@ from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
 from medmim.training.adapters import PROJECTOR, make_trainable
 from medmim.training.data.order import order_mixed_groups, order_samples, permute_epoch
-from medmim.training.finetune import total_steps
+from medmim.training.finetune import build_deepspeed_config, total_steps
 from medmim.training.runtime import checkpoints, preemption
 from medmim.training.runtime.process_group import ProcessGroup, torchrun_env_from_srun
 from medmim.training.runtime.throughput import ThroughputMeter, format_measurements
@@ -208,8 +209,11 @@ def test_a_killed_run_goes_on_to_the_same_weights(prepared: Path, undisturbed: P
     assert newest is not None
     torn = newest.with_name("checkpoint-79")
     shutil.copytree(newest, torn)
-    (torn / "adapter_model.safetensors").write_bytes(b"torn")
-    assert f"resumes from {newest.name}" in tune(prepared, tmp_path, "llava-med", **LONG)
+    weights_file = torn / "adapter_model.safetensors"
+    weights_file.write_bytes(bytes(weights_file.stat().st_size))
+    said = tune(prepared, tmp_path, "llava-med", **LONG)
+    assert f"resumes from {newest.name}" in said
+    assert "checkpoint-79: not used: adapter_model.safetensors: not the bytes that were written" in said
     assert same(undisturbed, tmp_path) and not (tmp_path / "checkpoints").exists()
 
 
@@ -297,7 +301,7 @@ def test_a_run_deletes_what_it_has_overtaken_and_no_more(tmp_path: Path) -> None
     assert left == ["b/checkpoint-6", "c/checkpoint-7", "c/checkpoint-8"]
 
 
-@pytest.mark.parametrize("mark", [{"format_version": 2}, {}, None], ids=["newer", "older", "no object"])
+@pytest.mark.parametrize("mark", [{"format_version": 3}, {}, None], ids=["newer", "older", "no object"])
 def test_a_checkpoint_of_another_format_version_is_told_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mark: dict[str, object] | None
 ) -> None:
@@ -308,11 +312,52 @@ def test_a_checkpoint_of_another_format_version_is_told_and_not_used(
         checkpoints.mark_complete(made)
     marker = made / checkpoints.COMPLETE_MARKER
     content = json.loads(marker.read_text())
-    assert content == {"format_version": 1, "files": {"weights": 1}}
+    sha256 = hashlib.sha256(b"x").hexdigest()
+    assert content == {"format_version": 2, "files": {"weights": {"bytes": 1, "sha256": sha256}}}
     marker.write_text(json.dumps([1] if mark is None else {"files": content["files"]} | mark))
     assert checkpoints.find_newest(tmp_path) == tmp_path / "a/checkpoint-2"
-    version = "2" if mark else "not stated"
-    assert f"{made}: not used: its format version is {version}, and this checkout reads version 1" in caplog.text
+    version = "3" if mark else "not stated"
+    assert f"{made}: not used: its format version is {version}, and this checkout reads version 2" in caplog.text
+
+
+@pytest.mark.parametrize("harm", ["zeros", "a bit", "cut", "gone", "more", "marker"])
+def test_a_checkpoint_that_a_power_loss_damaged_is_told_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    """Also where its files have the sizes that were written."""
+    for step in (2, 4):
+        made = tmp_path / f"a/checkpoint-{step}"
+        (made / "global_step").mkdir(parents=True)
+        for name in ("weights", "global_step/moments"):
+            (made / name).write_bytes(bytes(range(256)) * 4000)
+        checkpoints.mark_complete(made)
+    assert checkpoints.find_newest(tmp_path) == made
+    moments, marker = made / "global_step/moments", made / checkpoints.COMPLETE_MARKER
+    whole = moments.read_bytes()
+    if harm == "gone":
+        moments.unlink()
+    elif harm == "more":
+        (made / "global_step/other").write_bytes(b"")
+    elif harm == "marker":
+        marker.write_bytes(bytes(marker.stat().st_size))
+    else:
+        moments.write_bytes({"zeros": bytes(len(whole)), "a bit": whole[:-1] + b"\xfe", "cut": whole[:-1]}[harm])
+    assert checkpoints.find_newest(tmp_path) == tmp_path / "a/checkpoint-2"
+    named = {"more": "global_step/other: not the bytes", "marker": "its whole.json is damaged"}
+    assert f"{made}: not used: {named.get(harm, 'global_step/moments: not the bytes')}" in caplog.text
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_is_called_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file and folder is synced, then the marker, then the folder with its name."""
+    made = tmp_path / "run/checkpoint-2"
+    (made / "global_step").mkdir(parents=True)
+    (made / "global_step/moments").write_text("m")
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    checkpoints.mark_complete(made)
+    *first, marker, last = [path.relative_to(tmp_path).as_posix() for path in synced]
+    assert set(first) == {"run/checkpoint-2/global_step/moments", "run/checkpoint-2/global_step", "run/checkpoint-2", "run"}
+    assert "whole.json" in marker and last == "run/checkpoint-2"
 
 
 def test_checkpoints_of_other_work_are_not_resumed(prepared: Path, tmp_path: Path) -> None:
@@ -394,6 +439,24 @@ def two(tmp_path: Path) -> Iterator[list[dict[str, str]]]:
     return [told | {"SLURM_PROCID": rank, "SLURM_NODEID": rank} for rank in ("0", "1")]
 
 
+def assert_holds_what_is_trained(checkpoint: Path) -> None:
+    """Of DeepSpeed's files: the adapter's weights once, and of each its copy in float32 and two moments; no others."""
+    [model_file] = checkpoint.glob("*/mp_rank_*_model_states.pt")
+    held = torch.load(model_file, weights_only=False)["module"]
+    assert len(held) == 2 * 7 * 2 + 4 and all("lora_" in name or PROJECTOR in name for name in held)
+    trained = sum(weight.numel() for weight in held.values())
+    assert model_file.stat().st_size < 2 * 4 * trained + 30_000  # names and a flat buffer's padding; the base has 90,000 weights
+    copies = 0
+    for path in checkpoint.glob("*/*_optim_states.pt"):
+        state = torch.load(path, weights_only=False)["optimizer_state_dict"]
+        moments = [
+            m for group in state["base_optimizer_state"]["state"].values() for m in (group["exp_avg"], group["exp_avg_sq"])
+        ]
+        copies += sum(tensor.numel() for tensor in (*moments, *state["single_partition_of_fp32_groups"]))
+    assert 3 * trained <= copies < 3.1 * trained
+    assert not list(checkpoint.rglob("*.safetensors"))
+
+
 @pytest.mark.needs("compiler")
 def test_two_processes_stop_at_one_step_and_go_on(prepared: Path, tmp_path: Path, two: list[dict[str, str]]) -> None:
     """With DeepSpeed. SIGTERM reaches only one of them, and not the one that speaks with SLURM; then one dies."""
@@ -410,6 +473,9 @@ def test_two_processes_stop_at_one_step_and_go_on(prepared: Path, tmp_path: Path
         f"show job --oneliner {two[0]['SLURM_JOB_ID']}", f"requeue {two[0]['SLURM_JOB_ID']}",
     ]  # fmt: skip
     step = said.split("at step ")[1].split()[0]
+    stopped = checkpoints.find_newest(next((tmp_path / "a").glob("checkpoints/*")))
+    assert stopped is not None and stopped.name == f"checkpoint-{step}"
+    assert_holds_what_is_trained(stopped)
     with ExitStack() as stack:
         first, second = (stack.enter_context(started(words, **told)) for told in two)
         while not list((tmp_path / "a").glob(f"checkpoints/*/*/checkpoint-{int(step) // 2 * 2 + 2}/whole.json")):
@@ -510,6 +576,82 @@ def test_two_processes_with_deepspeed_learn_what_one_without_learns(
     trained = [learned(out / "adapter", method) for out in (tmp_path, alone[method])]
     assert trained[0].keys() == trained[1].keys()
     assert max(float((trained[0][name] - trained[1][name]).abs().max()) for name in trained[0]) < 1e-4
+
+
+def updates(folder: Path, prepared: Path, method: str) -> torch.Tensor:
+    """What a training of llava-med added to its base, as one vector: of LoRA the second factors, which begin at zero."""
+    base = LlavaForConditionalGeneration.from_pretrained(prepared / "llava-med", dtype=torch.float32).state_dict()
+    found = learned(folder / "adapter", method)
+    if method == "lora":
+        start = {name.split(PROJECTOR)[1]: weight for name, weight in base.items() if PROJECTOR in name}
+        parts = [w.float() - (start[name.split(PROJECTOR)[1]] if PROJECTOR in name else 0)
+                 for name, w in sorted(found.items()) if "lora_A" not in name]  # fmt: skip
+    else:
+        parts = [found[name].float() - base[name] for name in sorted(found)]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def assert_bf16_learns_the_same(bf16: Path, fp32: Path, prepared: Path, method: str) -> None:
+    """Losses within 0.5 %, and what was learned within 10 % of its length.
+
+    bfloat16 rounds to 2^-9, 0.2 %: a loss, a mean over many labels, is off by no more than about that. AdamW divides each
+    gradient by its size, so that weights whose gradients are near the rounding error go either way; the others go the same.
+    """
+    losses = [table_io.read_frame(out / "loss.parquet", "loss") for out in (bf16, fp32)]
+    assert losses[0][["step", "tokens"]].equals(losses[1][["step", "tokens"]])
+    assert losses[0].loss.tolist() == pytest.approx(losses[1].loss.tolist(), rel=5e-3)
+    assert losses[0].loss.tolist() != losses[1].loss.tolist(), "it computed in fp32"
+    ours, exact = (updates(out, prepared, method) for out in (bf16, fp32))
+    assert float((ours - exact).norm()) < 0.1 * float(exact.norm())
+
+
+BF16 = {"precision": "bf16", **SHARED}
+
+
+@pytest.mark.parametrize(("packing", "method"), [("packed", "lora"), ("packed", "full"), ("padded", "lora")])
+def test_bf16_learns_what_fp32_learns(
+    prepared: Path, alone: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packing: str, method: str
+) -> None:
+    tuning: dict[str, Any] = {"accumulation": 2, **METHODS[method], **(PADDED if packing == "padded" else {})}
+    grads: set[torch.dtype] = set()
+    stepped = torch.optim.AdamW.step
+
+    def note_types(optimizer: torch.optim.AdamW, *given: Any, **options: Any) -> Any:
+        for group in optimizer.param_groups:
+            grads.update(type_ for p in group["params"] if p.grad is not None for type_ in (p.dtype, p.grad.dtype))
+        return stepped(optimizer, *given, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", note_types)
+    tune_here(monkeypatch, prepared, tmp_path / "bf16", "llava-med", **BF16, **tuning)
+    assert grads == {torch.float32}
+    fp32 = alone[method]
+    if packing == "padded":
+        fp32 = tmp_path / "fp32"
+        tune_here(monkeypatch, prepared, fp32, "llava-med", **SHARED, **tuning)
+    assert_bf16_learns_the_same(tmp_path / "bf16", fp32, prepared, method)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_deepspeed_adds_gradients_up_in_fp32(stage: int) -> None:
+    """As DeepSpeed itself reads what it is given."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    given = build_deepspeed_config(Tuning(zero_stage=stage))
+    assert given is not None
+    config = DeepSpeedConfig({k: v for k, v in given.items() if v != "auto"} | {"train_batch_size": 1, "bf16": {"enabled": True}})
+    assert config.grad_accum_dtype == "fp32" and config.zero_optimization_stage == stage
+
+
+@pytest.mark.needs("compiler")
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_bf16_of_two_processes_learns_what_fp32_of_one_learns(
+    prepared: Path, alone: dict[str, Path], tmp_path: Path, two: list[dict[str, str]], stage: int
+) -> None:
+    words = command(prepared, tmp_path, "llava-med", processes=2, zero_stage=stage, **BF16, **METHODS["lora"])
+    with ExitStack() as stack:
+        processes = [stack.enter_context(started(words, **told)) for told in two]
+        assert [ended(process)[0] for process in processes] == [0, 0]
+    assert_bf16_learns_the_same(tmp_path, alone["lora"], prepared, "lora")
 
 
 def test_the_projector_has_a_learning_rate_of_its_own(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,8 +220,11 @@ def print_requirements(
         console.print(f"[red]Missing:[/] {gap}" if console.is_terminal else f"Missing: {gap}", markup=console.is_terminal)
 
 
-def collect_requirements(cfg: Mapping[str, Any]) -> tuple[list[Requirement], list[str]]:
-    """Needs of all sources and models of a run, as scripts/plan.py describes `cfg`, and the gaps in words."""
+def collect_requirements(cfg: Mapping[str, Any], computed: Iterable[Requirement] = ()) -> tuple[list[Requirement], list[str]]:
+    """Needs of all sources and models of a run, as scripts/plan.py describes `cfg`, and the gaps in words.
+
+    `computed`: needs of what the run itself computes, for whose files there must be room too.
+    """
     settings = Download.model_validate(cfg["download"])
     requirements = []
     for name, source in cfg["sources"].items():
@@ -233,5 +236,6 @@ def collect_requirements(cfg: Mapping[str, Any]) -> tuple[list[Requirement], lis
         else:
             requirements.append(assess_download(name, root, source["limit"], settings))
     requirements += [assess_model(name, told["hub"], told["revision"]) for name, told in cfg["models"].items()]
+    requirements += computed
     gaps = [f"{need.name}: {gap}" for need in requirements for gap in need.gaps]
     return requirements, gaps + check_disk_space(requirements)

@@ -29,6 +29,7 @@ from medmim.models.collate import Sample, collate_samples, pack_samples, restric
 from medmim.models.families.base import Layout
 from medmim.training.adapters import PROJECTOR, make_trainable, unwrap_llava
 from medmim.training.data import order, packing
+from medmim.training.planning.disk import KEPT_CHECKPOINTS
 from medmim.training.runtime import checkpoints
 from medmim.training.runtime.preemption import StopRequest
 from medmim.training.runtime.process_group import PEER_TIMEOUT, ProcessGroup
@@ -71,6 +72,7 @@ def build_deepspeed_config(tuning: Tuning) -> dict[str, Any] | None:
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
+        "data_types": {"grad_accum_dtype": "fp32"},  # what many batches add up to vanishes in bfloat16
         "steps_per_print": 10**9,
     }
 
@@ -106,7 +108,7 @@ def build_trainer_arguments(tuning: Tuning, seed: int, steps: int, folder: Path)
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_steps=tuning.checkpoint_steps,
-        save_total_limit=2,
+        save_total_limit=KEPT_CHECKPOINTS,
         report_to=[],
         disable_tqdm=True,
         dataloader_num_workers=tuning.workers,
@@ -204,6 +206,24 @@ class _MeteredTrainer(Trainer):
             return
         saved = LlavaForConditionalGeneration.from_pretrained(resume_from_checkpoint, dtype=torch.float32, local_files_only=True)
         self.model.load_state_dict(saved.state_dict())
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The Trainer's, without the weights that need not be gathered or copied.
+
+        A checkpoint (`_internal_call`) has DeepSpeed's own files, which a resume reads: the weights stand in them. Under ZeRO-1
+        and 2 each process holds all weights, and the Trainer has each of them copy the whole model to the machine's memory, to
+        write of an adapter what is trained: here the first alone writes, of what it holds.
+        """
+        if self.is_deepspeed_enabled and _internal_call:
+            return
+        is_sharded = self.is_deepspeed_enabled and self.deepspeed.zero_optimization_stage() == 3
+        if self.is_deepspeed_enabled and not is_sharded and not self.args.should_save:
+            return
+        if self.is_deepspeed_enabled and not is_sharded and isinstance(self.model, PeftModel):
+            folder = output_dir or str(self.args.output_dir)
+            self.model.save_pretrained(folder, state_dict=self.deepspeed.module_state_dict(exclude_frozen_parameters=True))
+            return
+        super().save_model(output_dir, _internal_call)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> Any:
         """The Trainer's, timed."""

@@ -172,6 +172,36 @@ def test_full_fine_tuning_learns_the_same_from_packs(family: Family) -> None:
     assert_same(one, learned(models[True], [restrict_loss_to_labels(pack_samples(family.layout, family.samples))]))
 
 
+def windowed(family: Family, window: int | None) -> dict[bool, Any]:
+    """Models that do and don't take packs, each position of which sees `window` positions."""
+    models: dict[bool, Any] = {packing: family.model(packing=packing) for packing in (False, True)}
+    for model in models.values():
+        model.get_base_model().config.text_config.sliding_window = window
+    return models
+
+
+@pytest.mark.parametrize("family", ["llava-med"], indirect=True)
+@pytest.mark.parametrize("window", [None, 8, 40])
+@torch.no_grad()
+def test_a_sliding_window_is_honoured_inside_each_sample(family: Family, window: int | None) -> None:
+    """The logits are those of transformers' own masks, which see one sample at a time. Llama has no window."""
+    models = windowed(family, window)
+    lengths = [family.layout.count_tokens(s.input_ids) for s in family.samples]
+    assert 8 < min(lengths) < 40 < max(lengths)
+    alone = [models[False].eval()(**collate_samples(family.layout, [s]), use_cache=False).logits[0] for s in family.samples]
+    packed = models[True].eval()(**pack_samples(family.layout, family.samples), use_cache=False).logits[0]
+    torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-4, atol=1e-4)
+    unlimited = family.model().eval()(**pack_samples(family.layout, family.samples)).logits[0]
+    assert torch.allclose(packed, unlimited, rtol=1e-4, atol=1e-4) == (window is None)
+
+
+@pytest.mark.parametrize("family", ["llava-med"], indirect=True)
+def test_a_pack_teaches_the_same_within_a_sliding_window(family: Family) -> None:
+    models = windowed(family, 40)
+    one = learned(models[False], [collate_samples(family.layout, [s]) for s in family.samples])
+    assert_same(one, learned(models[True], [restrict_loss_to_labels(pack_samples(family.layout, family.samples))]))
+
+
 @torch.no_grad()
 def test_a_sample_changes_nothing_for_its_neighbours(family: Family) -> None:
     """Neither its words nor its images; and what transformers itself makes of restarting positions is the same."""

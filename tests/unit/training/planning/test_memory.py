@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+import shutil
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +22,7 @@ from medmim.config.training import Tuning
 from medmim.provenance.code_digest import WORKFLOW
 from medmim.tables import table_io
 from medmim.training.adapters import make_trainable
-from medmim.training.planning import architecture, memory, meta_model
+from medmim.training.planning import architecture, disk, memory, meta_model
 from medmim.training.planning.architecture import REFERENCE_CONFIGS, Architecture, UnknownArchitectureError
 from medmim.training.planning.gpu_types import find_gpu_type
 from small_models import run_program
@@ -262,9 +264,58 @@ def test_zero_shares_out_what_it_says() -> None:
     by = {stage: paper(zero_stage=stage).memory for stage in (1, 2, 3)}
     own = 357_048_320
     assert [m.optimizer for m in by.values()] == [3 * own] * 3  # 12 bytes over 4 GPUs
-    assert [m.gradients for m in by.values()] == [2 * own, own // 2, own // 2]
+    assert [m.gradients for m in by.values()] == [4 * own, own, own]
     assert by[1].weights == by[2].weights == 2 * (8_480_007_232 + own) == 4 * by[3].weights
     assert by[3].buffers - by[2].buffers == 2 * memory.MAX_LIVE_PARAMETERS
+
+
+def test_checkpoints_take_what_the_arithmetic_gives() -> None:
+    """Three at a time: two are kept, and a third is written before the oldest goes."""
+    mantis = paper().architecture
+    own, whole, tower = 357_048_320, 8_480_007_232, 428_225_600
+    recipes = {
+        "LoRA": ({"zero_stage": 0}, 12 * own),
+        "LoRA, ZeRO-2": ({"zero_stage": 2}, 14 * own),
+        "LoRA, ZeRO-3": ({"zero_stage": 3}, 12 * own),
+        "full, ZeRO-2": ({"method": "full", "zero_stage": 2}, 14 * (whole - tower) + 2 * tower),
+        "full, ZeRO-3": ({"method": "full", "zero_stage": 3}, 12 * (whole - tower) + 2 * tower),
+    }
+    for name, (changes, size) in recipes.items():
+        tuning = paper(**changes).tuning
+        assert disk.count_checkpoint_bytes(mantis, tuning) == size, name
+        assert disk.count_peak_bytes(mantis, tuning) == 3 * size
+    assert 3 * recipes["full, ZeRO-2"][1] == pytest.approx(340.7e9, rel=1e-3)
+
+
+def test_a_runs_checkpoints_are_those_of_its_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """plan says when there is no room; tiny bases, which the run makes, need none to speak of."""
+    config = load_config(WORKFLOW.parent / "config/config.yaml")
+    models, asked = config.model_dump(mode="json")["models"], config.qa.train.model_dump()
+    models |= {
+        "small": models["med-mantis"] | {"base": None, "tiny": {"image_size": 56}},
+        "own": models["med-mantis"] | {"base": "small"},
+    }
+    models["med-mantis"]["tuning"] |= {"method": "full", "zero_stage": 3}
+    cfg = {
+        "sources": {}, "download": config.download.model_dump(mode="json"), "models": {}, "trainings": models, "writing": {},
+        "questions": {"train": asked, "benchmark": {}}, "folder": str(tmp_path),
+    }  # fmt: skip
+    room = type("Usage", (), {"free": 300 * 10**9})()
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: room)
+    with pytest.raises(SystemExit):
+        run_program(monkeypatch, "plan.py", cfg=cfg)
+    said = capsys.readouterr().out
+    full = 3 * (12 * (8_480_007_232 - 428_225_600) + 2 * 428_225_600)
+    assert re.search(rf"checkpoints of med-mantis .*{full / 1e9:.1f} GB", said) and "checkpoints of own" not in said
+    assert re.search(r"Missing: disk: checkpoints of med-mantis, checkpoints of mim-llava-med need [\d.]+ GB", said)
+    room.free = 400 * 10**9
+    run_program(monkeypatch, "plan.py", cfg=cfg)
+    assert "Missing" not in capsys.readouterr().out
+    models["mantis"]["hub"] = "owner/other"
+    counted = {name: (size, basis) for name, size, basis in disk.count_run_checkpoints(models, tmp_path, asked)}
+    assert counted["med-mantis"][0] is None and "owner/other has no config.json" in counted["med-mantis"][1]
 
 
 def test_the_papers_plan() -> None:
@@ -362,6 +413,7 @@ def test_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     figures = json.loads((tmp_path / "plan.json").read_text())
     assert figures.keys() == {"own"} and figures["own"]["fits"] and figures["own"]["gpu"] == "H200"
     assert figures["own"]["parameters"] == small("clip").parameter_count
+    assert figures["own"]["peak_checkpoint_bytes"] == 3 * 14 * figures["own"]["trained"] and "on the disk at a time" in said
     with pytest.raises(SystemExit):
         run_program(monkeypatch, "plan_training.py", config=tmp_path / "config.yaml", models=["base"])
     with pytest.raises(SystemExit):

@@ -20,8 +20,8 @@ from medmim.training.planning.architecture import Architecture, LanguageModel, U
 from medmim.training.planning.gpu_types import GpuType
 
 BYTES_PER_NUMBER = {"bf16": 2, "fp32": 4}
-MASTER_BYTES, MOMENT_BYTES = 4, 8
-"""Bytes a trained weight of DeepSpeed's copy in float32, and of AdamW's two moments."""
+MASTER_BYTES, MOMENT_BYTES, GRADIENT_BYTES = 4, 8, 4
+"""Bytes a trained weight of DeepSpeed's copy in float32, of AdamW's two moments, and of gradients, which add up in float32."""
 REDUCE_BUCKET_SIZE = 500_000_000
 """Numbers in the buffer in which DeepSpeed reduces gradients: its reduce_bucket_size, which no recipe changes."""
 MAX_LIVE_PARAMETERS = 1_000_000_000
@@ -270,7 +270,7 @@ def estimate_memory(architecture: Architecture, tuning: Tuning, batch: PeakBatch
     if not stage:  # trained weights in float32, and DistributedDataParallel's buckets as large as all gradients
         return Memory(
             weights=b * frozen_parameters + 4 * trained_parameters,
-            gradients=4 * trained_parameters,
+            gradients=GRADIENT_BYTES * trained_parameters,
             optimizer=MOMENT_BYTES * trained_parameters,
             buffers=4 * trained_parameters if world > 1 else 0,
             working=max(working_bytes, 4 * trained_parameters),
@@ -278,7 +278,7 @@ def estimate_memory(architecture: Architecture, tuning: Tuning, batch: PeakBatch
     sharded_parameters = trained_parameters / world
     return Memory(
         weights=int(b * (frozen_parameters + trained_parameters) / (world if stage == 3 else 1)),
-        gradients=int(b * (trained_parameters if stage == 1 else sharded_parameters)),
+        gradients=int(GRADIENT_BYTES * (trained_parameters if stage == 1 else sharded_parameters)),
         optimizer=int((MASTER_BYTES + MOMENT_BYTES) * sharded_parameters),
         buffers=b * REDUCE_BUCKET_SIZE + (b * min(MAX_LIVE_PARAMETERS, architecture.parameter_count) if stage == 3 else 0),
         working=max(working_bytes, int(2 * 4 * sharded_parameters)),  # the step's gradients in float32, and AdamW's temporary
