@@ -107,9 +107,8 @@ def test_from_pictures_to_replies(
     table_io.write_table(qa, "qa", questions[:4])
 
     model = tmp_path / "models/base" / INDEX_NAME
-    run_program(
-        monkeypatch, "fetch_model.py", cfg={"family": FAMILY, "hub": None, "revision": None, "path": str(base)}, model=model
-    )
+    cfg = {"family": FAMILY, "hub": None, "revision": None, "path": str(base), "chat": {}, "thinking": None}
+    run_program(monkeypatch, "fetch_model.py", cfg=cfg, model=model)
     parts = {part: tmp_path / f"{part}.parquet" for part in ("samples", "pixels", "rejected")}
     tables = {"qa": qa, "images": [odir.out / "images.parquet"]}
     shard_cfg = {"family": FAMILY, "system": "", "max_length": 512, "max_rejected": 0}
@@ -129,7 +128,7 @@ def test_from_pictures_to_replies(
 
     cfg = {
         "family": FAMILY, "model": "m", "conditions": ["plain"], "text_likelihood": True, "system": "", "batch": 2,
-        "max_new_tokens": 4, "precision": "fp32", "gpus": 0, "threads": 1,
+        "max_new_tokens": 4, "precision": "fp32", "gpus": 0, "threads": 1, "chat": {}, "thinking": None,
     }  # fmt: skip
     predicted = {}
     for name, loaded in {"tuned": {"model": model, "adapter": tuned}, "merged": {"model": merged}}.items():
