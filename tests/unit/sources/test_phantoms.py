@@ -428,7 +428,7 @@ def test_ms_cxr_t_progression_is_in_the_pixels(cohort: Cohort) -> None:
             if row[f"{finding}_label_quality"] == "disagreement":
                 continue
             before, after = (opacity(grey(folder / f"files/{row[k]}.jpg"), finding) for k in ("previous_dicom_id", "dicom_id"))
-            step = 0.76 if finding == "pneumothorax" else 0.85
+            step = {"edema": 0.85, "pneumothorax": 0.76}.get(finding, 0.8)
             change = {"improving": after < step * before, "worsening": after > before / step}
             steady = not any(change.values())
             assert change.get(row[f"{finding}_progression"], steady), (finding, row, before, after)

@@ -26,8 +26,8 @@ OTHER_ANSWERS = {
 OTHER_ANSWERS_SHARE = 0.3
 EXPOSURE = ((0.0, 0.06), (0.1, 0.2), (0.5, 0.42), (0.85, 0.66), (1.0, 1.0))
 """Share of the pixels that are not black, and the intensity up to which they reach."""
-BLACK, BODY_PIXELS, BLACK_SHARES, HEIGHTS = 0.015, 4600, (0.5, 0.53), (88, 95)
-"""Intensity that is black; how many pixels are not; share of those that are; the picture's height: of any organ."""
+SIDE, BLACK, BODY_PIXELS = 104, 0.015, (4200, 4700)
+"""The picture's height and width, the intensity up to which it is black, and how many pixels are not: of any organ."""
 FINDING_ARTICLES = {"pneumothorax": "a ", "pleural_effusion": "a "}
 
 
@@ -120,14 +120,12 @@ def _frame_picture(image: Array, rng: np.random.Generator) -> Array:
     """Set a body in black, so that neither the picture's size nor its brightness tells which organ it is."""
     rows, columns = (np.flatnonzero((image > BLACK).any(axis)) for axis in (1, 0))
     body = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    scale = np.sqrt(BODY_PIXELS / (body > BLACK).sum())
+    scale = np.sqrt(rng.uniform(*BODY_PIXELS) / (body > BLACK).sum())
     size = (round(body.shape[1] * scale), round(body.shape[0] * scale))
     resized = np.asarray(Image.fromarray(body.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
     inside = resized > BLACK
-    height = max(size[1], int(rng.integers(*HEIGHTS)))
-    width = max(size[0], round(inside.sum() / (1 - rng.uniform(*BLACK_SHARES)) / height))
-    top, left = (int(rng.integers(n + 1)) for n in (height - size[1], width - size[0]))
-    framed = primitives.draw_black(rng, (height, width))
+    top, left = int(rng.integers(SIDE - size[1] + 1)), int(rng.integers(SIDE - size[0] + 1))
+    framed = primitives.draw_black(rng, (SIDE, SIDE))
     window = framed[top : top + size[1], left : left + size[0]]
     window[inside] = primitives.expose(resized, EXPOSURE, rng, inside)[inside]
     return framed
