@@ -127,8 +127,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == TRUNCATED:
             body = body[: max(1, len(body) // 2)]
             self.close_connection = True
+        request.sent = len(body)  # before the client has them: it may count at once
         self.wfile.write(body)
-        request.sent = len(body)
         if fault == TRUNCATED:
             self.wfile.flush()
             self.connection.close()

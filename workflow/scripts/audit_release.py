@@ -22,7 +22,6 @@ from medmim.benchmarks.released.question_files import find_question_files, selec
 from medmim.benchmarks.released.records import slot_from_name
 from medmim.common.errors import UserError
 from medmim.provenance.job import Job, build_parser
-from medmim.tables import table_io
 
 
 def select_split(paths: Iterable[Path], split: str) -> list[Path]:
@@ -32,6 +31,8 @@ def select_split(paths: Iterable[Path], split: str) -> list[Path]:
 
 def list_indexed_files(index: Path) -> list[Path]:
     """Question files of the release by the index of their folder. Raises TableError."""
+    from medmim.tables import table_io
+
     names = table_io.read_table(index, "files", ["path"])["path"].to_pylist()
     return [index.parent / name for name in select_question_files(names)]
 
@@ -67,6 +68,7 @@ def main() -> None:
         from medmim.benchmarks.quality.page import AuditReport, render_page
         from medmim.benchmarks.quality.statistics import compute_statistics
         from medmim.questions.copies import CopyIndex, count_source_pairs
+        from medmim.tables import table_io
 
         copies = CopyIndex.from_table(job.args.copies) if job.args.copies else None
         source_pairs = count_source_pairs(job.args.copies) if job.args.copies else None

@@ -23,7 +23,7 @@ from medmim.download.transfer import RetryPolicy
 from medmim.sources.base import SourceContents
 from medmim.sources.needed_files import NeededFiles
 from medmim.sources.readers.tar_member import read_source_bytes
-from owners_made import LOGIN, SOURCES, Bucket, read_tree
+from owners_made import LOGIN, SOURCES, Bucket
 from servers import TRUNCATED, Site, serve_site
 
 QUICK = RetryPolicy(retries=3, pause=0.001)
@@ -141,13 +141,14 @@ def test_a_limit_takes_few_patients_and_a_larger_one_more(phantoms: Path, moto: 
 
 def test_what_the_bucket_lacks_is_missing(phantoms: Path, moto: str, tmp_path: Path) -> None:
     settings = owner("embed", phantoms, Site(), moto)
-    gone = next(p for p in read_tree(phantoms / "embed") if p.endswith(".dcm"))
+    adapter = import_module("medmim.sources.embed.adapter")
+    gone = min(picture.file for picture in adapter.read_contents(phantoms / "embed").pictures)
     boto3.client("s3", endpoint_url=moto).delete_object(Bucket=settings.embed.name, Key=gone)
     folder = fetch("embed", tmp_path, settings)
     assert folder.missing == {gone: f"s3://{settings.embed.name}/{gone}: not in the bucket"}
     with pytest.raises(UserError, match=r"embed: 1 of \d+ files are missing"):
         folder.check_missing_share(0.0)
-    plan = import_module("medmim.sources.embed.adapter").read_contents(tmp_path).drop_missing(folder.missing)
+    plan = adapter.read_contents(tmp_path).drop_missing(folder.missing)
     assert plan.skipped["missing at the owner's"] == 1 and gone not in {p.file for p in plan.pictures}
 
 

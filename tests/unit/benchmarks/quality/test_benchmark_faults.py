@@ -253,7 +253,7 @@ def test_pictures_that_tell_the_answer_are_told_by_the_audit(tmp_path):
             ("study_id", "view", "laterality", "modality", "release_path", "origin_file", "origin_sha256"), "x"
         )
         size = {"image_id": image_id, "source": "embed", "patient_id": f"embed/{n}", "day": None, "width": 4 + n, "height": 4}
-        images.append(columns | size | {"bytes": png})
+        images.append(columns | size | {"bytes": png, "thumbnail": bytes(4096)})
         rows.append(
             question_row(
                 split="benchmark", ability="temporal", set="temporal", task="t", text="Stable or worse?",

@@ -163,7 +163,15 @@ def test_pictures_are_measured(tmp_path: Path) -> None:
     for n, pixels in enumerate((half, colour)):
         image_id, png = encode_png(pixels)
         columns = dict.fromkeys(("patient_id", "study_id", "view", "laterality", "modality", "origin_file", "origin_sha256"), "x")
-        size = {"image_id": image_id, "source": "odir", "day": None, "width": 10, "height": 4, "bytes": png}
+        size = {
+            "image_id": image_id,
+            "source": "odir",
+            "day": None,
+            "width": 10,
+            "height": 4,
+            "bytes": png,
+            "thumbnail": bytes(4096),
+        }
         rows.append(columns | size | {"release_path": f"{n}.png"})
     write_images(tmp_path / "images.parquet", rows)
     found = measure_pictures(ImageStore([tmp_path / "images.parquet"]), ["release/0.png", rows[1]["image_id"], "elsewhere"])
