@@ -334,7 +334,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a wording of one task",
-        edit("workflow/medmim/sources/vqa_rad/questions.py", "the answer {answer}", "the reply {answer}"),
+        edit("workflow/medmim/sources/vqa_rad/questions.py", 'the answer "{answer}"', 'the reply "{answer}"'),
         {"generate_qa qa/vqa_rad.*", *QUESTIONS_ANEW, *ASKED},
     ),
     Mutation(
