@@ -467,6 +467,7 @@ MUTATIONS = [
             "build_images */odir.*",
             "generate_qa qa/odir.*",
             "find_copies *",
+            "audit_release *",
             "build_shards *",
             "predict *",
             "report *",
