@@ -49,7 +49,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(prepared: Path, out: Path, **tuning: object) -> list[str]:
     return [
         sys.executable, str(WORKFLOW / "scripts/tune.py"),
-        "--cfg", config_file({"family": "llava-med", "seed": 3, "tuning": TUNING | tuning}),
+        "--cfg", config_file({"family": "llava-med", "hub": None, "seed": 3, "tuning": TUNING | tuning}),
         "--model", str(prepared / "base/files.parquet"), "--samples", str(prepared / "samples.parquet"),
         "--pixels", str(prepared / "pixels.parquet"), "--tuned", str(out / "adapter/files.parquet"),
         "--loss", str(out / "loss.parquet"), "--checkpoints", str(out / "checkpoints"),

@@ -251,7 +251,7 @@ def test_the_crate_tells_nothing_of_the_machine(run: Path, tmp_path: Path, issue
         run, tmp_path, "report.html",
         inputs=record["inputs"] | {"paper": [paper]}, cfg=record["cfg"] | {"path": "/secret/weights", "more": ["/secret/list"]},
         summary="/secret/own folder/x: 3 files, /secret/weights",
-        folders=[{"index": "results/mini/x.parquet", "path": "/secret/own folder/x", "tree": "0"}],
+        folders=[{"index": "results/mini/x.parquet", "path": "/secret/own folder/x", "tree": "0", "watched": ""}],
         machine=record["machine"] | {"host": "secret-host"}, restored={"at": record["end"], "host": "secret-host"},
     )  # fmt: skip
     text = written(tmp_path).decode()
