@@ -119,7 +119,9 @@ def test_a_run_is_taken_from_the_cache_into_other_odd_folders(odd: Path) -> None
     (odd / BRACES / "work" / values["results"]).symlink_to(elsewhere)
     lines = call_odd(odd, "--configfile", other).stderr.splitlines()
     programs = {line.split()[0] for line in lines if line.endswith(" s)")}
-    assert programs <= {"index_source", "index_files", "score"}, "only what reads the user's own folders, which are no inputs, is made again"
+    assert programs <= {"index_source", "index_files", "score"}, (
+        "only what reads the user's own folders, which are no inputs, is made again"
+    )
     assert (elsewhere / "mini/report.html").is_file()
 
 

@@ -77,9 +77,10 @@ def test_cell_rests_on_its_own_jobs_down_to_the_raw_files(run: Path) -> None:
     assert named(nodes, "scores") == {"med-mantis"}
     assert {n for n in nodes if n.startswith("predictions/")} == {"predictions/med-mantis.parquet"}
     assert {n for n in nodes if n.startswith("models/")} == {"models/mantis/files.parquet", "models/med-mantis/files.parquet"}
-    assert named(nodes, "raw") == {f"{source}/files" for source in TRAINING | {"odir"}}  # odir's only to be asked about
+    compared = {"odir", "vqa_rad"}  # odir is asked about; no copy of an image of either is in training
+    assert named(nodes, "raw") == {f"{source}/files" for source in TRAINING | compared}
     assert set(nodes["qa/benchmark.parquet"]["inputs"]) == {"qa/odir.parquet"}
-    assert set(nodes["qa/train.parquet"]["inputs"]) == {f"qa/{source}.parquet" for source in TRAINING}
+    assert set(nodes["qa/train.parquet"]["inputs"]) == {"qa/copies.parquet", *(f"qa/{source}.parquet" for source in TRAINING)}
     plain = nodes["predictions/med-mantis.parquet"]["inputs"]
     assert {n for n in plain if n.startswith("images/")} == {"images/odir.images.parquet"}
     assert not any("llava" in name for name in nodes)
@@ -196,7 +197,7 @@ def test_questions_of_the_release_name_images_by_path(run: Path, tmp_path: Path)
 
 def test_reads_only_what_it_needs(run: Path, tmp_path: Path) -> None:
     """Without raw files, weights, pixels, images' bytes and other models' tables the answers are the same."""
-    others = ("*llava*", "mantis.parquet", "report.html", "odir*", "vqa_rad*", "replies")
+    others = ("*llava*", "mantis.parquet", "report.html", "replies")
     mine = copy(run, tmp_path / "cell", *others)
     for path in mine.rglob(f"*llava*{files.SIDECAR_SUFFIX}"):
         path.unlink()

@@ -232,10 +232,11 @@ def _select_input_stems(
 ) -> dict[str, set[str]]:
     """By option of a program, names of the inputs that count; options that are not named count whole."""
     program, inputs = record["program"], record["inputs"]
-    if program == "leaderboard.py":  # training makes the clean part, and cells are told on all questions
-        return {"train": set()}
-    if program == "merge_qa.py":
-        return {"qa": _find_shown_sources(run, [name], sources)}
+    if program == "leaderboard.py":  # training and its copies make the clean part, and cells are told on all questions
+        return {"train": set(), "copies": set()}
+    if program == "merge_qa.py":  # copies of the benchmark's images are left out of the other splits
+        qa_stems = {"qa": _find_shown_sources(run, [name], sources)}
+        return qa_stems | ({"copies": set()} if PurePosixPath(name).stem == "benchmark" else {})
     if program == "join_benchmark.py":
         further = {PurePosixPath(entry["path"]).stem for entry in inputs["heldout"]}
         return {"heldout": sources, "benchmark": {"benchmark"} if sources - further else set()}
