@@ -112,7 +112,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.end_headers()
                 return
         body = content[start : int(range_match[2]) + 1] if range_match and range_match[2] and status == 206 else content[start:]
-        request.status = status
+        sent_body = body
+        if fault == CORRUPTED:
+            sent_body = bytes([body[0] ^ 1]) + body[1:]
+        if fault == TRUNCATED:
+            sent_body = body[: max(1, len(body) // 2)]
+            self.close_connection = True
+        # Before the client has a byte of it: it may count at once, having read no more than the headers.
+        request.status, request.sent = status, len(sent_body)
         self.send_response(status)
         if page.etag:
             self.send_header("ETag", etag)
@@ -122,13 +129,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in page.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if fault == CORRUPTED:
-            body = bytes([body[0] ^ 1]) + body[1:]
-        if fault == TRUNCATED:
-            body = body[: max(1, len(body) // 2)]
-            self.close_connection = True
-        request.sent = len(body)  # before the client has them: it may count at once
-        self.wfile.write(body)
+        self.wfile.write(sent_body)
         if fault == TRUNCATED:
             self.wfile.flush()
             self.connection.close()
