@@ -198,7 +198,7 @@ def bench_shards() -> None:
                 "origin_sha256": "0" * 64,
             }
             image_row |= {"source": "embed", "patient_id": f"embed/{n}", "study_id": f"embed/{n}", "origin_file": f"{n}"}
-            rows.append(image_row | {"image_id": image_id, "width": 768, "height": 640, "bytes": png})
+            rows.append(image_row | {"image_id": image_id, "width": 768, "height": 640, "bytes": png, "thumbnail": bytes(4096)})
         images.write_images(Path(folder) / "images.parquet", rows)
         store = ImageStore([Path(folder) / "images.parquet"])
         question_rows = [{"image_ids": [row["image_id"]]} for row in rows]
